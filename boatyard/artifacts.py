@@ -1,0 +1,209 @@
+"""Folders whose content is pinned: written whole or not at all, listed by sha256, checked before use."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boatyard.errors import ArtifactError, StorageError
+
+MANIFEST = "manifest.json"
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a folder: its path below the folder (posix), size in bytes and sha256 in hex."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+def digest_bytes(data: bytes) -> str:
+    """Return the sha256 of bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """Return the sha256 of a value's canonical JSON (sorted keys, no spaces), in hex."""
+    return digest_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+
+
+def digest_file(path: Path) -> str:
+    """Return the sha256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_files(folder: Path, *, exclude: tuple[str, ...] = (MANIFEST,)) -> tuple[File, ...]:
+    """List every file below a folder, sorted by path, with size and digest.
+
+    Raises ArtifactError for a link or a special file: only plain files can be sealed.
+    """
+    files = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ArtifactError(f"{folder}: {name} is not a plain file; only plain files can be sealed")
+        if path.is_file() and name not in exclude:
+            files.append(File(name, path.stat().st_size, digest_file(path)))
+    return tuple(files)
+
+
+def digest_folder(folder: Path) -> str:
+    """Return one sha256 for all that a folder holds (names, sizes and bytes), in hex."""
+    return digest_json([[f.path, f.bytes, f.sha256] for f in list_files(folder, exclude=())])
+
+
+def seal(folder: Path, kind: str, about: Mapping[str, Any], *, name: str = MANIFEST) -> str:
+    """Write the folder's manifest: what it is, and every file by sha256; return the manifest's digest."""
+    files = [vars(file) for file in list_files(folder, exclude=(name,))]
+    manifest = {"format": 1, "kind": kind, **about, "files": files}
+    write_json(folder / name, manifest)
+    return digest_file(folder / name)
+
+
+def verify(folder: Path, kind: str, *, name: str = MANIFEST) -> dict[str, Any]:
+    """Return the folder's manifest once every file has been found to be as listed, and no other is there.
+
+    Raises ArtifactError with the first file that differs; `differences` lists all of them.
+    """
+    manifest = read_manifest(folder, kind, name=name)
+    for difference in differences(folder, manifest, name=name):
+        raise ArtifactError(f"{folder}: {difference}; restore it or make the {kind} again")
+    return manifest
+
+
+def read_manifest(folder: Path, kind: str, *, name: str = MANIFEST) -> dict[str, Any]:
+    """Read a manifest without looking at the files that it lists; raises ArtifactError."""
+    path = folder / name
+    if not path.is_file():
+        found = "an empty folder" if folder.is_dir() and not any(folder.iterdir()) else "none"
+        raise ArtifactError(f"no {kind} at {folder}: wanted {name} in it, found {found}")
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind or manifest.get("format") != 1:
+        found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
+        raise ArtifactError(f"{path}: wanted a {kind} of format 1, found {found!r}")
+    return manifest
+
+
+def differences(folder: Path, manifest: Mapping[str, Any], *, name: str = MANIFEST) -> Iterator[str]:
+    """Say, file by file, how a folder differs from its manifest; nothing when it does not."""
+    listed = listed_files(folder, manifest, name=name)
+    for path, entry in listed.items():
+        file = folder / path
+        if file.is_symlink() or not file.is_file():
+            yield f"{path} is missing"
+        elif file.stat().st_size != entry.bytes:
+            yield f"{path} has {file.stat().st_size} bytes, its manifest says {entry.bytes}"
+        elif (found := digest_file(file)) != entry.sha256:
+            yield f"{path} was changed (sha256 {found[:12]}…, its manifest says {entry.sha256[:12]}…)"
+    for extra in sorted(folder.rglob("*")):
+        path = extra.relative_to(folder).as_posix()
+        if (extra.is_symlink() or not extra.is_dir()) and path not in listed and path != name:
+            yield f"{path} is not in its manifest"
+
+
+def listed_files(folder: Path, manifest: Mapping[str, Any], *, name: str = MANIFEST) -> dict[str, File]:
+    """Return what a manifest lists, by path; raises ArtifactError for an entry that no manifest of ours has."""
+    listed: dict[str, File] = {}
+    entries = manifest.get("files")
+    if not isinstance(entries, list):
+        raise ArtifactError(f"{folder / name}: wanted a list of files, found {type(entries).__name__}")
+    for entry in entries:
+        try:
+            file = File(str(entry["path"]), int(entry["bytes"]), str(entry["sha256"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{folder / name}: {entry!r} is not path, bytes, sha256") from error
+        parts = file.path.split("/")
+        if file.path.startswith("/") or "\\" in file.path or any(part in ("", ".", "..") for part in parts):
+            raise ArtifactError(f"{folder / name}: {file.path!r} points outside the folder")
+        if file.path in listed:
+            raise ArtifactError(f"{folder / name}: {file.path!r} is listed twice")
+        listed[file.path] = file
+    return listed
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises ArtifactError when it is missing, cut or not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is not JSON ({error}); it was cut or changed") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all. NaN and infinity are refused (ValueError)."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: beside it first, then in its place; raises StorageError on a full disk."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path` that takes its place when the block ends without an error.
+
+    What stood at `path` before is replaced only then; an error or a kill leaves it as it was. Raises
+    StorageError on a full disk.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        beside.mkdir()
+        yield beside
+        replace_folder(beside, path)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Put a finished folder in the place of another; a folder cannot be replaced in one step, so the old steps aside."""
+    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+    if path.exists():
+        os.rename(path, old)
+    os.rename(new, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """Say an operating system's error in our words; a full disk is the one that people meet."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(existing_parent(path)).free
+        return StorageError(
+            f"the disk is full: could not write {path} ({free} bytes free); nothing half-written was kept, "
+            "make room and run again"
+        )
+    return StorageError(f"could not write {path}: {error.strerror or error}")
+
+
+def existing_parent(path: Path) -> Path:
+    """Return the nearest folder above a path that is there."""
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())

@@ -1,0 +1,522 @@
+"""The project file, `boatyard.yaml`: one typed section a stage, few dials; what is not given is derived and printed.
+
+Defaults < file < `--set train.epochs=3`. Unknown keys, wrong types or units and contradictory dials fail with the key's path, before any
+work. A section is what its stage's function and its component take: nothing else reaches them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from boatyard.artifacts import digest_json
+from boatyard.errors import ConfigError
+
+FILE = "boatyard.yaml"
+S = TypeVar("S", bound="Section")
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError(f"wanted a number, found {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"wanted a finite number, found {value}")
+    return value
+
+
+def _quantity(value: Any) -> Any:
+    if isinstance(value, bool) or not re.fullmatch(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", str(value)):
+        raise ValueError(f"wanted a Kubernetes quantity such as 500m, 2 or 4Gi, found {value!r}")
+    return str(value)
+
+
+def _duration(value: Any) -> Any:
+    if not re.fullmatch(r"[1-9]\d*[smh]", str(value)):
+        raise ValueError(f"wanted a duration with its unit such as 90s, 30m or 2h, found {value!r}")
+    return str(value)
+
+
+Integer = Annotated[int, BeforeValidator(_number)]
+Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
+Number = Annotated[float, BeforeValidator(_number)]
+Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Cpu = Annotated[str, BeforeValidator(_quantity)]
+Memory = Annotated[str, BeforeValidator(_quantity)]
+Duration = Annotated[str, BeforeValidator(_duration)]
+Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,51}[a-z0-9])?$")]
+
+
+def seconds(duration: str) -> int:
+    """Return a duration such as 90s, 30m or 2h in seconds."""
+    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
+
+
+class Section(BaseModel):
+    """A part of the project file: frozen, and no key is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Section):
+    """Where the rows are and what they mean."""
+
+    source: Literal["idx", "npy", "npz", "csv", "parquet", "images"] = Field(description="the kind of files")
+    path: str = Field(description="file or folder; relative to the project file, or a file:// URI")
+    target: str = Field(
+        "label",
+        description="csv, parquet: the target's column; npz: its array; npy: its file (without .npy) in the folder",
+    )
+    features: tuple[str, ...] | None = Field(
+        None, description="csv, parquet: the columns to learn from (all others by default); npz, npy: the array of rows"
+    )
+    columns: dict[str, Literal["number", "category"]] = Field(
+        {},
+        description="csv, parquet: what a column is where its values do not say it (a numeric code that is a category)",
+    )
+    labels: tuple[str, ...] | None = Field(
+        None, description="names of the classes 0, 1, 2 … where the data holds numbers"
+    )
+    group: str | None = Field(
+        None, description="column whose equal values never fall into two splits (a patient, a site)"
+    )
+    slices: tuple[str, ...] = Field(
+        (), description="columns to report metrics by; they are not learnt from unless listed in features"
+    )
+    ranges: dict[str, tuple[Number | None, Number | None]] = Field(
+        {}, description="allowed [least, greatest] by column"
+    )
+    sha256: dict[str, str] = Field({}, description="expected digests by file name; another digest is refused")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        tabular = self.source in ("csv", "parquet")
+        for key in ("columns", "ranges", "slices"):
+            if getattr(self, key) and not tabular:
+                raise ValueError(f"{key} needs a table, source is {self.source}; remove it")
+        if self.group and not (tabular or self.source in ("npz", "npy")):
+            raise ValueError(f"group needs a column or an array, source is {self.source}; remove it")
+        if self.features and self.target in self.features:
+            raise ValueError(f"features lists the target {self.target!r}; a model must not see its answer")
+        for column, (low, high) in self.ranges.items():
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"ranges.{column} is [{low}, {high}]; the least comes first")
+        for name, digest in self.sha256.items():
+            if not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise ValueError(f"sha256.{name} wants 64 lower-case hex digits, found {digest!r}")
+        return self
+
+
+class SplitConfig(Section):
+    """Shares of the rows; a source with its own test set (idx) keeps it whole, and these share out the rest."""
+
+    train: Fraction = Field(0.8, description="share of the rows to learn from")
+    validation: Fraction = Field(0.1, description="share to stop and choose by")
+    test: Fraction = Field(0.1, description="share that only evaluate sees")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if abs(self.train + self.validation + self.test - 1) > 1e-6:
+            raise ValueError(
+                f"train, validation and test add up to {self.train + self.validation + self.test:g}; they must add up to 1"
+            )
+        if 0 in (self.train, self.validation, self.test):
+            raise ValueError("every split needs rows; give each of train, validation and test more than 0")
+        return self
+
+
+class AugmentConfig(Section):
+    """Random changes of training images, drawn anew each epoch; never at evaluation or in the graph."""
+
+    flip: bool = Field(False, description="mirror left to right with probability 0.5")
+    shift: Annotated[int, BeforeValidator(_number), Field(ge=0, le=64)] = Field(
+        0, description="move by up to this many pixels"
+    )
+    noise: Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)] = Field(
+        0.0, description="standard deviation of Gaussian noise, in units of the normalised image"
+    )
+    erase: Annotated[int, BeforeValidator(_number), Field(ge=0, le=64)] = Field(
+        0, description="side in pixels of a square that is blanked"
+    )
+
+
+class PreprocessConfig(Section):
+    """How raw rows become a clean, split dataset."""
+
+    split: SplitConfig = Field(SplitConfig(), description="shares of train, validation and test")
+    seed: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(0, description="of the split")
+    duplicates: Literal["drop", "keep", "refuse"] = Field(
+        "drop", description="what to do with rows equal to an earlier one"
+    )
+    missing: Literal["impute", "drop", "refuse"] = Field(
+        "impute", description="rows with a missing value: the graph fills it in (median; own category), drop, or refuse"
+    )
+    out_of_range: Literal["drop", "clip", "refuse"] = Field(
+        "drop", description="values outside data.ranges, and infinite ones"
+    )
+    unreadable: Literal["drop", "refuse"] = Field(
+        "refuse", description="images that cannot be decoded, rows that cannot be parsed"
+    )
+    image_size: tuple[Count, Count] | None = Field(None, description="[height, width] that images are resized to")
+    color: Literal["grey", "rgb"] | None = Field(
+        None, description="colour of images in a folder; as the first image is by default"
+    )
+    normalise: Literal["standard", "minmax", "none"] = Field(
+        "standard",
+        description="(x - mean) / deviation, to 0 … 1, or as it is; fitted on the training rows, part of the graph",
+    )
+    encode: Literal["onehot", "ordinal"] = Field(
+        "onehot", description="how categories become numbers; part of the graph"
+    )
+    augment: AugmentConfig = Field(AugmentConfig(), description="random changes of training images")
+
+
+class TrainConfig(Section):
+    """What is learnt and how."""
+
+    recipe: str = Field(
+        "mlp", description="linear, mlp, cnn, an installed plug-in's name, or module:Class in the project's folder"
+    )
+    model: dict[str, Any] = Field({}, description="the recipe's own dials; `boatyard recipes` lists them")
+    epochs: Count = Field(5, description="passes over the training rows, at most")
+    batch_size: Count = Field(128, description="rows a step")
+    optimizer: Literal["sgd", "adam", "adamw", "adagrad"] = Field("adamw", description="how weights move")
+    learning_rate: Positive | None = Field(
+        None, description="of the first step at full rate; by default what suits the optimizer"
+    )
+    momentum: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)] | None = Field(
+        None, description="sgd only; 0.9 by default"
+    )
+    weight_decay: Annotated[float, BeforeValidator(_number), Field(ge=0)] | None = Field(
+        None, description="0.01 for adamw, 0 for the others by default"
+    )
+    schedule: Literal["constant", "cosine", "step", "onecycle"] = Field(
+        "cosine", description="how the learning rate falls"
+    )
+    warmup: Fraction = Field(0.05, description="share of the steps in which the rate rises from 0 (not with onecycle)")
+    loss: str | None = Field(
+        None, description="cross_entropy, label_smoothing, mse, mae, huber or poisson; by default what the recipe says"
+    )
+    class_weights: Literal["none", "balanced"] = Field("none", description="weigh classes by 1/frequency in the loss")
+    clip: Positive | None = Field(None, description="greatest norm of the gradient")
+    patience: Count | None = Field(None, description="stop after this many epochs without a better validation loss")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the matrix products in training")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU when there is one")
+    seed: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(
+        0, description="of weights, order, dropout, augmentation"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.momentum is not None and self.optimizer != "sgd":
+            raise ValueError(f"momentum is for sgd, optimizer is {self.optimizer}; remove one of them")
+        if self.patience is not None and self.patience >= self.epochs:
+            raise ValueError(
+                f"patience {self.patience} can never stop a run of {self.epochs} epochs; give less than epochs"
+            )
+        return self
+
+
+class EvaluateConfig(Section):
+    """What is measured on the test split."""
+
+    confidence: Annotated[float, BeforeValidator(_number), Field(gt=0.5, lt=1)] = Field(
+        0.95, description="of every interval"
+    )
+    bootstrap: Annotated[int, BeforeValidator(_number), Field(ge=100)] = Field(
+        1000, description="resamples, for metrics that have no closed interval"
+    )
+    bins: Annotated[int, BeforeValidator(_number), Field(ge=2, le=100)] = Field(
+        15, description="of the calibration curve"
+    )
+    worst: Annotated[int, BeforeValidator(_number), Field(ge=0, le=200)] = Field(
+        24, description="examples shown that the model got most wrong"
+    )
+    seed: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(0, description="of the bootstrap")
+
+
+class NotWorseConfig(Section):
+    """Non-inferiority to the version that an alias names, paired on the same rows (Tango's score interval)."""
+
+    alias: Name = Field(
+        "production", description="which version to compare with; none there yet means nothing to compare"
+    )
+    margin: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=0.5)] = Field(
+        0.01, description="greatest loss of accuracy that still counts as not worse"
+    )
+    confidence: Annotated[float, BeforeValidator(_number), Field(gt=0.5, lt=1)] = Field(0.95, description="one-sided")
+
+
+class GateConfig(Section):
+    """What a model must show before it is pushed; sealed into the checkpoint before training starts."""
+
+    minimum: dict[str, Number] = Field({}, description="least value by metric, such as accuracy: 0.9")
+    maximum: dict[str, Number] = Field({}, description="greatest value by metric, such as log_loss: 0.5")
+    bound: Literal["estimate", "interval"] = Field(
+        "interval",
+        description="what must satisfy minimum and maximum: the estimate, or the unfavourable end of its interval",
+    )
+    rows: Count = Field(100, description="least number of test rows; with fewer the answer is no")
+    not_worse: NotWorseConfig | None = Field(
+        NotWorseConfig(), description="compare with the version in production; null: do not"
+    )
+
+    @property
+    def seal(self) -> str:
+        """The digest of the rules, which train writes down before it starts and gate looks for."""
+        return digest_json(self.model_dump(mode="json"))
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for metric in self.minimum.keys() & self.maximum.keys():
+            if self.minimum[metric] > self.maximum[metric]:
+                raise ValueError(
+                    f"nothing can pass: {metric} must be at least {self.minimum[metric]} and at most {self.maximum[metric]}"
+                )
+        return self
+
+
+class PushConfig(Section):
+    """Where a package goes."""
+
+    registry: str = Field(
+        "registry", description="URI or folder of the registry; a folder is relative to the project file"
+    )
+    alias: Name | None = Field("production", description="alias to move to the new version; null moves none")
+    golden: Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)] = Field(
+        16, description="test rows sealed with the answers that every server must give"
+    )
+
+
+class GpuConfig(Section):
+    """GPUs of a step."""
+
+    type: str = Field(
+        "nvidia.com/gpu", pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", description="resource name of the device plugin"
+    )
+    count: Count = Field(1, description="how many; a GPU cannot be shared by giving less")
+
+
+class TolerationConfig(Section):
+    """A taint that a step's pod may stand on."""
+
+    key: str
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = "NoSchedule"
+
+
+class StepConfig(Section):
+    """What a step's pod asks of the cluster; a laptop run takes what is there."""
+
+    cpu: Cpu | None = Field(None, description="request, such as 2 or 500m")
+    memory: Memory | None = Field(None, description="request and limit, such as 4Gi")
+    gpu: GpuConfig | None = Field(None, description="GPUs; without a value the step runs on CPUs")
+    node_selector: dict[str, str] = Field({}, description="labels that the node must have")
+    tolerations: tuple[TolerationConfig, ...] = Field(
+        (), description="taints to stand; the GPU's own is added where gpu is given"
+    )
+    secrets: dict[str, str] = Field({}, description="environment variable → secret/key")
+    timeout: Duration | None = Field(None, description="such as 30m or 2h")
+    retries: Annotated[int, BeforeValidator(_number), Field(ge=0, le=10)] = Field(
+        0, description="further attempts after a failure"
+    )
+
+    @model_validator(mode="after")
+    def _secrets(self) -> Self:
+        for variable, secret in self.secrets.items():
+            if not re.fullmatch(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", secret):
+                raise ValueError(f"secrets.{variable} wants secret/key, found {secret!r}")
+        return self
+
+
+class ResourcesConfig(Section):
+    """Pods, stage by stage."""
+
+    preprocess: StepConfig = Field(StepConfig(cpu="2", memory="2Gi", timeout="2h"), description="cpu, memory …")
+    train: StepConfig = Field(StepConfig(cpu="2", memory="4Gi", timeout="12h"), description="cpu, memory, gpu …")
+    evaluate: StepConfig = Field(StepConfig(cpu="2", memory="4Gi", timeout="2h"), description="cpu, memory …")
+    gate: StepConfig = Field(StepConfig(cpu="1", memory="2Gi", timeout="1h"), description="cpu, memory …")
+    push: StepConfig = Field(StepConfig(cpu="1", memory="2Gi", timeout="1h"), description="cpu, memory …")
+
+
+class AutoscalingConfig(Section):
+    """One block for every autoscaler."""
+
+    minimum: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(1, description="replicas at rest")
+    maximum: Count = Field(3, description="replicas at most")
+    metric: Literal["cpu", "concurrency"] = Field(
+        "cpu", description="percent of the request, or requests in flight a replica"
+    )
+    target: Count = Field(70, description="of the metric")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum} is more than maximum {self.maximum}")
+        if self.minimum == 0 and self.metric == "cpu":
+            raise ValueError("minimum is 0 and metric is cpu: no pod, no CPU to measure; use concurrency or 1")
+        return self
+
+
+class ServeConfig(Section):
+    """The endpoint."""
+
+    namespace: Name = Field("default", description="of the InferenceService")
+    storage: str | None = Field(None, description="URI that the cluster finds the package at: s3://, pvc:// or oci://")
+    cpu: Cpu = Field("1", description="request and limit")
+    memory: Memory = Field("1Gi", description="request and limit")
+    autoscaling: AutoscalingConfig = Field(AutoscalingConfig(), description="how many replicas")
+
+
+class Project(Section):
+    """One project: data in, endpoint out."""
+
+    name: Name = Field(
+        description="of the model, the registry's entry and the endpoint: lower-case letters, digits and -"
+    )
+    description: str = Field("", description="one line for people")
+    task: Literal["classification", "regression"] = Field(
+        "classification", description="what is predicted: a label or a number"
+    )
+    data: DataConfig
+    preprocess: PreprocessConfig = Field(PreprocessConfig(), description="cleaning, splitting, normalising")
+    train: TrainConfig = Field(TrainConfig(), description="recipe and optimisation")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="what is measured")
+    gate: GateConfig = Field(GateConfig(), description="what a model must show to be pushed")
+    push: PushConfig = Field(PushConfig(), description="where packages go")
+    serve: ServeConfig = Field(ServeConfig(), description="the endpoint")
+    resources: ResourcesConfig = Field(ResourcesConfig(), description="pods on a cluster, stage by stage")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        classification = {"cross_entropy", "label_smoothing"}
+        if self.train.loss in classification and self.task == "regression":
+            raise ValueError(f"train.loss is {self.train.loss}, which needs labels; task is regression")
+        if self.train.class_weights == "balanced" and self.task == "regression":
+            raise ValueError("train.class_weights is balanced, which needs labels; task is regression")
+        if self.task == "regression" and self.data.labels:
+            raise ValueError("data.labels names classes; task is regression")
+        return self
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> Project:
+    """Read a project file, or the one in a folder, with `key.path=value` overrides on top.
+
+    Raises ConfigError with every wrong key's path, what was found and what is allowed.
+    """
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"no project file at {file}; `boatyard init` writes one")
+    values = parse(file.read_text(encoding="utf-8"), str(file))
+    for override in overrides:
+        _apply(values, override)
+    return check(values, str(file))
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Read YAML text into values; a key given twice is an error, as is anything but a mapping."""
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: wanted sections such as data: and train:, found {type(values).__name__}")
+    return values
+
+
+def check(values: Mapping[str, Any], where: str) -> Project:
+    """Make a Project of plain values; raises ConfigError."""
+    try:
+        return Project.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {_sentence(e)}" for e in error.errors())) from error
+
+
+def section(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Make one section of plain values, as a component receives them; raises ConfigError."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(e) for e in error.errors())) from error
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the project file, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Project.model_json_schema()}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without the surprise of a key given twice, of which the last would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)  # type: ignore[no-untyped-call]
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+# 1e-3 is a number to people and a string to YAML 1.1
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one `key.path=value`; the value is read as YAML."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set wants key.path=value such as train.epochs=3, found {override!r}")
+    *parents, last = path.split(".")
+    for parent in parents:
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {parent} is not a section")
+    try:
+        values[last] = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {text!r} is not YAML") from error
+
+
+def _sentence(error: Any) -> str:
+    """Say one of pydantic's errors with the key's path, what was found and what is allowed."""
+    path = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
+    at = f"{path}: " if path else ""
+    if error["type"] == "extra_forbidden":
+        return f"{at}no such key; {_near(error['loc'])}"
+    if error["type"] == "missing":
+        return f"{at}is needed and not given"
+    message = error["msg"].removeprefix("Value error, ")
+    found = "" if error["type"] == "value_error" else f", found {error['input']!r}"
+    return f"{at}{message[0].lower()}{message[1:]}{found}"
+
+
+def _near(location: tuple[Any, ...]) -> str:
+    """Say which keys the section at a location has, the nearest first."""
+    import difflib
+
+    kind: Any = Project
+    for part in location[:-1]:
+        annotation = kind.model_fields[part].annotation if part in getattr(kind, "model_fields", {}) else None
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        kind = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
+        if kind is None:
+            return "remove it"
+    keys = list(kind.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), keys, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"allowed are {', '.join(keys)}"
