@@ -109,9 +109,9 @@ def differences(folder: Path, manifest: Mapping[str, Any], *, name: str = MANIFE
         elif (found := digest_file(file)) != entry.sha256:
             yield f"{path} was changed (sha256 {found[:12]}…, its manifest says {entry.sha256[:12]}…)"
     for extra in sorted(folder.rglob("*")):
-        path = extra.relative_to(folder).as_posix()
-        if (extra.is_symlink() or not extra.is_dir()) and path not in listed and path != name:
-            yield f"{path} is not in its manifest"
+        found_at = extra.relative_to(folder).as_posix()
+        if (extra.is_symlink() or not extra.is_dir()) and found_at not in listed and found_at != name:
+            yield f"{found_at} is not in its manifest"
 
 
 def listed_files(folder: Path, manifest: Mapping[str, Any], *, name: str = MANIFEST) -> dict[str, File]:
@@ -185,7 +185,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Put a finished folder in the place of another; a folder cannot be replaced in one step, so the old steps aside."""
+    """Put a finished folder in the place of another; the old one steps aside first, no call does both."""
     old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
     if path.exists():
         os.rename(path, old)

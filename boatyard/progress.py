@@ -1,16 +1,19 @@
 """Progress of long work: stages write events, whoever watches draws the bar.
 
-A stage never draws: it runs as often in a pod or behind a pipe as at a terminal. Events are JSON lines appended to the file that
-`BOATYARD_PROGRESS` names; nothing is written when it is not set. `boatyard run` follows that file, the
+A stage never draws: it runs as often in a pod or behind a pipe as at a terminal. Events are JSON lines appended to the
+file that `BOATYARD_PROGRESS` names; nothing is written when it is not set. `boatyard run` follows that file, the
 single verbs set it and follow it themselves.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "BOATYARD_PROGRESS"
 INTERVAL = 0.1  # seconds between events of one stage: a bar needs no more
@@ -23,7 +26,6 @@ class Progress:
         self.stage, self.total, self.unit = stage, total, unit
         self.done = 0
         self.numbers: dict[str, float | str] = {}
-        self._path = os.environ.get(VARIABLE)
         self._last = 0.0
 
     def update(self, more: int = 0, **numbers: float | str) -> None:
@@ -31,8 +33,14 @@ class Progress:
         self.done += more
         self.numbers.update(numbers)
         now = time.monotonic()
-        if self._path and (now - self._last >= INTERVAL or self.done >= self.total):
+        if now - self._last >= INTERVAL or self.done >= self.total:
             self._last = now
-            event = {"stage": self.stage, "done": self.done, "total": self.total, "unit": self.unit, **self.numbers}
-            with Path(self._path).open("a") as file:
-                file.write(json.dumps(event) + "\n")
+            emit({"stage": self.stage, "done": self.done, "total": self.total, "unit": self.unit, **self.numbers})
+
+
+def emit(event: Mapping[str, Any]) -> None:
+    """Append one event to the file that is followed, if there is one; a full disk is no reason to stop."""
+    path = os.environ.get(VARIABLE)
+    if path:
+        with contextlib.suppress(OSError), Path(path).open("a") as file:
+            file.write(json.dumps(event) + "\n")

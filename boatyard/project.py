@@ -1,7 +1,7 @@
 """The project file, `boatyard.yaml`: one typed section a stage, few dials; what is not given is derived and printed.
 
-Defaults < file < `--set train.epochs=3`. Unknown keys, wrong types or units and contradictory dials fail with the key's path, before any
-work. A section is what its stage's function and its component take: nothing else reaches them.
+Defaults < file < `--set train.epochs=3`. Unknown keys, wrong types or units and contradictory dials fail with the
+key's path, before any work. A section is what its stage's function and its component take: nothing else reaches them.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class SplitConfig(Section):
     def _whole(self) -> Self:
         if abs(self.train + self.validation + self.test - 1) > 1e-6:
             raise ValueError(
-                f"train, validation and test add up to {self.train + self.validation + self.test:g}; they must add up to 1"
+                f"train, validation and test add up to {self.train + self.validation + self.test:g}, wanted 1"
             )
         if 0 in (self.train, self.validation, self.test):
             raise ValueError("every split needs rows; give each of train, validation and test more than 0")
@@ -277,7 +277,7 @@ class GateConfig(Section):
         for metric in self.minimum.keys() & self.maximum.keys():
             if self.minimum[metric] > self.maximum[metric]:
                 raise ValueError(
-                    f"nothing can pass: {metric} must be at least {self.minimum[metric]} and at most {self.maximum[metric]}"
+                    f"nothing can pass: {metric} wanted ≥ {self.minimum[metric]} and ≤ {self.maximum[metric]}"
                 )
         return self
 
@@ -458,7 +458,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key, _ in node.value:
-            name = self.construct_object(key, deep=True)  # type: ignore[no-untyped-call]
+            name = self.construct_object(key, deep=True)
             if name in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", key.start_mark)
             seen.add(name)

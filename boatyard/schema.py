@@ -70,8 +70,8 @@ class Schema:
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the graph's inputs.
 
-        An image is one tensor, `image`. A table of numbers alone is one tensor, `features`, float32 [F], columns in order
-        (what scikit-learn's servers take). A table with categories is one tensor per column, each of shape [].
+        An image is one tensor, `image`. A table of numbers alone is one tensor, `features`, float32 [F], columns in
+        order (what scikit-learn's servers take). A table with categories is one tensor per column, each of shape [].
         """
         if self.is_image:
             image = self.fields[0]

@@ -1,0 +1,193 @@
+"""Each stage as a step runs it: plain values and paths in, files and numbers out; a component is one call of these.
+
+A step's error is written where the runner looks (an `error` event beside the progress) and then raised; its numbers go
+to a small JSON file as well as to the UI, because metrics cannot be read back from a Kubeflow backend.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from boatyard import artifacts, progress
+from boatyard.errors import BoatyardError, Refused, StorageError
+from boatyard.project import (
+    DataConfig,
+    EvaluateConfig,
+    GateConfig,
+    PreprocessConfig,
+    PushConfig,
+    TrainConfig,
+    section,
+)
+from boatyard.settings import Settings
+
+logger = logging.getLogger(__name__)
+LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pillow", "safetensors")
+Numbers = dict[str, float]
+Values = Mapping[str, Any]
+
+
+def preprocess(data: Values, how: Values, task: str, out: str, numbers: str) -> Numbers:
+    """Source files in, dataset out; return rows by split and rows dropped or repaired."""
+    from boatyard import preprocessing
+
+    with _step("preprocess"):
+        dataset = preprocessing.preprocess(
+            section(DataConfig, data),
+            section(PreprocessConfig, how),
+            Path(out),
+            root=Settings().project,
+            task=task,  # type: ignore[arg-type]
+        )
+        rows = {f"{split}_rows": float(count) for split, count in dataset.manifest["rows"].items()}
+        touched = sum(entry["count"] for entry in dataset.manifest["cleaning"])
+        return _write(numbers, {**rows, "cleaned_rows": float(touched)})
+
+
+def train(config: Values, how: Values, gate: Values, dataset: str, out: str, numbers: str) -> Numbers:
+    """Dataset in, checkpoint with the exported graph out; the gate's rules are sealed into it before the first step."""
+    from boatyard import datasets, training
+
+    with _step("train"):
+        settings = Settings()
+        result = training.train(
+            section(TrainConfig, config),
+            section(PreprocessConfig, how),
+            datasets.read(Path(dataset)),
+            Path(out),
+            seal=section(GateConfig, gate).seal,
+            root=settings.project,
+            work=settings.work,
+        )
+        return _write(numbers, result.numbers())
+
+
+def evaluate(config: Values, dataset: str, checkpoint: str, out: str, numbers: str) -> Any:
+    """Dataset and checkpoint in, report out; return the report."""
+    from boatyard import datasets, evaluation
+
+    with _step("evaluate"):
+        report = evaluation.evaluate(
+            section(EvaluateConfig, config), datasets.read(Path(dataset)), Path(checkpoint), Path(out)
+        )
+        _write(numbers, report.numbers())
+        return report
+
+
+def gate(config: Values, push: Values, name: str, dataset: str, checkpoint: str, report: str, out: str) -> Any:
+    """Report in, verdict out; the version in production, where there is one, is asked the same test rows."""
+    from boatyard import datasets, gating, registry
+
+    with _step("gate"):
+        rules, settings = section(GateConfig, config), Settings()
+        production = None
+        if rules.not_worse:
+            shelf = registry.open(section(PushConfig, push).registry, settings.project)
+            production = shelf.find(name, rules.not_worse.alias)
+        verdict = gating.gate(
+            rules, Path(report), Path(checkpoint), datasets.read(Path(dataset)), production=production
+        )
+        verdict.write(Path(out))
+        logger.info("%s", verdict.sentence)
+        return verdict
+
+
+def push(
+    config: Values,
+    project: Values,
+    dataset: str,
+    checkpoint: str,
+    report: str,
+    verdict: str,
+    out: str,
+) -> Any:
+    """Everything in, package out, and into the registry; return the version."""
+    from boatyard import datasets, packages, registry
+
+    with _step("push"):
+        wanted, settings = section(PushConfig, config), Settings()
+        data = datasets.read(Path(dataset))
+        package = packages.pack(
+            name=str(project["name"]),
+            checkpoint=Path(checkpoint),
+            report=Path(report),
+            verdict=Path(verdict),
+            dataset=data,
+            out=Path(out),
+            golden=wanted.golden,
+            lineage=lineage(project, data.digest, data.manifest.get("source", {})),
+        )
+        version = registry.open(wanted.registry, settings.project).push(package.path, alias=wanted.alias)
+        logger.info("%s version %s at %s", version.name, version.version, version.uri)
+        return version
+
+
+def settle(passed: bool, sentence: str) -> None:
+    """End a run: raise Refused with the gate's sentence unless it passed."""
+    with _step("verdict"):
+        if not passed:
+            raise Refused(sentence)
+        logger.info("%s", sentence)
+
+
+def lineage(project: Values, dataset: str, source: Values) -> dict[str, Any]:
+    """Say what a package was made of: digests of data, code and project, and the versions that ran."""
+    return {
+        "project": dict(project),
+        "dataset": dataset,
+        "source": dict(source),
+        "code": code_digest(),
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, str]:
+    """Return the versions of Python, the machine's kind and the libraries that results depend on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for library in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[library] = metadata.version(library)
+    return found
+
+
+def code_digest(*folders: Path) -> str:
+    """Return one digest of the library's Python sources, and of those in further folders."""
+    library = Path(__file__).parent
+    sources = {f"boatyard/{file.relative_to(library).as_posix()}": file for file in library.rglob("*.py")}
+    for number, folder in enumerate(folders):
+        sources |= {f"{number}/{file.name}": file for file in folder.glob("*.py")}
+    return artifacts.digest_json({name: artifacts.digest_file(file) for name, file in sorted(sources.items())})
+
+
+@contextlib.contextmanager
+def _step(name: str) -> Iterator[None]:
+    """Log a step's start and end, and leave its error where the runner looks for it."""
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    started = time.monotonic()
+    logger.info("%s starts", name)
+    try:
+        yield
+    except BoatyardError as error:
+        progress.emit({"error": type(error).__name__, "message": str(error)})
+        raise
+    except OSError as error:
+        translated = artifacts.storage_error(Path(error.filename or "."), error)
+        progress.emit({"error": type(translated).__name__, "message": str(translated)})
+        raise translated from error
+    except MemoryError as error:
+        raise StorageError(f"{name} needs more memory than there is; lower train.batch_size") from error
+    logger.info("%s done in %.1f s", name, time.monotonic() - started)
+
+
+def _write(path: str, numbers: Numbers) -> Numbers:
+    """Write a step's numbers as JSON beside the artifacts, and return them."""
+    artifacts.write_json(Path(path), numbers)
+    return numbers
