@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from boatyard.artifacts import digest_json
 from boatyard.errors import ConfigError
@@ -42,9 +49,14 @@ def _duration(value: Any) -> Any:
     return str(value)
 
 
+def _off(value: Any) -> Any:
+    return None if value is False else value
+
+
 Integer = Annotated[int, BeforeValidator(_number)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
 Number = Annotated[float, BeforeValidator(_number)]
+Bound = Annotated[Number | None, BeforeValidator(_off)]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 Cpu = Annotated[str, BeforeValidator(_quantity)]
@@ -58,10 +70,30 @@ def seconds(duration: str) -> int:
     return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
 
 
+def _without_null(value: Any) -> Any:
+    """Leave null out of mappings and write false for it in lists: KFP's parameters know no null."""
+    if isinstance(value, dict):
+        return {key: _without_null(item) for key, item in value.items() if item is not None}
+    return [False if item is None else _without_null(item) for item in value] if isinstance(value, list) else value
+
+
 class Section(BaseModel):
     """A part of the project file: frozen, and no key is ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def values(self) -> dict[str, Any]:
+        """Return plain values without null, as a pipeline's parameters hold them; `section` takes them back."""
+        return {
+            key: value for key, value in ((k, self._plain(k)) for k in type(self).model_fields) if value is not None
+        }
+
+    def _plain(self, key: str) -> Any:
+        """Return a field's plain value; null stays unsaid where it is the default, else it is false (`_off`)."""
+        value = getattr(self, key)
+        if value is None:
+            return None if type(self).model_fields[key].default is None else False
+        return _without_null(value.values() if isinstance(value, Section) else self.model_dump(mode="json")[key])
 
 
 class DataConfig(Section):
@@ -89,9 +121,7 @@ class DataConfig(Section):
     slices: tuple[str, ...] = Field(
         (), description="columns to report metrics by; they are not learnt from unless listed in features"
     )
-    ranges: dict[str, tuple[Number | None, Number | None]] = Field(
-        {}, description="allowed [least, greatest] by column"
-    )
+    ranges: dict[str, tuple[Bound, Bound]] = Field({}, description="allowed [least, greatest] by column")
     sha256: dict[str, str] = Field({}, description="expected digests by file name; another digest is refused")
 
     @model_validator(mode="after")
@@ -263,7 +293,7 @@ class GateConfig(Section):
         description="what must satisfy minimum and maximum: the estimate, or the unfavourable end of its interval",
     )
     rows: Count = Field(100, description="least number of test rows; with fewer the answer is no")
-    not_worse: NotWorseConfig | None = Field(
+    not_worse: Annotated[NotWorseConfig | None, BeforeValidator(_off)] = Field(
         NotWorseConfig(), description="compare with the version in production; null: do not"
     )
 
@@ -288,7 +318,9 @@ class PushConfig(Section):
     registry: str = Field(
         "registry", description="URI or folder of the registry; a folder is relative to the project file"
     )
-    alias: Name | None = Field("production", description="alias to move to the new version; null moves none")
+    alias: Annotated[Name | None, BeforeValidator(_off)] = Field(
+        "production", description="alias to move to the new version; null moves none"
+    )
     golden: Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)] = Field(
         16, description="test rows sealed with the answers that every server must give"
     )
@@ -337,13 +369,24 @@ class StepConfig(Section):
 
 
 class ResourcesConfig(Section):
-    """Pods, stage by stage."""
+    """Pods, stage by stage; a dial that a step does not give keeps its default."""
 
     preprocess: StepConfig = Field(StepConfig(cpu="2", memory="2Gi", timeout="2h"), description="cpu, memory …")
     train: StepConfig = Field(StepConfig(cpu="2", memory="4Gi", timeout="12h"), description="cpu, memory, gpu …")
     evaluate: StepConfig = Field(StepConfig(cpu="2", memory="4Gi", timeout="2h"), description="cpu, memory …")
     gate: StepConfig = Field(StepConfig(cpu="1", memory="2Gi", timeout="1h"), description="cpu, memory …")
     push: StepConfig = Field(StepConfig(cpu="1", memory="2Gi", timeout="1h"), description="cpu, memory …")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        defaults = {step: cls.model_fields[step].default.values() for step in cls.model_fields}
+        return {
+            step: {**defaults.get(step, {}), **given} if isinstance(given, dict) else given
+            for step, given in values.items()
+        }
 
 
 class AutoscalingConfig(Section):

@@ -1,0 +1,1 @@
+"""Pipelines: what follows what, with which resources, retries and caching; no logic."""

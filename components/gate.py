@@ -1,0 +1,41 @@
+"""Report in, verdict out."""
+
+from typing import Any, NamedTuple
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+from boatyard.components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def gate(
+    gate: dict[str, Any],
+    push: dict[str, Any],
+    name: str,
+    dataset: Input[Dataset],
+    checkpoint: Input[Model],
+    report: Input[Artifact],
+    verdict: Output[Artifact],
+) -> NamedTuple("Outputs", passed=bool, sentence=str):  # type: ignore[valid-type]
+    """Hold the report against the sealed rules and against the version in production.
+
+    Args:
+        gate: The project's gate section.
+        push: The project's push section (where the version in production is).
+        name: The model's name in the registry.
+        dataset: Shards and manifest: the test rows that the version in production is asked.
+        checkpoint: The exported graph and the seal.
+        report: What evaluate measured.
+        verdict: verdict.json: every rule with what was wanted, found and the margin.
+
+    Returns:
+        passed: Whether every rule holds.
+        sentence: The verdict in words.
+    """
+    from typing import NamedTuple
+
+    from boatyard import stages
+
+    result = stages.gate(gate, push, name, dataset.path, checkpoint.path, report.path, verdict.path)
+    return NamedTuple("Outputs", passed=bool, sentence=str)(result.passed, result.sentence)  # type: ignore[operator]

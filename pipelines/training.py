@@ -1,0 +1,126 @@
+"""The pipeline from data to a registered package: preprocess → train → evaluate → gate → push, and the verdict."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kfp import compiler, dsl, kubernetes
+
+from boatyard.components.evaluate import evaluate as evaluate_step
+from boatyard.components.gate import gate as gate_step
+from boatyard.components.preprocess import preprocess as preprocess_step
+from boatyard.components.push import push as push_step
+from boatyard.components.train import train as train_step
+from boatyard.components.verdict import verdict as verdict_step
+from boatyard.project import Project, StepConfig, seconds
+
+SMALL = StepConfig(cpu="100m", memory="256Mi", timeout="10m")
+BACKOFF = "10s"
+
+
+def pipeline(project: Project) -> Callable[..., Any]:
+    """Return a project's KFP pipeline; its sections are the parameters' defaults, so that the UI can change them."""
+    values = project.values()
+    pods = project.resources
+
+    def training(
+        name: str = project.name,
+        task: str = project.task,
+        data: dict[str, Any] = values["data"],
+        preprocess: dict[str, Any] = values["preprocess"],
+        train: dict[str, Any] = values["train"],
+        evaluate: dict[str, Any] = values["evaluate"],
+        gate: dict[str, Any] = values["gate"],
+        push: dict[str, Any] = values["push"],
+    ) -> None:
+        shards = _place(preprocess_step(data=data, preprocess=preprocess, task=task), "Preprocess", pods.preprocess)
+        dataset = shards.outputs["dataset"]
+        model = _place(train_step(train=train, preprocess=preprocess, gate=gate, dataset=dataset), "Train", pods.train)
+        checkpoint = model.outputs["checkpoint"]
+        measured = _place(
+            evaluate_step(evaluate=evaluate, dataset=dataset, checkpoint=checkpoint), "Evaluate", pods.evaluate
+        )
+        report = measured.outputs["report"]
+        decision = _place(
+            gate_step(gate=gate, push=push, name=name, dataset=dataset, checkpoint=checkpoint, report=report),
+            "Gate",
+            pods.gate,
+        ).set_caching_options(False)
+        with dsl.If(decision.outputs["passed"] == True, name="passed"):  # noqa: E712 - KFP makes its condition of it
+            _place(
+                push_step(
+                    name=name,
+                    task=task,
+                    data=data,
+                    preprocess=preprocess,
+                    train=train,
+                    evaluate=evaluate,
+                    gate=gate,
+                    push=push,
+                    dataset=dataset,
+                    checkpoint=checkpoint,
+                    report=report,
+                    verdict=decision.outputs["verdict"],
+                ),
+                "Push",
+                pods.push,
+            ).set_caching_options(False)
+        _place(
+            verdict_step(passed=decision.outputs["passed"], sentence=decision.outputs["sentence"]), "Verdict", SMALL
+        ).set_caching_options(False)
+
+    training.__doc__ = _describe(project)
+    return dsl.pipeline(name=project.name, display_name=project.name, description=project.description)(training)
+
+
+def compile(project: Project, path: Path) -> None:
+    """Write the pipeline's plain spec: KFP IR, and a second document with the Kubernetes settings."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(pipeline(project), str(path))
+
+
+def _describe(project: Project) -> str:
+    return f"""{project.description or f"{project.name}: from data to a registered package"}
+
+    Args:
+        name: The model's name in the registry.
+        task: classification or regression.
+        data: Where the rows are and what they mean.
+        preprocess: Cleaning, splitting, normalising.
+        train: Recipe and optimisation.
+        evaluate: What is measured on the test split.
+        gate: What a model must show to be pushed; sealed before training.
+        push: Registry and alias.
+    """
+
+
+def _place(task: Any, title: str, step: StepConfig) -> Any:
+    """Give a task its title, resources, retries and Kubernetes settings."""
+    task.set_display_name(title)
+    if step.cpu:
+        task.set_cpu_request(step.cpu)
+    if step.memory:
+        task.set_memory_request(step.memory).set_memory_limit(step.memory)
+    if step.retries:
+        task.set_retry(step.retries, backoff_duration=BACKOFF)
+    if step.timeout:
+        kubernetes.set_timeout(task, seconds(step.timeout))
+    for variable, secret in step.secrets.items():
+        name, key = secret.split("/")
+        kubernetes.use_secret_as_env(task, name, {key: variable})
+    _schedule(task, step)
+    kubernetes.set_security_context(task, run_as_non_root=True)
+    kubernetes.empty_dir_mount(task, "tmp", "/tmp")  # a read-only root file system leaves nowhere else to write
+    return task
+
+
+def _schedule(task: Any, step: StepConfig) -> None:
+    """Say which nodes a task may run on; GPUs go to limits, and bring their taint's toleration and shared memory."""
+    if step.gpu:
+        task.set_accelerator_type(step.gpu.type).set_accelerator_limit(step.gpu.count)
+        kubernetes.add_toleration(task, key=step.gpu.type, operator="Exists", effect="NoSchedule")
+        kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory")
+    for label, value in step.node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    for toleration in step.tolerations:
+        kubernetes.add_toleration(task, **toleration.model_dump(exclude_none=True))
