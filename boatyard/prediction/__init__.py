@@ -1,0 +1,9 @@
+"""The engine that answers: raw rows in, labelled answers out; the same in evaluation and behind KServe.
+
+`engine` runs a graph, `decoding` turns requests into its inputs, `predictor` loads a verified package.
+"""
+
+from boatyard.prediction.decoding import check, decode, encode
+from boatyard.prediction.engine import Answers, Engine
+
+__all__ = ["Answers", "Engine", "check", "decode", "encode"]
