@@ -435,7 +435,10 @@ class Project(Section):
     gate: GateConfig = Field(GateConfig(), description="what a model must show to be pushed")
     push: PushConfig = Field(PushConfig(), description="where packages go")
     serve: ServeConfig = Field(ServeConfig(), description="the endpoint")
-    resources: ResourcesConfig = Field(ResourcesConfig(), description="pods on a cluster, stage by stage")
+    resources: ResourcesConfig = Field(
+        ResourcesConfig(),
+        description="pods on a cluster: preprocess, train, evaluate, gate and push, each with these dials",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import platform
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -30,6 +33,7 @@ from boatyard.settings import Settings
 
 logger = logging.getLogger(__name__)
 LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pillow", "safetensors")
+PARENT = "BOATYARD_PARENT"  # a descriptor that closes when the runner dies
 Numbers = dict[str, float]
 Values = Mapping[str, Any]
 
@@ -171,6 +175,7 @@ def _step(name: str) -> Iterator[None]:
     """Log a step's start and end, and leave its error where the runner looks for it."""
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    _follow_parent()
     started = time.monotonic()
     logger.info("%s starts", name)
     try:
@@ -185,6 +190,18 @@ def _step(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise StorageError(f"{name} needs more memory than there is; lower train.batch_size") from error
     logger.info("%s done in %.1f s", name, time.monotonic() - started)
+
+
+def _follow_parent() -> None:
+    """End as after SIGTERM when the runner that started this step is gone: nobody would take its result."""
+    descriptor = os.environ.pop(PARENT, None)
+
+    def wait() -> None:
+        os.read(int(descriptor or 0), 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if descriptor:
+        threading.Thread(target=wait, daemon=True).start()
 
 
 def _write(path: str, numbers: Numbers) -> Numbers:

@@ -1,0 +1,135 @@
+"""What a person sees while a run goes on: a bar a step at a terminal, a line a step in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+EVERY = 10.0  # seconds between lines of a step where there is no terminal
+MARKS = {"succeeded": "[green]✓", "cached": "[cyan]↺", "failed": "[red]✗", "refused": "[yellow]✗"}
+
+
+class Display(Protocol):
+    """Told of steps as they start, go on and end."""
+
+    def start(self, step: str) -> None:
+        """A step starts."""
+
+    def event(self, step: str, event: Mapping[str, Any]) -> None:
+        """A step says how far it is."""
+
+    def end(self, step: str, state: str, seconds: float) -> None:
+        """A step ended."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+def open_display(console: Console, *, quiet: bool = False) -> Display:
+    """Return bars at a terminal, lines elsewhere, nothing when quiet."""
+    if quiet:
+        return Silence()
+    return Bars(console) if console.is_terminal else Lines(console)
+
+
+class Silence:
+    """Shows nothing."""
+
+    def start(self, step: str) -> None: ...
+    def event(self, step: str, event: Mapping[str, Any]) -> None: ...
+    def end(self, step: str, state: str, seconds: float) -> None: ...
+    def close(self) -> None: ...
+
+
+class Lines:
+    """A line when a step starts, every ten seconds, and when it ends."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.last = 0.0
+
+    def start(self, step: str) -> None:
+        self.last = time.monotonic()
+
+    def event(self, step: str, event: Mapping[str, Any]) -> None:
+        if time.monotonic() - self.last >= EVERY and "total" in event:
+            self.last = time.monotonic()
+            share = 100 * event["done"] / max(event["total"], 1)
+            self.console.print(f"  {step:<11}{share:3.0f} %  {numbers(event)}", highlight=False)
+
+    def end(self, step: str, state: str, seconds: float) -> None:
+        self.console.print(f"{step:<13}{state} in {seconds:.1f} s", highlight=False)
+
+    def close(self) -> None: ...
+
+
+class Bars:
+    """A bar a step, with its numbers, rate and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self.bars = Progress(
+            TextColumn("{task.fields[mark]}"),
+            TextColumn("{task.description:<11}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.percentage:>3.0f} %"),
+            Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[numbers]}"),
+            console=console,
+        )
+        self.tasks: dict[str, Any] = {}
+        self.bars.start()
+
+    def start(self, step: str) -> None:
+        if step not in self.tasks:
+            self.tasks[step] = self.bars.add_task(step, total=None, mark="[blue]▸", numbers="", unit="")
+
+    def event(self, step: str, event: Mapping[str, Any]) -> None:
+        if "total" in event:
+            self.bars.update(
+                self.tasks[step],
+                total=event["total"],
+                completed=event["done"],
+                numbers=numbers(event),
+                unit=event.get("unit", ""),
+            )
+
+    def end(self, step: str, state: str, seconds: float) -> None:
+        self.start(step)
+        total = self.bars.tasks[self.tasks[step]].total or 1
+        note = "nothing changed: kept from an earlier run" if state == "cached" else None
+        good = state in ("succeeded", "cached")
+        self.bars.update(
+            self.tasks[step],
+            mark=MARKS.get(state, "[red]✗"),
+            **({"total": total, "completed": total} if good else {}),
+            **({"numbers": note} if note else {}),
+        )
+        self.bars.stop_task(self.tasks[step])
+
+    def close(self) -> None:
+        self.bars.stop()
+
+
+class Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        unit = task.fields.get("unit", "")
+        return Text(f"{speed:,.0f} {unit}/s" if speed and unit else "", style="magenta")
+
+
+def numbers(event: Mapping[str, Any]) -> str:
+    """Say the numbers of an event, such as `loss 0.31  epoch 2`."""
+    hidden = ("stage", "done", "total", "unit", "rate")
+    shown = {key: value for key, value in event.items() if key not in hidden}
+    return "  ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()
+    )
