@@ -1,0 +1,228 @@
+"""The executable graph: raw inputs in, answers out, in one ONNX file that every later stage uses.
+
+Inputs are `schema.tensors()` with a free first dimension `batch`; strings enter as ONNX strings. Outputs are `label` and `probabilities`, or
+`value`. The same weights give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from boatyard.errors import ConfigError
+from boatyard.features import empty, tensors
+from boatyard.schema import Array, Schema
+from boatyard.training.losses import Target
+
+OPSET = 17  # known to every ONNX Runtime since 1.12 and to OpenVINO
+ML_OPSET = 3  # LabelEncoder with strings
+IR = 8  # what opset 17 came with
+LARGEST = 1_500_000_000  # bytes; a protobuf file ends at 2 GiB
+CLOSE = 1e-5  # of probabilities; of values, in deviations of the target
+ONNX_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "str": TensorProto.STRING}
+
+
+class Graph(nn.Module):
+    """Features, model and the last step to an answer; takes the inputs one by one, in the schema's order."""
+
+    def __init__(self, schema: Schema, features: nn.Module, model: nn.Module, target: Target) -> None:
+        super().__init__()
+        self.names = [tensor.name for tensor in schema.tensors()]
+        self.features, self.model, self.target = features, model, target
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.target.answer(self.model(self.features(dict(zip(self.names, inputs, strict=True)))))
+
+
+def export(graph: Graph, schema: Schema) -> bytes:
+    """Return a graph as ONNX; raises ConfigError when a model cannot be exported."""
+    _refuse_clashes(schema)
+    size = sum(weight.numel() * weight.element_size() for weight in graph.state_dict().values())
+    if size > LARGEST:
+        raise ConfigError(f"the model has {size} bytes of weights; one graph file holds {LARGEST}; use a smaller model")
+    model = _trace(graph, schema)
+    _rename(model, schema)
+    _add_strings(model, schema)
+    if schema.task == "classification":
+        _add_label(model, schema)
+    _describe(model, schema)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+
+
+def compare(data: bytes, graph: Graph, schema: Schema, inputs: Mapping[str, Array]) -> float:
+    """Return the greatest difference between a graph's answers in ONNX Runtime and in torch.
+
+    Raises ConfigError when it is more than 1e-5 (of values: deviations of the target), or a label differs.
+    """
+    session = onnxruntime.InferenceSession(data, _options(), providers=["CPUExecutionProvider"])
+    feed = {t.name: _feed(inputs[t.name], t.dtype) for t in schema.tensors()}
+    found = dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))
+    with torch.no_grad():
+        wanted = graph.eval()(*tensors(schema, inputs).values()).numpy()
+    answer = found["probabilities" if schema.task == "classification" else "value"]
+    spread = np.maximum(1.0, np.abs(wanted)) if schema.task == "regression" and graph.target.log else graph.target.scale
+    difference = float(np.max(np.abs(answer - wanted) / spread, initial=0.0))
+    if not (answer.shape == wanted.shape and difference <= CLOSE):
+        raise ConfigError(
+            f"the exported graph answers otherwise than the model: greatest difference {difference:.2g}, allowed {CLOSE:g}; "
+            "a model whose forward() depends on the values of its input, or uses randomness in eval mode, cannot be exported"
+        )
+    if schema.task == "classification":
+        _refuse_other_labels(found["label"], wanted, schema)
+    return difference
+
+
+def _refuse_other_labels(found: Array, probabilities: Array, schema: Schema) -> None:
+    """A label may differ only where the two greatest probabilities are as good as equal."""
+    top = np.sort(probabilities, axis=1)
+    clear = top[:, -1] - top[:, -2] > 2 * CLOSE
+    wanted = np.asarray(schema.labels, dtype=object)[probabilities.argmax(axis=1)]
+    if wrong := int(np.sum(clear & (np.asarray(found, dtype=object) != wanted))):
+        raise ConfigError(f"the exported graph gives another label than the model for {wrong} of {len(found)} rows")
+
+
+def _trace(graph: Graph, schema: Schema) -> Any:
+    """Record the graph on an example; the recording exporter takes 0.3 s, the newer one 5 s and more memory."""
+    names = [_inner(i) for i in range(len(graph.names))]
+    example = tuple(empty(schema, 2).values())
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated, and warns of constants that are constants
+        try:
+            torch.onnx.export(
+                graph.eval(),
+                example,
+                buffer,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=names,
+                output_names=["answer"],
+                dynamic_axes={name: {0: "batch"} for name in [*names, "answer"]},
+            )
+        except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(f"the model cannot be exported to ONNX opset {OPSET}: {reason}") from error
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _inner(index: int) -> str:
+    return f"input_{index}"
+
+
+def _rename(model: Any, schema: Schema) -> None:
+    """Give inputs the schema's names and every inner value a number, so that no column's name can clash with one."""
+    outer = {_inner(i): t.name for i, t in enumerate(schema.tensors()) if t.dtype != "str"}
+    outer |= {_inner(i): f"{t.name}/code" for i, t in enumerate(schema.tensors()) if t.dtype == "str"}
+    outer["answer"] = "probabilities" if schema.task == "classification" else "value"
+    renamed = {"": ""}
+
+    def name(old: str) -> str:
+        return renamed.setdefault(old, outer.get(old, f"/{len(renamed)}"))
+
+    graph = model.graph
+    # the exporter drops an input that the model ignores; the schema's inputs are set anew below
+    for weight in graph.initializer:
+        weight.name, weight.doc_string = name(weight.name), ""
+    for index, node in enumerate(graph.node):
+        if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
+            raise ConfigError("the model has a branch or a loop that depends on its input; write it with torch.where")
+        node.input[:] = [name(value) for value in node.input]
+        node.output[:] = [name(value) for value in node.output]
+        node.name, node.doc_string = f"{node.op_type}_{index}", ""
+
+
+def _add_strings(model: Any, schema: Schema) -> None:
+    """Turn each string input into its code: the rank in categories, then missing, then unknown (the default)."""
+    nodes = []
+    for tensor in schema.tensors():
+        if tensor.dtype != "str":
+            continue
+        known = [*schema.field(tensor.name).categories, ""]
+        nodes.append(
+            helper.make_node(
+                "LabelEncoder",
+                [tensor.name],
+                [f"{tensor.name}/code"],
+                name=f"{tensor.name}/encode",
+                domain="ai.onnx.ml",
+                keys_strings=known,
+                values_int64s=list(range(len(known))),
+                default_int64=len(known),
+            )
+        )
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *rest])
+
+
+def _add_label(model: Any, schema: Schema) -> None:
+    """Name the greatest probability."""
+    model.graph.node.extend(
+        [
+            helper.make_node("ArgMax", ["probabilities"], ["/index"], name="label/index", axis=1, keepdims=0),
+            helper.make_node(
+                "LabelEncoder",
+                ["/index"],
+                ["label"],
+                name="label/decode",
+                domain="ai.onnx.ml",
+                keys_int64s=list(range(len(schema.labels))),
+                values_strings=list(schema.labels),
+                default_string="",
+            ),
+        ]
+    )
+
+
+def _describe(model: Any, schema: Schema) -> None:
+    """Set inputs, outputs, versions and metadata; drop everything that names a machine or a version of a tool."""
+    graph = model.graph
+    del graph.input[:], graph.output[:], graph.value_info[:], model.metadata_props[:], model.opset_import[:]
+    for t in schema.tensors():
+        graph.input.append(helper.make_tensor_value_info(t.name, ONNX_TYPES[t.dtype], ["batch", *t.shape]))
+    graph.output.extend(_outputs(schema))
+    graph.name, graph.doc_string, model.doc_string = "boatyard", "", ""
+    model.producer_name, model.producer_version, model.ir_version = "boatyard", "", IR
+    model.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)])
+    about = {"task": schema.task, "labels": list(schema.labels), "target": schema.target, "schema": schema.digest}
+    for key, value in about.items():
+        model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+
+
+def _outputs(schema: Schema) -> Iterator[Any]:
+    if schema.task == "regression":
+        yield helper.make_tensor_value_info("value", TensorProto.FLOAT, ["batch"])
+        return
+    yield helper.make_tensor_value_info("label", TensorProto.STRING, ["batch"])
+    yield helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(schema.labels)])
+
+
+def _refuse_clashes(schema: Schema) -> None:
+    outputs = {output.name for output in _outputs(schema)}
+    for tensor in schema.tensors():
+        if tensor.name in outputs or not tensor.name or tensor.name.startswith("/"):
+            raise ConfigError(
+                f"a column named {tensor.name!r} cannot be an input of the graph, whose outputs are {', '.join(sorted(outputs))}; "
+                "rename the column"
+            )
+
+
+def _feed(values: Array, dtype: str) -> Array:
+    return np.asarray(values).astype(object if dtype == "str" else dtype)
+
+
+def _options() -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return options

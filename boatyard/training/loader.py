@@ -1,0 +1,216 @@
+"""Rows for training: in memory where they fit, else streamed; in an order that is a function of seed, epoch and step alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boatyard.artifacts import digest_json
+from boatyard.datasets import Dataset, Split
+from boatyard.errors import DataError
+from boatyard.features import empty, tensors
+from boatyard.schema import Schema
+from boatyard.training.losses import Target
+
+SHARE = 0.25  # of the available memory that a split may take
+CHUNK = 8192  # rows read at once
+BUFFER = 1 << 28  # bytes of rows that a streamed split is shuffled in
+CGROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows as tensors: raw inputs by name (categories as codes), the encoded target [N]."""
+
+    inputs: Mapping[str, Tensor]
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def take(self, index: Tensor) -> Rows:
+        """Return the rows at an index, in its order."""
+        return Rows({name: value.index_select(0, index) for name, value in self.inputs.items()}, self.target[index])
+
+    def slice(self, start: int, stop: int) -> Rows:
+        """Return rows that follow each other, without a copy."""
+        return Rows({name: value[start:stop] for name, value in self.inputs.items()}, self.target[start:stop])
+
+    def to(self, device: torch.device) -> Rows:
+        """Return the rows on a device."""
+        if device.type == "cpu":
+            return self
+        inputs = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
+        return Rows(inputs, self.target.to(device, non_blocking=True))
+
+
+class Source(Protocol):
+    """A split as training reads it."""
+
+    def shuffled(self, epoch: int, start: int) -> Iterator[Rows]:
+        """Yield the batches of an epoch from batch number `start` on."""
+
+    def ordered(self, size: int) -> Iterator[Rows]:
+        """Yield all rows once, in their order."""
+
+
+def cuts(rows: int, size: int) -> list[tuple[int, int]]:
+    """Return where the batches of an epoch begin and end; a last batch of one row joins the one before (batch norm)."""
+    edges = list(range(0, rows, size))
+    if len(edges) > 1 and rows - edges[-1] == 1:
+        edges.pop()
+    return list(zip(edges, [*edges[1:], rows], strict=True))
+
+
+def seed_of(*parts: int | str) -> int:
+    """Mix numbers into one seed: near ones give unrelated streams."""
+    return int(digest_json(list(parts))[:15], 16)
+
+
+def open_split(
+    dataset: Dataset, split: Split, target: Target, device: torch.device, *, size: int, seed: int, share: float = SHARE
+) -> Source:
+    """Read a split into memory, on the device, if it takes no more than a share of what is free there; else stream it."""
+    rows = dataset.rows(split)
+    if not rows:
+        raise DataError(f"the {split} split has no rows; give more data or another preprocess.split")
+    needed = rows * row_bytes(dataset.schema)
+    if needed > share * available_memory():
+        return Streamed(dataset, split, target, device, size=size, seed=seed)
+    held = read(dataset, split, target)
+    if device.type == "cuda" and needed <= share * torch.cuda.mem_get_info(device)[0]:
+        held = held.to(device)
+    return InMemory(held, device, size=size, seed=seed)
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """All rows as tensors, on the device if they fit there; a batch is one indexing."""
+
+    rows: Rows
+    device: torch.device
+    size: int
+    seed: int
+
+    def shuffled(self, epoch: int, start: int) -> Iterator[Rows]:
+        order = torch.from_numpy(permutation(len(self.rows), seed_of("order", self.seed, epoch)))
+        order = order.to(self.rows.target.device)
+        for begin, end in cuts(len(self.rows), self.size)[start:]:
+            yield self.rows.take(order[begin:end]).to(self.device)
+
+    def ordered(self, size: int) -> Iterator[Rows]:
+        for begin in range(0, len(self.rows), size):
+            yield self.rows.slice(begin, begin + size).to(self.device)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Rows read from the shards anew each epoch and shuffled in a buffer; a resumed epoch reads past what was done."""
+
+    dataset: Dataset
+    split: Split
+    target: Target
+    device: torch.device
+    size: int
+    seed: int
+    buffer: int = BUFFER
+
+    def shuffled(self, epoch: int, start: int) -> Iterator[Rows]:
+        rows = self.dataset.rows(self.split)
+        wanted = iter(cuts(rows, self.size))
+        waiting: list[Rows] = []
+        held, number = 0, 0
+        begin, end = next(wanted)
+        for piece in self._mixed(epoch):
+            waiting.append(piece)
+            held += len(piece)
+            while end is not None and held >= end - begin:
+                joined = join(waiting)
+                count = end - begin
+                if number >= start:
+                    yield joined.slice(0, count).to(self.device)
+                waiting, held, number = [joined.slice(count, held)], held - count, number + 1
+                begin, end = next(wanted, (0, rows + 1))
+
+    def ordered(self, size: int) -> Iterator[Rows]:
+        for batch in self.dataset.batches(self.split, size):
+            inputs = tensors(self.dataset.schema, batch.inputs)
+            yield Rows(inputs, self.target.encode(torch.from_numpy(np.asarray(batch.target)))).to(self.device)
+
+    def _mixed(self, epoch: int) -> Iterator[Rows]:
+        """Swap each chunk read with rows drawn from the buffer, which is emptied at the end in random order."""
+        random = np.random.default_rng(seed_of("order", self.seed, epoch))
+        capacity = max(self.buffer // row_bytes(self.dataset.schema), CHUNK)
+        filling: list[Rows] = []
+        held: Rows | None = None
+        chunks = Streamed(self.dataset, self.split, self.target, torch.device("cpu"), self.size, self.seed)
+        for chunk in chunks.ordered(CHUNK):
+            if held is None:
+                filling.append(chunk)
+                held = join(filling) if sum(map(len, filling)) >= capacity else None
+                continue
+            index = torch.from_numpy(random.choice(len(held), len(chunk), replace=False))
+            yield held.take(index)
+            for name, value in held.inputs.items():
+                value[index] = chunk.inputs[name]
+            held.target[index] = chunk.target
+        held = held or join(filling)
+        yield held.take(torch.from_numpy(random.permutation(len(held))))
+
+
+def read(dataset: Dataset, split: Split, target: Target) -> Rows:
+    """Read a split into tensors, a chunk at a time: text is never held whole."""
+    rows = dataset.rows(split)
+    inputs = empty(dataset.schema, rows)
+    targets = torch.zeros(rows, dtype=torch.int64 if target.labels else torch.float32)
+    at = 0
+    for batch in dataset.batches(split, CHUNK):
+        for name, value in tensors(dataset.schema, batch.inputs).items():
+            inputs[name][at : at + len(batch)] = value
+        targets[at : at + len(batch)] = target.encode(torch.from_numpy(np.asarray(batch.target)))
+        at += len(batch)
+    if at != rows:
+        raise DataError(f"{dataset.path}: the {split} split has {at} rows, its manifest says {rows}; preprocess again")
+    return Rows(inputs, targets)
+
+
+def join(parts: list[Rows]) -> Rows:
+    """Return the rows of all parts, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    inputs = {name: torch.cat([part.inputs[name] for part in parts]) for name in parts[0].inputs}
+    return Rows(inputs, torch.cat([part.target for part in parts]))
+
+
+def permutation(rows: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return 0 … rows - 1 in an order that the seed alone decides."""
+    return np.random.default_rng(seed).permutation(rows)
+
+
+def row_bytes(schema: Schema) -> int:
+    """Return how many bytes a row takes as tensors."""
+    sizes = {"uint8": 1, "float32": 4, "str": 8}
+    return 8 + sum(sizes[tensor.dtype] * math.prod(tensor.shape) for tensor in schema.tensors())
+
+
+def available_memory() -> int:
+    """Return the bytes that this process may still take: of the machine, or of its container if that has less."""
+    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 4 << 30)
+    for limit, used in CGROUPS:
+        if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
+            free = min(free, max(int(text) - int(used.read_text()), 0))
+    return free

@@ -1,0 +1,483 @@
+"""The training loop. All that is random is drawn from (seed, epoch, step), so a run that was cut goes on as if it had not been."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from boatyard import __version__, artifacts, recipes, training
+from boatyard.datasets import Dataset
+from boatyard.errors import ConfigError, Interrupted
+from boatyard.features import empty
+from boatyard.progress import Progress
+from boatyard.project import PreprocessConfig, TrainConfig
+from boatyard.settings import Settings
+from boatyard.training import losses, optimisers, states, tensorboard
+from boatyard.training.augmentation import Augmentation
+from boatyard.training.export import Graph, compare, export
+from boatyard.training.loader import Rows, Source, cuts, open_split, seed_of
+from boatyard.training.signals import Stop
+
+logger = logging.getLogger(__name__)
+
+SAVE_EVERY = 60.0  # seconds between states within an epoch
+LOOK_EVERY = 20  # steps between looks at the loss on a GPU, which each wait for it
+ORDERED = 1024  # rows at once where nothing is learnt
+CHECKED = 256  # validation rows that the exported graph is checked on
+
+
+@dataclass
+class Run:
+    """Where a run stands, apart from the weights: what a state saves and a resumed run takes up."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    seen: int = 0
+    trained_seconds: float = 0.0
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    waited: int = 0
+    stopped_early: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """One run: model, optimizer, rows and the place in it."""
+
+    def __init__(
+        self, config: TrainConfig, how: PreprocessConfig, dataset: Dataset, *, key: str, root: Path, work: Path | None
+    ) -> None:
+        self.config, self.how, self.dataset, self.work, self.key = config, how, dataset, work, key
+        self.device = device_of(config)
+        torch.manual_seed(config.seed)
+        self.recipe = recipes.make(config, how, dataset.schema, dataset.statistics, root=root)
+        self.features = self.recipe.features().to(self.device)
+        self.model = self.recipe.model().to(self.device)
+        check_shape(self.recipe, self.features, self.model, self.device)
+        self.loss = self._loss().to(self.device)
+        self.target = losses.target(config.loss, dataset.schema, dataset.statistics)
+        self.optimizer = optimisers.optimizer(config, self.model)
+        self.augment = Augmentation(how.augment, dataset.schema, dataset.statistics)
+        self.rows: Source = self._open("train")
+        self.validation: Source = self._open("validation")
+        self.batches = len(cuts(dataset.rows("train"), config.batch_size))
+        self.total = self.batches * config.epochs
+        self.run = Run()
+        self.sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.best = snapshot(self.model)
+        self.saved_at = time.monotonic()
+
+    def _loss(self) -> nn.Module:
+        schema, statistics, config = self.dataset.schema, self.dataset.statistics, self.config
+        if config.loss is None:
+            return self.recipe.loss()
+        return losses.named(config.loss, schema, statistics, config.class_weights)
+
+    def _open(self, split: Any) -> Source:
+        config = self.config
+        return open_split(self.dataset, split, self.target, self.device, size=config.batch_size, seed=config.seed)
+
+    @property
+    def parameters(self) -> int:
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    def derived(self) -> dict[str, Any]:
+        """Return what the project file did not say."""
+        made = optimisers.derived(self.config)
+        return {
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "learning_rate": made.learning_rate,
+            "weight_decay": made.weight_decay,
+            "momentum": made.momentum,
+            "steps_per_epoch": self.batches,
+            "steps": self.total,
+            "parameters": self.parameters,
+            "rows_in_memory": type(self.rows).__name__ == "InMemory",
+        }
+
+    # the run
+
+    def train(self, stop: Stop) -> None:
+        """Go on from where the run stands to its end; raises Interrupted once a signal's state is saved."""
+        config, run = self.config, self.run
+        progress = Progress("train", config.epochs * self.dataset.rows("train"), "row")
+        progress.update(run.epoch * self.dataset.rows("train") + run.seen)
+        while run.epoch < config.epochs and not run.stopped_early:
+            self.train_epoch(stop, progress)
+            self.close_epoch()
+            self.save()
+
+    def train_epoch(self, stop: Stop, progress: Progress) -> None:
+        """Take the epoch's remaining steps."""
+        run, started = self.run, time.monotonic()
+        before = run.trained_seconds
+        look = LOOK_EVERY if self.device.type == "cuda" else 1
+        pending: list[Tensor] = []
+        for rows in self.rows.shuffled(run.epoch, run.batch):
+            rate = optimisers.rate(self.config, run.step, self.total)
+            pending.append(self.step(rows, rate))
+            self.sum += pending[-1] * len(rows)
+            run.batch, run.step, run.seen = run.batch + 1, run.step + 1, run.seen + len(rows)
+            run.trained_seconds = before + time.monotonic() - started
+            if len(pending) >= look or run.batch == self.batches or stop.asked:
+                loss = self.refuse_nan(pending, rate)
+                pending = []
+                done = run.epoch * self.dataset.rows("train") + run.seen - progress.done
+                progress.update(done, loss=round(loss, 4), epoch=run.epoch + 1, rate=float(f"{rate:.3g}"))
+            if stop.asked:
+                self.stop(stop.asked)
+            if time.monotonic() - self.saved_at > SAVE_EVERY:
+                self.save()
+
+    def step(self, rows: Rows, rate: float) -> Tensor:
+        """Take one step; return its loss. Dropout and augmentation draw from a stream of the step's own."""
+        torch.manual_seed(seed_of("step", self.config.seed, self.run.step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        outputs = self.outputs(rows)
+        loss: Tensor = self.loss(outputs.float(), rows.target)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        return loss.detach()
+
+    def outputs(self, rows: Rows) -> Tensor:
+        """Return what the model says of rows in training."""
+        with torch.no_grad():
+            inputs = self.augment.noise(self.features(self.augment(rows.inputs)))
+        with torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16", cache_enabled=False
+        ):
+            made: Tensor = self.model(inputs)
+        return made
+
+    def refuse_nan(self, pending: list[Tensor], rate: float) -> float:
+        """Return the last loss; raises ConfigError with the first step whose loss is not a number."""
+        values = torch.stack(pending).tolist()
+        for index, value in enumerate(values):
+            if not math.isfinite(value):
+                step = self.run.step - len(values) + index + 1
+                raise ConfigError(
+                    f"train: the loss is {value} at step {step} (epoch {self.run.epoch + 1}) with learning rate {rate:.3g}; "
+                    f"try train.learning_rate={rate / 10:.1g}, train.clip=1 or a longer train.warmup, and look for extreme "
+                    "values in the data; the best state so far is kept"
+                )
+        return float(values[-1])
+
+    def close_epoch(self) -> None:
+        """Measure on the validation split, keep the weights if they are the best, decide whether to stop."""
+        run, config = self.run, self.config
+        validation = self.validate()
+        loss = validation["loss"]
+        run.epoch, run.waited = run.epoch + 1, run.waited + 1
+        if loss < run.best_loss:
+            run.best_epoch, run.best_loss, run.waited = run.epoch, loss, 0
+            self.best = snapshot(self.model)
+        run.stopped_early = config.patience is not None and run.waited >= config.patience
+        line = {
+            "epoch": run.epoch,
+            "step": run.step,
+            "train_loss": float(self.sum) / run.seen,
+            **{f"validation_{name}": value for name, value in validation.items()},
+            "learning_rate": optimisers.rate(config, run.step - 1, self.total),
+            "images_per_second": round(run.seen / max(run.trained_seconds, 1e-9), 1),
+            "seconds": round(run.trained_seconds, 3),
+        }
+        run.seconds += run.trained_seconds
+        run.history.append(line)
+        run.batch, run.seen, run.trained_seconds = 0, 0, 0.0
+        self.sum.zero_()
+        self.log(line)
+
+    def validate(self) -> dict[str, float]:
+        """Return the loss and the recipe's metrics on the whole validation split."""
+        outputs, targets = [], []
+        self.model.eval()
+        with torch.no_grad():
+            for rows in self.validation.ordered(ORDERED):
+                outputs.append(self.model(self.features(rows.inputs)).float())
+                targets.append(rows.target)
+            joined, target = torch.cat(outputs), torch.cat(targets)
+            found = {"loss": float(self.loss(joined, target)), **self.recipe.metrics(joined, target)}
+        self.model.train()
+        if not math.isfinite(found["loss"]):
+            raise ConfigError(
+                f"train: the validation loss is {found['loss']} after step {self.run.step}; try a tenth of the learning rate "
+                "or train.clip=1; the best state so far is kept"
+            )
+        return found
+
+    # what is written
+
+    def log(self, line: dict[str, float]) -> None:
+        """Say an epoch's numbers, and add them to the live files beside the states."""
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in line.items() if name not in ("epoch", "step"))
+        logger.info("epoch %d of %d: %s", line["epoch"], self.config.epochs, numbers)
+        if self.work:
+            write_metrics(self.work, [line])
+
+    def save(self) -> None:
+        """Keep a state to go on from."""
+        self.saved_at = time.monotonic()
+        if self.work is None:
+            return
+        values = {"run": vars(self.run), "device": str(self.device), "threads": torch.get_num_threads()}
+        states.save(self.work, states.State(self.tensors(), values), key=self.key, step=self.run.step)
+
+    def stop(self, signal: str) -> None:
+        """Save and raise Interrupted."""
+        self.save()
+        where = f"epoch {self.run.epoch + 1} step {self.run.step}"
+        if self.work is None:
+            raise Interrupted(f"{signal}: stopped at {where}; nothing was saved, since no work folder was given")
+        logger.warning("%s: saved at %s; run again to go on", signal, where)
+        raise Interrupted(f"saved at {where}; run again to go on")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor that the run depends on."""
+        made = {f"model.{name}": value for name, value in snapshot(self.model).items()}
+        made |= {f"best.{name}": value for name, value in self.best.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            made |= {
+                f"optimizer.{index}.{name}": value.cpu().clone() for name, value in state.items() if value is not None
+            }
+        return {**made, "sum": self.sum.cpu().clone()}
+
+    def resume(self) -> bool:
+        """Take up the newest state in the work folder; return whether there was one."""
+        if self.work is None or (state := states.load(self.work, key=self.key)) is None:
+            return False
+        self.restore(state)
+        run = self.run
+        logger.info("going on from epoch %d step %d of %d", run.epoch + 1, run.step, self.total)
+        if (state.values["device"], state.values["threads"]) != (str(self.device), torch.get_num_threads()):
+            logger.warning(
+                "the state was saved on %s with %d threads, this is %s with %d: the result may differ in the last bits",
+                state.values["device"],
+                state.values["threads"],
+                self.device,
+                torch.get_num_threads(),
+            )
+        return True
+
+    def restore(self, state: states.State) -> None:
+        """Set weights, optimizer and place to those of a state."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for name, value in state.tensors.items():
+            part, _, rest = name.partition(".")
+            if rest:
+                parts[part][rest] = value
+        self.model.load_state_dict(parts["model"])
+        self.best = parts["best"]
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["optimizer"].items():
+            index, _, slot = name.partition(".")
+            slots.setdefault(int(index), {})[slot] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        self.sum = state.tensors["sum"].to(self.device)
+        self.run = Run(**state.values["run"])
+
+
+def run(
+    config: TrainConfig,
+    how: PreprocessConfig,
+    dataset: Dataset,
+    out: Path,
+    *,
+    seal: str,
+    root: Path,
+    work: Path | None,
+) -> training.Training:
+    """Train and write the checkpoint: see `boatyard.training.train`."""
+    with reproducible(), Stop() as stop:
+        started = time.monotonic()
+        config = optimisers.derived(config)
+        trainer = Trainer(config, how, dataset, key=key_of(config, how, dataset, seal, root), root=root, work=work)
+        derived = trainer.derived()
+        logger.info("train %s: %s", config.recipe, ", ".join(f"{k} {v}" for k, v in derived.items() if v is not None))
+        if not trainer.resume() and work:
+            states.clear(work)
+        if work:
+            start_metrics(work, trainer.run.history)
+        trainer.train(stop)
+        found = write_checkpoint(trainer, out, seal, derived, time.monotonic() - started)
+    logger.info(
+        "trained %s: %d of %d epochs in %.1f s, %.0f rows/s, best epoch %d with validation loss %.4g",
+        found.recipe,
+        found.epochs,
+        config.epochs,
+        found.seconds,
+        found.rows_per_second,
+        found.best_epoch,
+        found.validation_loss,
+    )
+    return found
+
+
+def write_checkpoint(
+    trainer: Trainer, out: Path, seal: str, derived: dict[str, Any], seconds: float
+) -> training.Training:
+    """Export the best weights, check the graph against them and write the checkpoint, whole or not at all."""
+    dataset, schema = trainer.dataset, trainer.dataset.schema
+    model = trainer.model.to("cpu")
+    model.load_state_dict(trainer.best)
+    graph = Graph(schema, trainer.features.to("cpu"), model, trainer.target).eval()
+    data = export(graph, schema)
+    sample = next(dataset.batches("validation", CHECKED))
+    derived = derived | {"graph_difference": compare(data, graph, schema, sample.inputs)}
+    found = summary(trainer, artifacts.digest_bytes(data), derived, seconds)
+    about = {
+        "recipe": trainer.config.recipe,
+        "model": trainer.recipe.dials.model_dump(mode="json"),
+        "train": trainer.config.model_dump(mode="json"),
+        "preprocess": trainer.how.model_dump(mode="json"),
+        "seal": seal,
+        "dataset": dataset.digest,
+        "schema": schema.digest,
+        "epoch": found.best_epoch,
+        "step": found.best_epoch * trainer.batches,
+        "best": {"validation_loss": found.validation_loss, **found.validation},
+        "graph": found.graph,
+        "rows_per_second": found.rows_per_second,
+        "derived": derived,
+        "versions": {"boatyard": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "training": found.to_dict(),
+    }
+    with artifacts.new_folder(out) as folder:
+        artifacts.write_bytes(folder / training.GRAPH, data)
+        weights = {name: value.contiguous() for name, value in trainer.best.items()}
+        artifacts.write_bytes(folder / training.WEIGHTS, safetensors.torch.save(weights))
+        artifacts.write_json(folder / training.ABOUT, about)
+        artifacts.write_json(folder / training.SCHEMA, schema.to_dict())
+        start_metrics(folder, trainer.run.history)
+        artifacts.seal(folder, training.KIND, {"graph": found.graph, "seal": seal, "dataset": dataset.digest})
+    return found
+
+
+def summary(trainer: Trainer, graph: str, derived: dict[str, Any], seconds: float) -> training.Training:
+    """Return the run's numbers."""
+    run = trainer.run
+    best = run.history[run.best_epoch - 1]
+    metrics = {
+        name.removeprefix("validation_"): value for name, value in best.items() if name.startswith("validation_")
+    }
+    loss = metrics.pop("loss")
+    return training.Training(
+        recipe=trainer.config.recipe,
+        parameters=trainer.parameters,
+        epochs=run.epoch,
+        steps=run.step,
+        best_epoch=run.best_epoch,
+        train_loss=best["train_loss"],
+        validation_loss=loss,
+        validation=metrics,
+        rows_per_second=round(run.epoch * trainer.dataset.rows("train") / max(run.seconds, 1e-9), 1),
+        seconds=round(seconds, 3),
+        stopped_early=run.stopped_early,
+        graph=graph,
+        derived=derived,
+    )
+
+
+def start_metrics(folder: Path, history: list[dict[str, float]]) -> None:
+    """Begin the files of metrics with what is known so far."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / training.METRICS).write_bytes(b"")
+    tensorboard.start(folder / training.TENSORBOARD)
+    write_metrics(folder, history)
+
+
+def write_metrics(folder: Path, lines: list[dict[str, float]]) -> None:
+    """Add epochs to the JSON lines and to TensorBoard's file."""
+    for line in lines:
+        with (folder / training.METRICS).open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        scalars = {name: value for name, value in line.items() if name not in ("epoch", "step")}
+        tensorboard.append(folder / training.TENSORBOARD, int(line["step"]), time.time(), scalars)
+
+
+def key_of(config: TrainConfig, how: PreprocessConfig, dataset: Dataset, seal: str, root: Path) -> str:
+    """Return the digest of everything that a run depends on; a state of another key is not gone on from."""
+    source = recipes.source(recipes.load(config.recipe, root))
+    return artifacts.digest_json(
+        {
+            "train": config.model_dump(mode="json", exclude={"device"}),
+            "preprocess": how.model_dump(mode="json"),
+            "dataset": dataset.digest,
+            "seal": seal,
+            "recipe": artifacts.digest_file(source) if source else None,
+            "boatyard": __version__,
+            "torch": torch.__version__.partition("+")[0],
+        }
+    )
+
+
+def device_of(config: TrainConfig) -> torch.device:
+    """Return where to train; raises ConfigError for a GPU that is not there."""
+    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("train.device is cuda, but torch finds no GPU here; use auto or cpu")
+    return torch.device("cuda")
+
+
+def check_shape(recipe: recipes.Recipe, features: nn.Module, model: nn.Module, device: torch.device) -> None:
+    """Refuse a model that does not give one score for each label before any time is spent."""
+    with torch.no_grad():
+        inputs = {name: value.to(device) for name, value in empty(recipe.schema, 2).items()}
+        try:
+            found = tuple(model.eval()(features.eval()(inputs)).shape)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"the model of {recipe.config.recipe} fails on rows of shape {recipe.shape}: {error}"
+            ) from error
+    model.train()
+    if found not in ((2, recipe.outputs), (2,) if recipe.outputs == 1 else ()):
+        wanted = f"[2, {recipe.outputs}]: one score for each label" if recipe.schema.labels else "[2, 1]"
+        raise ConfigError(f"the model of {recipe.config.recipe} gives {list(found)} for 2 rows; wanted {wanted}")
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a model's weights and buffers, on the CPU."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+
+
+@contextlib.contextmanager
+def reproducible() -> Iterator[None]:
+    """Within the block torch gives the same bits for the same input; its global settings are put back after."""
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # cuBLAS is reproducible only with a workspace of its own
+    threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fill, random = torch.utils.deterministic.fill_uninitialized_memory, torch.get_rng_state()
+    torch.set_num_threads(Settings().threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time and hides nothing here
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"train: the GPU's memory is full; give a smaller train.batch_size ({error})") from error
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+        torch.use_deterministic_algorithms(before)
+        torch.set_num_threads(threads)
+        torch.set_rng_state(random)

@@ -1,0 +1,80 @@
+"""How weights move: optimizers by name, the learning rate of every step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from boatyard.project import TrainConfig
+
+RATES = {"sgd": 0.05, "adam": 0.001, "adamw": 0.001, "adagrad": 0.01}
+DECAYS = {"sgd": 0.0, "adam": 0.0, "adamw": 0.01, "adagrad": 0.0}
+ONECYCLE_RISE, ONECYCLE_START, ONECYCLE_END = 0.3, 1 / 25, 1 / 250000  # as in torch's OneCycleLR
+STEP_AT, STEP_FACTOR = (0.5, 0.75), 0.1
+
+
+def derived(config: TrainConfig) -> TrainConfig:
+    """Fill in what was not given: the learning rate, the decay and the momentum that suit the optimizer."""
+    name = config.optimizer
+    return config.model_copy(
+        update={
+            "learning_rate": RATES[name] if config.learning_rate is None else config.learning_rate,
+            "weight_decay": DECAYS[name] if config.weight_decay is None else config.weight_decay,
+            "momentum": (0.9 if config.momentum is None else config.momentum) if name == "sgd" else None,
+        }
+    )
+
+
+def optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimizer of a configuration that `derived` completed.
+
+    Matrices and kernels decay, vectors (biases, norms) do not. `fused` updates all weights in one pass over memory.
+    """
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [w for w in trained if w.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [w for w in trained if w.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    rate = config.learning_rate
+    assert rate is not None and config.weight_decay is not None, "call derived() first"
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum or 0.0, fused=True)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=rate, fused=True)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, fused=True)
+    return torch.optim.Adagrad(groups, lr=rate)
+
+
+def rate(config: TrainConfig, step: int, total: int) -> float:
+    """Return the learning rate of a step (from 0) of `total`; a function of the step alone, so a resumed run needs no more."""
+    assert config.learning_rate is not None, "call derived() first"
+    if config.schedule == "onecycle":
+        return config.learning_rate * _onecycle(step, total)
+    warmup = math.ceil(config.warmup * total) if total > 1 else 0
+    if step < warmup:
+        return config.learning_rate * (step + 1) / (warmup + 1)
+    return config.learning_rate * _fall(config.schedule, (step - warmup) / max(total - warmup, 1))
+
+
+def _fall(schedule: str, done: float) -> float:
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    if schedule == "step":
+        return STEP_FACTOR ** sum(done >= at for at in STEP_AT)
+    return 1.0
+
+
+def _onecycle(step: int, total: int) -> float:
+    """Rise from 1/25 to 1 in the first 30 % of the steps, then fall to almost 0, both as half a cosine (Smith, 2018)."""
+    top = max(ONECYCLE_RISE * total - 1, 1)
+    if step <= top:
+        return _between(ONECYCLE_START, 1.0, step / top)
+    return _between(1.0, ONECYCLE_END, (step - top) / max(total - 1 - top, 1))
+
+
+def _between(start: float, end: float, done: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))

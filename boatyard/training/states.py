@@ -1,0 +1,87 @@
+"""What a killed run goes on from: whole, sealed states, the newest two of them, and no pickle."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from boatyard import artifacts
+from boatyard.errors import ArtifactError
+
+logger = logging.getLogger(__name__)
+
+KIND = "training state"
+KEPT = 2
+FOLDER = "states"
+
+
+@dataclass(frozen=True)
+class State:
+    """Tensors by name, and JSON values."""
+
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any]
+
+
+def save(work: Path, state: State, *, key: str, step: int) -> None:
+    """Write a state whole or not at all, and keep it and the one before; raises StorageError on a full disk."""
+    folder = work / FOLDER
+    path = folder / f"step-{step:012d}"
+    with artifacts.new_folder(path) as beside:
+        data = safetensors.torch.save({name: value.contiguous() for name, value in state.tensors.items()})
+        artifacts.write_bytes(beside / "tensors.safetensors", data)
+        artifacts.write_bytes(beside / "values.json", json.dumps(dict(state.values)).encode())
+        artifacts.seal(beside, KIND, {"key": key, "step": step})
+    for old in _saved(work)[KEPT:]:
+        _remove(old)
+
+
+def load(work: Path, *, key: str) -> State | None:
+    """Return the newest state that is whole and belongs to the key, or None; say why one is passed over."""
+    sweep(work)
+    for path in _saved(work):
+        try:
+            manifest = artifacts.verify(path, KIND)
+            if manifest["key"] != key:
+                logger.warning("%s belongs to another configuration, dataset or recipe; starting anew", path)
+                clear(work)
+                return None
+            values = artifacts.read_json(path / "values.json")
+            return State(safetensors.torch.load((path / "tensors.safetensors").read_bytes()), values)
+        except (ArtifactError, safetensors.SafetensorError, KeyError) as error:
+            logger.warning("%s cannot be used (%s); going back to the state before", path, error)
+    return None
+
+
+def clear(work: Path) -> None:
+    """Remove every state."""
+    shutil.rmtree(work / FOLDER, ignore_errors=True)
+
+
+def sweep(work: Path) -> None:
+    """Remove what a killed run left half-written, and put back what it had only moved aside."""
+    for beside in (work / FOLDER).glob(".step-*"):
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Rename first: a state that is half removed is not mistaken for a whole one."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+    os.rename(path, beside)
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+def _saved(work: Path) -> list[Path]:
+    """Return the states, the newest first."""
+    return sorted((work / FOLDER).glob("step-*"), reverse=True)
