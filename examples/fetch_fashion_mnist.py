@@ -2,26 +2,29 @@
 
     python examples/fetch_fashion_mnist.py data/fashion-mnist [--source FOLDER]
 
-Every file is checked against its sha256 before it is put in place; what is there and right is left alone.
+The files are unpacked, and each is checked against its sha256 before it is put in place; what is there and right is
+left alone.
 """
 
 import argparse
+import gzip
 import hashlib
 import os
 import shutil
 import sys
 import tempfile
-import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
+from typing import IO
 
 PACKAGE = Path("/usr/share/datasets/fashion-mnist")  # Debian: apt-get install dataset-fashion-mnist
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-FILES = {
-    "t10k-images-idx3-ubyte.gz": "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
-    "t10k-labels-idx1-ubyte.gz": "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
-    "train-images-idx3-ubyte.gz": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
-    "train-labels-idx1-ubyte.gz": "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056",
+FILES = {  # sha256 of the unpacked files: packing differs from one mirror to the next
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
 }
 
 
@@ -44,32 +47,38 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 1
-    print(f"Fashion-MNIST is in {options.folder}, four files, digests as published")
+    print(f"Fashion-MNIST is in {options.folder}, four files, digests as they should be")
     return 0
 
 
 def put(name: str, digest: str, target: Path, source: Path | None) -> str:
-    """Bring one file to its place; return what went wrong, or nothing."""
+    """Bring one file to its place, unpacked; return what went wrong, or nothing."""
     folder = source or (PACKAGE if PACKAGE.is_dir() else None)
+    where = folder or ADDRESS
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part:
         try:
-            if folder:
-                with open(folder / name, "rb") as file:
-                    shutil.copyfileobj(file, part)
-            else:
-                with urllib.request.urlopen(f"{ADDRESS}/{name}", timeout=60) as answer:
-                    shutil.copyfileobj(answer, part)
+            with opened(name, folder) as file:
+                shutil.copyfileobj(file, part)
             part.close()
             found = sha256(Path(part.name))
             if found != digest:
-                return f"wanted sha256 {digest}, found {found} at {folder or ADDRESS}"
+                return f"wanted sha256 {digest}, found {found} from {where}"
             os.chmod(part.name, 0o644)
             os.replace(part.name, target)
-        except (OSError, urllib.error.URLError) as error:
-            return f"could not be had from {folder or ADDRESS} ({error})"
+        except (OSError, EOFError, zlib.error) as error:
+            return f"could not be had from {where} ({error})"
         finally:
             Path(part.name).unlink(missing_ok=True)
     return ""
+
+
+def opened(name: str, folder: Path | None) -> IO[bytes]:
+    """Open one file for reading, unpacked: as it is or as .gz in a folder, as .gz at the public address."""
+    if folder and (folder / name).is_file():
+        return open(folder / name, "rb")
+    if folder:
+        return gzip.open(folder / f"{name}.gz", "rb")
+    return gzip.open(urllib.request.urlopen(f"{ADDRESS}/{name}.gz", timeout=60), "rb")
 
 
 def sha256(path: Path) -> str:
