@@ -5,5 +5,6 @@
 
 from boatyard.prediction.decoding import check, decode, encode
 from boatyard.prediction.engine import Answers, Engine
+from boatyard.prediction.predictor import Predictor, load
 
-__all__ = ["Answers", "Engine", "check", "decode", "encode"]
+__all__ = ["Answers", "Engine", "Predictor", "check", "decode", "encode", "load"]

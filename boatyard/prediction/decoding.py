@@ -41,7 +41,8 @@ def decode(schema: Schema, instances: Any) -> dict[str, Array]:
 def encode(schema: Schema, inputs: Mapping[str, Array]) -> list[Any]:
     """Return V1 instances of the graph's inputs; `decode` takes them back bit for bit."""
     if schema.is_image:
-        return [image.tolist() for image in inputs[schema.fields[0].name]]
+        name = schema.fields[0].name
+        return [{name: {"b64": base64.b64encode(_raw(image)).decode()}} for image in inputs[name]]
     columns = {}
     for tensor in schema.tensors():
         for index, name in enumerate(tensor.fields):
@@ -184,6 +185,10 @@ def _picture(field: Field, text: Any, at: str) -> Array:
     if len(data) != size:
         raise wrong(f"a PNG, a JPEG or {size} raw bytes", f"{len(data)} bytes of something else", at)
     return np.frombuffer(data, np.dtype(field.dtype).newbyteorder("<")).reshape(field.shape)
+
+
+def _raw(image: Array) -> bytes:
+    return np.ascontiguousarray(image, image.dtype.newbyteorder("<")).tobytes()
 
 
 def _opened(field: Field, data: bytes, at: str) -> Array:

@@ -1,0 +1,91 @@
+"""Making a package of a checkpoint, its report and a verdict that passed; the same inputs give the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boatyard import artifacts
+from boatyard.datasets import Dataset
+from boatyard.errors import ArtifactError, Refused
+from boatyard.packages.verifying import GRAPH, KIND, NAME, Package, read_schema, verify
+from boatyard.prediction.decoding import encode
+from boatyard.prediction.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+
+def pack(
+    *,
+    name: str,
+    checkpoint: Path,
+    report: Path,
+    verdict: Path,
+    dataset: Dataset,
+    out: Path,
+    golden: int,
+    lineage: Mapping[str, Any],
+) -> Package:
+    """Make a package at `out` of a checkpoint, its report and a verdict that passed.
+
+    `golden` test rows are sealed with the answers of the engine that serves. Raises Refused when the gate said no,
+    ArtifactError when checkpoint, report and verdict do not belong together.
+    """
+    logger.info("packing %s", name)
+    made = artifacts.verify(checkpoint, "checkpoint")
+    artifacts.verify(report, "report")
+    ruling = _passed(verdict / "verdict.json" if verdict.is_dir() else verdict)
+    graph = artifacts.digest_file(checkpoint / GRAPH)
+    _belongs(report, graph)
+    with artifacts.new_folder(out) as folder:
+        for file in (GRAPH, "weights.safetensors", "schema.json"):
+            shutil.copyfile(checkpoint / file, folder / file)
+        shutil.copyfile(checkpoint / "checkpoint.json", folder / "recipe.json")
+        shutil.copytree(report, folder / "report")
+        schema = read_schema((folder / "schema.json").read_bytes())
+        engine = Engine(folder / GRAPH, schema)
+        artifacts.write_json(folder / "labels.json", list(schema.labels))
+        artifacts.write_json(folder / "golden.json", _golden_of(dataset, engine, golden))
+        artifacts.write_json(folder / "verdict.json", ruling)
+        pins = {"graph": graph, "checkpoint": artifacts.digest_file(checkpoint / artifacts.MANIFEST)}
+        pins["report"] = artifacts.digest_file(report / artifacts.MANIFEST)
+        seal = {"seal": made["seal"]} if "seal" in made else {}
+        artifacts.write_json(folder / "lineage.json", {**lineage, **pins, **seal})
+        artifacts.seal(folder, KIND, {"name": name, "task": schema.task}, name=NAME)
+        package = dataclasses.replace(verify(folder), path=out)
+    logger.info("packed %s: %d files, sha256 %s", name, len(package.files) + 1, package.digest)
+    return package
+
+
+def _passed(verdict: Path) -> dict[str, Any]:
+    value = artifacts.read_json(verdict)
+    if not isinstance(value, dict) or value.get("passed") is not True:
+        sentence = value.get("sentence", "no reason given") if isinstance(value, dict) else "not a verdict"
+        raise Refused(f"{verdict} did not pass: {sentence}; only a model that passed its gate is packed")
+    return value
+
+
+def _belongs(report: Path, graph: str) -> None:
+    """Refuse a report on another graph than the one that is packed."""
+    about = artifacts.read_json(report / "report.json")
+    found = about.get("graph") if isinstance(about, dict) else None
+    if found != graph:
+        raise ArtifactError(f"{report} is on graph {found}, the checkpoint's is {graph}; evaluate this checkpoint")
+
+
+def _golden_of(dataset: Dataset, engine: Engine, rows: int) -> dict[str, Any]:
+    """Choose test rows evenly and answer them; a row without a finite answer cannot be an example of a good one."""
+    test = dataset.load("test")
+    chosen = test.take(np.unique(np.linspace(0, len(test) - 1, min(rows, len(test))).round().astype(np.int64)))
+    answers = engine.run(chosen.inputs)
+    if (row := answers.unanswered()) is not None:
+        raise Refused(
+            f"the graph answers test row {int(chosen.rows[row])} with a number that is not finite; train again"
+        )
+    return {"instances": encode(engine.schema, chosen.inputs), "predictions": answers.to_v1()}
