@@ -394,8 +394,11 @@ def verify(package: str) -> None:
 @cli.command()
 @click.argument("package")
 @click.option("--golden", type=int, metavar="N", help="Print the request body (V1) of golden example N instead.")
+@click.option("--picture", is_flag=True, help="With --golden: show the example as a person would look at it.")
+@click.option("--path", "only_path", is_flag=True, help="Print the package's folder instead.")
+@click.option("--name", "only_name", is_flag=True, help="Print the model's name instead.")
 @JSON
-def show(package: str, golden: int | None, as_json: bool) -> None:
+def show(package: str, golden: int | None, picture: bool, only_path: bool, only_name: bool, as_json: bool) -> None:
     """Show what a package is: model, schema, labels, metrics, lineage.
 
     Example:  boatyard show . --golden 0 > question.json
@@ -404,8 +407,12 @@ def show(package: str, golden: int | None, as_json: bool) -> None:
 
     path = _package(package)
     found = packages.verify(path)
+    if only_path or only_name:
+        click.echo(path if only_path else found.name)
+        return
     if golden is not None:
-        click.echo(json.dumps({"instances": [packages.golden(found, golden)]}))
+        instance = packages.golden(found, golden)
+        click.echo(_picture(instance) if picture else json.dumps({"instances": [instance]}))
         return
     click.echo(json.dumps(packages.describe(found)) if as_json else packages.text(found))
 
@@ -616,9 +623,8 @@ def _summary(record: Run, folder: Path, as_json: bool) -> None:
 
 
 def _version(record: Run) -> str:
-    from boatyard.settings import read_parameter
-
-    return read_parameter(record.output("push", "Output"))
+    path = record.output("push", "Output")
+    return path.read_text() if path and path.is_file() else ""
 
 
 def _package(text: str) -> Path:
@@ -632,6 +638,17 @@ def _package(text: str) -> Path:
         return path
     project = _load(path, ())
     return _registry(path).pull(project.name, project.push.alias or "production")
+
+
+def _picture(instance: Any) -> str:
+    """Draw a grey image in characters, two rows of pixels a line; show anything else as it is."""
+    shades = " .:-=+*#%@"
+    if not (isinstance(instance, list) and instance and isinstance(instance[0], list) and len(instance[0]) > 1):
+        return json.dumps(instance)
+    if isinstance(instance[0][0], list):
+        return f"an image of {len(instance)}×{len(instance[0])} pixels"
+    rows = instance[:: 2 if len(instance) > 10 else 1]
+    return "\n" + "\n".join("    " + "".join(shades[int(pixel) * 9 // 255] for pixel in row) for row in rows)
 
 
 def _registry(folder: Path) -> Any:

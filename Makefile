@@ -1,0 +1,56 @@
+# The few commands people type; CI calls the same ones.
+PYTHON ?= python3
+WHEELS ?= ../shared/wheels
+VENV ?= .venv
+BIN = $(VENV)/bin
+DEMO ?= examples/fashion-cnn
+DEMO_PORT ?= 8080
+SHELL = /bin/bash
+.ONESHELL:
+.SHELLFLAGS = -euo pipefail -c
+.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-memory clean
+
+setup: $(VENV)/.done  ## make the environment
+
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	export PIP_FIND_LINKS="$$(test -d $(WHEELS) && realpath $(WHEELS) || echo $${PIP_FIND_LINKS:-})"
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+data: data/fashion-mnist/.done  ## put Fashion-MNIST into data/ (FASHION_MNIST=folder to take it from there)
+
+data/fashion-mnist/.done: $(VENV)/.done
+	$(BIN)/python examples/fetch_fashion_mnist.py data/fashion-mnist $(if $(FASHION_MNIST),--source $(FASHION_MNIST))
+	touch $@
+
+demo: setup data  ## data to answer: run the pipeline, serve the package, ask it once
+	@$(BIN)/boatyard run $(DEMO)
+	PATH="$(abspath $(BIN)):$$PATH" examples/ask.sh $(DEMO) $(DEMO_PORT)
+
+test: setup  ## the fast tests
+	@$(BIN)/python -m pytest
+
+test-slow: setup data  ## the slow ones
+	@$(BIN)/python -m pytest -m slow
+
+lint: setup  ## style and types
+	@$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	rm -rf build/types && mkdir -p build/types
+	cp -r boatyard build/types/boatyard
+	cp -r components pipelines serving build/types/boatyard/
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p boatyard
+
+schema: setup  ## the project file's JSON schema and reference
+	@$(BIN)/boatyard schema -o boatyard/boatyard.schema.json
+	$(BIN)/python docs/reference.py
+
+wheel: setup  ## build/dist
+	@$(BIN)/python -m build -q --outdir build/dist
+
+bench: setup data  ## the measures, as tables
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+clean:  ## remove what was made
+	rm -rf build .venv data
