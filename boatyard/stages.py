@@ -175,7 +175,7 @@ def _step(name: str) -> Iterator[None]:
     """Log a step's start and end, and leave its error where the runner looks for it."""
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    _follow_parent()
+    follow_parent()
     started = time.monotonic()
     logger.info("%s starts", name)
     try:
@@ -192,7 +192,7 @@ def _step(name: str) -> Iterator[None]:
     logger.info("%s done in %.1f s", name, time.monotonic() - started)
 
 
-def _follow_parent() -> None:
+def follow_parent() -> None:
     """End as after SIGTERM when the runner that started this step is gone: nobody would take its result."""
     descriptor = os.environ.pop(PARENT, None)
 

@@ -21,7 +21,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def execute(run: runs.Run, folder: Path, display: Display) -> runs.Run:
     """
     demands = read_demands(run.spec)
     _refuse_missing(demands)
-    runner = _Runner(run, folder, display, demands)
+    runner = _Runner(replace(run, process=os.getpid()).write(), folder, display, demands)
     try:
         with runner.hooks(), _signals():
             components.load_component_from_file(str(run.spec))()

@@ -1,0 +1,183 @@
+"""The local runner: real specs through KFP's own runner, in real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from boatyard import runs
+from boatyard.display import Silence
+from boatyard.errors import ConfigError, Refused
+from boatyard.pipelines import local
+from boatyard.runs import Run
+
+sys.path.insert(0, str(Path(__file__).parent))
+import steps
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from boatyard import runs
+from boatyard.display import Silence
+from boatyard.pipelines import local
+local.execute(runs.find(Path(sys.argv[1])), Path(sys.argv[1]), Silence())
+"""
+
+
+def execute(folder: Path, compile_: Callable[..., None], *arguments: str, **named: object) -> Run:
+    run = runs.new("test", folder)
+    compile_(run.spec, *arguments, **named)
+    return local.execute(run, folder, Silence())
+
+
+def states(run: Run) -> dict[str, str]:
+    return {step.name: step.state for step in run.steps}
+
+
+def text(run: Run, step: str) -> str:
+    path = run.output(step, "out")
+    assert path is not None
+    return path.read_text()
+
+
+def test_a_run_leaves_spec_logs_artifacts_and_timings(tmp_path: Path) -> None:
+    run = runs.read(execute(tmp_path, steps.two).path)
+    assert run.state == "succeeded" and run.ended
+    assert states(run) == {"write": "succeeded", "double": "succeeded"}
+    assert text(run, "double") == "aa"
+    assert "writing a" in run.log("write").read_text()
+    assert all(step.seconds > 0 for step in run.steps)
+    assert run.output("double", "out") == run.path / "artifacts" / "double" / "out"
+
+
+def test_an_unchanged_step_is_not_run_again(tmp_path: Path) -> None:
+    first = execute(tmp_path, steps.two)
+    second = execute(tmp_path, steps.two)
+    assert states(second) == {"write": "cached", "double": "cached"}
+    assert second.output("double", "out") == first.output("double", "out")
+
+
+def test_a_changed_dial_runs_its_step_and_what_its_bytes_change(tmp_path: Path) -> None:
+    execute(tmp_path, steps.two, "a")
+    run = execute(tmp_path, steps.two, "b")
+    assert states(run) == {"write": "succeeded", "double": "succeeded"}
+    assert text(run, "double") == "bb"
+
+
+def test_equal_bytes_from_a_step_run_anew_keep_what_stands_on_them(tmp_path: Path) -> None:
+    first = execute(tmp_path, steps.two)
+    path = first.output("write", "out")
+    assert path is not None
+    path.unlink()
+    assert states(execute(tmp_path, steps.two)) == {"write": "succeeded", "double": "cached"}
+
+
+def test_changed_bytes_are_seen(tmp_path: Path) -> None:
+    first = execute(tmp_path, steps.two)
+    path = first.output("double", "out")
+    assert path is not None
+    path.write_text("zz")
+    run = execute(tmp_path, steps.two)
+    assert states(run) == {"write": "cached", "double": "succeeded"}
+    assert text(run, "double") == "aa"
+
+
+def test_changed_code_of_the_project_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("a = 1\n")
+    execute(tmp_path, steps.two)
+    (tmp_path / "model.py").write_text("a = 2\n")
+    assert states(execute(tmp_path, steps.two)) == {"write": "succeeded", "double": "succeeded"}
+
+
+def test_a_failed_run_goes_on_from_the_failed_step(tmp_path: Path) -> None:
+    fail = tmp_path / "fail"
+    fail.touch()
+    with pytest.raises(local.StepFailed, match=r"double failed: .*told to fail.*\n.*double\.log"):
+        execute(tmp_path, steps.two, "a", str(fail))
+    run = runs.find(tmp_path)
+    assert run.state == "failed" and "told to fail" in run.error
+    fail.unlink()
+    assert states(local.execute(runs.again(run), tmp_path, Silence())) == {"write": "cached", "double": "succeeded"}
+
+
+def test_a_refusal_is_told_apart_from_a_crash(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"accuracy is 0\.1, 0\.9 was wanted"):
+        execute(tmp_path, steps.one, "refuse")
+    run = runs.find(tmp_path)
+    assert (run.state, run.error) == ("refused", "accuracy is 0.1, 0.9 was wanted")
+
+
+def test_a_secret_that_is_not_exported_is_refused_and_one_that_is_reaches_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STORE_TOKEN", raising=False)
+    with pytest.raises(
+        ConfigError, match="STORE_TOKEN comes from the secret store/token on a cluster; here, export it"
+    ):
+        execute(tmp_path, steps.one, platform="secret")
+    monkeypatch.setenv("STORE_TOKEN", "x")
+    assert execute(tmp_path, steps.one, platform="secret").state == "succeeded"
+
+
+@pytest.mark.parametrize(("platform", "said"), [("volume", "mounts pvcMount at /data"), ("gpu", "gpu asks for 64")])
+def test_what_the_local_runner_would_drop_in_silence_is_refused(tmp_path: Path, platform: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        execute(tmp_path, steps.one, platform=platform)
+
+
+def test_a_step_past_its_timeout_is_stopped_and_says_so(tmp_path: Path) -> None:
+    with pytest.raises(local.StepFailed, match="its timeout of 1 s passed"):
+        execute(tmp_path, steps.one, "wait", "timeout", seconds=60.0, mark=str(tmp_path / "mark"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_step_can_save_and_ends_when_its_runner_is_stopped(tmp_path: Path, number: int) -> None:
+    run, mark = runs.new("test", tmp_path), tmp_path / "mark"
+    steps.one(run.spec, "wait", seconds=60.0, mark=str(mark))
+    runner = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_for(Path(f"{mark}.started"))
+    os.kill(runner.pid, number)
+    runner.wait(timeout=30)
+    wait_for(mark)
+    assert mark.read_text() == "saved"
+    assert runs.find(tmp_path).state == "interrupted"
+
+
+def test_what_is_not_a_compiled_pipeline_is_refused(tmp_path: Path) -> None:
+    run = runs.new("test", tmp_path)
+    run.spec.write_text("{[")
+    with pytest.raises(ConfigError, match="is not a compiled pipeline"):
+        local.execute(run, tmp_path, Silence())
+
+
+def test_the_seams_of_the_runner_are_where_they_were() -> None:
+    import inspect
+
+    from kfp.local import cache, executor_input_utils, subprocess_task_handler
+    from kfp.local.orchestrator import task_executor
+
+    assert list(inspect.signature(subprocess_task_handler.run_local_subprocess).parameters) == [
+        "full_command",
+        "env_vars",
+    ]
+    assert "cache_module.get_local_cache()" in inspect.getsource(task_executor.execute_single_task)
+    assert list(inspect.signature(executor_input_utils.get_local_pipeline_resource_name).parameters) == [
+        "pipeline_name"
+    ]
+    ours, theirs = (inspect.signature(kind.compute_key).parameters for kind in (local.ContentCache, cache.LocalCache))
+    assert list(ours) == list(theirs)
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(300):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{path} never came")
