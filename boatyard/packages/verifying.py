@@ -136,7 +136,7 @@ class _Golden(_Values):
 
 
 def _manifest(path: Path) -> tuple[_Manifest, str]:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # where Path.is_dir raises, this is False
         raise ArtifactError(f"no package at {path}: wanted a folder with {NAME} in it")
     data = _bytes(path, NAME, LONGEST_MANIFEST)
     try:
@@ -163,10 +163,10 @@ def _differences(path: Path, manifest: _Manifest, contents: dict[str, bytes]) ->
     """Say how a folder differs from its manifest; what is needed of it is kept in `contents` as it was hashed."""
     listed = {file.path: file for file in manifest.files}
     there = set()
-    for name, plain in _walk(path):
+    for name, problem in _walk(path):
         there.add(name)
-        if not plain:
-            yield f"{name} is not a plain file"
+        if problem:
+            yield f"{name} {problem}"
         elif name not in listed and name != NAME:
             yield f"{name} is not in {NAME}"
     for name, file in listed.items():
@@ -185,14 +185,18 @@ def _differences(path: Path, manifest: _Manifest, contents: dict[str, bytes]) ->
         contents[name] = data
 
 
-def _walk(path: Path, below: str = "") -> Iterator[tuple[str, bool]]:
-    """Give everything in a folder but folders, by path, and whether it is a plain file; links are not followed."""
-    with os.scandir(path / below) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(path, f"{below}{entry.name}/")
-            else:
-                yield below + entry.name, entry.is_file(follow_symlinks=False)
+def _walk(path: Path, below: str = "") -> Iterator[tuple[str, str | None]]:
+    """Give everything in a folder but folders, by path, and what is wrong with it; links are not followed."""
+    try:
+        entries = sorted(os.scandir(path / below), key=lambda entry: entry.name)
+    except OSError as error:
+        yield below or ".", f"cannot be read: {error.strerror}"
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(path, f"{below}{entry.name}/")
+        else:
+            yield below + entry.name, None if entry.is_file(follow_symlinks=False) else "is not a plain file"
 
 
 def _hash(path: Path, *, keep: bool) -> tuple[int, str, bytes]:
