@@ -1,7 +1,7 @@
 """Preprocessing as a part of the graph: raw values in, what the model sees out.
 
-Training, evaluation and serving share this one module: it is exported with the model. Its constants are the dataset's statistics, fitted
-on the training rows only.
+Training, evaluation and serving share this one module: it is exported with the model. Its constants are the dataset's
+statistics, fitted on the training rows only.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Statistics = Mapping[str, Any]
 class Features(nn.Module):
     """Raw inputs by tensor name (categories as `codes`) to float32: [N, C, H, W] of an image, [N, F] of a table.
 
-    Images and numbers: normalised as `preprocess.normalise` says; missing numbers become the median, and where training rows
-    had any, a column of 0 and 1 says which. Categories: one column each (`onehot`), or one column with their rank (`ordinal`).
-    `columns` names the columns of a table.
+    Images and numbers: normalised as `preprocess.normalise` says; missing numbers become the median, and where training
+    rows had any, a column of 0 and 1 says which. Categories: one column each (`onehot`), or one column with their rank
+    (`ordinal`). `columns` names the columns of a table.
     """
 
     def __init__(self, schema: Schema, statistics: Statistics, how: PreprocessConfig) -> None:

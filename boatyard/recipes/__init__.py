@@ -1,7 +1,8 @@
 """What a user brings: a model, and where the defaults do not fit, its features, loss and metrics.
 
-Built in are `linear`, `mlp` and `cnn`; a plug-in registers under the entry point group `boatyard.recipes`; a project's own recipe is
-`module:Class` in its folder. `boatyard.recipes.conformance.check` tells an author whether a recipe keeps the rules.
+Built in are `linear`, `mlp` and `cnn`; a plug-in registers under the entry point group `boatyard.recipes`; a
+project's own recipe is `module:Class` in its folder. `boatyard.recipes.conformance.check` tells an author whether a
+recipe keeps the rules.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ _importing = threading.Lock()
 class Recipe:
     """A model and how it learns. Subclass it and write `model`; the rest has defaults.
 
-    `dials` is an instance of the nested `Dials`, made of `train.model` in the project file. `shape` is the shape
-    of one row after `features`: (C, H, W) for an image, (F,) for a table. `outputs` is how many numbers the model must give
-    for a row: one score for each of `schema.labels`, or 1 for a regression.
+    `dials` is an instance of the nested `Dials`, made of `train.model` in the project file. `shape` is the shape of
+    one row after `features`: (C, H, W) for an image, (F,) for a table. `outputs` is how many numbers the model must
+    give for a row: one score for each of `schema.labels`, or 1 for a regression.
     """
 
     class Dials(Section):
@@ -79,7 +80,10 @@ class Recipe:
         """Return numbers for the log, of the whole validation split: outputs [N, outputs], target as `loss` sees it."""
         if self.schema.task == "classification":
             return {"accuracy": float((outputs.argmax(1) == target).double().mean())}
-        return {"rmse": float((outputs.reshape(-1) - target).double().square().mean().sqrt())}
+        from boatyard.training import losses
+
+        units = losses.target(self.config.loss, self.schema, self.statistics)
+        return {"rmse": float((units.answer(outputs) - units.decode(target)).double().square().mean().sqrt())}
 
 
 def dials(kind: type[Recipe], values: Mapping[str, Any]) -> BaseModel:

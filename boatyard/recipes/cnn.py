@@ -33,7 +33,7 @@ class Cnn(Recipe):
         layers.append(nn.Flatten())
         features = channels * height * width
         for dense in self.dials.dense:
-            layers += [*self._dropout(), nn.Linear(features, dense), nn.ReLU()]
+            layers += [*self._dropout(), nn.Linear(features, dense), nn.ReLU(inplace=True)]
             features = dense
         model = nn.Sequential(*layers, *self._dropout(), nn.Linear(features, self.outputs))
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
@@ -43,11 +43,11 @@ class Cnn(Recipe):
         layers: list[nn.Module] = []
         for index in range(self.dials.convolutions):
             if index:
-                layers.append(nn.ReLU())
+                layers.append(nn.ReLU(inplace=True))
             layers.append(nn.Conv2d(block if index else channels, block, self.dials.kernel, padding="same"))
             if self.dials.batch_norm:
                 layers.append(nn.BatchNorm2d(block))
-        return [*layers, nn.MaxPool2d(2), nn.ReLU()]
+        return [*layers, nn.MaxPool2d(2), nn.ReLU(inplace=True)]
 
     def _dropout(self) -> list[nn.Module]:
         return [nn.Dropout(self.dials.dropout)] if self.dials.dropout else []
@@ -61,7 +61,7 @@ class Cnn(Recipe):
         blocks = len(self.dials.blocks)
         if min(height, width) < 2**blocks:
             raise ConfigError(
-                f"train.model.blocks has {blocks} blocks, each of which halves the picture, so it wants {2**blocks} pixels a side "
-                f"or more; found {height}×{width}; give at most {int(math.log2(min(height, width)))} blocks"
+                f"train.model.blocks has {blocks} blocks, each halves the picture: it wants {2**blocks} pixels a "
+                f"side or more, found {height}×{width}; give at most {int(math.log2(min(height, width)))} blocks"
             )
         return channels, height, width

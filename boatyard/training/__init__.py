@@ -1,7 +1,7 @@
 """Training: a dataset in, a checkpoint out that ends with the executable graph.
 
-A checkpoint folder (kind "checkpoint") holds `model.onnx`, `weights.safetensors` of the best epoch, `checkpoint.json`, `schema.json`,
-`metrics.jsonl` and `tensorboard/`.
+A checkpoint folder (kind "checkpoint") holds `model.onnx`, `weights.safetensors` of the best epoch, `checkpoint.json`,
+`schema.json`, `metrics.jsonl` and `tensorboard/`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ TENSORBOARD = "tensorboard"
 class Training:
     """What a training run came to.
 
-    `validation` holds the recipe's metrics and `validation_loss` the loss at `best_epoch` (counted from 1), whose weights were
-    kept. `rows_per_second` counts the training steps alone. `derived` is what was not given in the project file.
+    `validation` holds the recipe's metrics and `validation_loss` the loss at `best_epoch` (counted from 1), whose
+    weights were kept. `rows_per_second` counts the training steps alone. `derived` is what was not given in the
+    project file.
     """
 
     recipe: str
@@ -73,9 +74,9 @@ def train(
     """Train a recipe on a dataset and write the checkpoint of its best epoch, whole or not at all.
 
     `seal` is the digest of the gate's rules, written down before the first step. `root` is the folder that own
-    recipes are imported from. `work` outlives a killed run: the next call goes on from what it holds, and ends with the same
-    weights, bit for bit, as a run that was never interrupted. Raises ConfigError for what cannot be trained (NaN loss included),
-    DataError, StorageError on a full disk, Interrupted after a signal.
+    recipes are imported from. `work` outlives a killed run: the next call goes on from what it holds, and ends with
+    the same weights, bit for bit, as a run that was never interrupted. Raises ConfigError for what cannot be trained
+    (NaN loss included), DataError, StorageError on a full disk, Interrupted after a signal.
     """
     from boatyard.training.loop import run  # torch takes seconds to import: reading a checkpoint does not need it
 

@@ -1,4 +1,4 @@
-"""Random changes of training images, on the whole batch at once; drawn from torch's generator, which the loop seeds each step."""
+"""Random changes of training images, on the whole batch at once, drawn from the generator that the loop seeds."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The executable graph: raw inputs in, answers out, in one ONNX file that every later stage uses.
 
-Inputs are `schema.tensors()` with a free first dimension `batch`; strings enter as ONNX strings. Outputs are `label` and `probabilities`, or
-`value`. The same weights give the same bytes.
+Inputs are `schema.tensors()` with a free first dimension `batch`; strings enter as ONNX strings. Outputs are `label`
+and `probabilities`, or `value`. The same weights give the same bytes.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def compare(data: bytes, graph: Graph, schema: Schema, inputs: Mapping[str, Arra
     difference = float(np.max(np.abs(answer - wanted) / spread, initial=0.0))
     if not (answer.shape == wanted.shape and difference <= CLOSE):
         raise ConfigError(
-            f"the exported graph answers otherwise than the model: greatest difference {difference:.2g}, allowed {CLOSE:g}; "
-            "a model whose forward() depends on the values of its input, or uses randomness in eval mode, cannot be exported"
+            f"the exported graph answers otherwise than the model: greatest difference {difference:.2g}, allowed "
+            f"{CLOSE:g}; a forward() that branches on its input, or is random in eval mode, cannot be exported"
         )
     if schema.task == "classification":
         _refuse_other_labels(found["label"], wanted, schema)
@@ -103,7 +103,7 @@ def _trace(graph: Graph, schema: Schema) -> Any:
             torch.onnx.export(
                 graph.eval(),
                 example,
-                buffer,
+                buffer,  # type: ignore[arg-type]  # only the newer exporter wants a path
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=names,
@@ -213,8 +213,8 @@ def _refuse_clashes(schema: Schema) -> None:
     for tensor in schema.tensors():
         if tensor.name in outputs or not tensor.name or tensor.name.startswith("/"):
             raise ConfigError(
-                f"a column named {tensor.name!r} cannot be an input of the graph, whose outputs are {', '.join(sorted(outputs))}; "
-                "rename the column"
+                f"a column named {tensor.name!r} cannot be an input of the graph, whose outputs are "
+                f"{', '.join(sorted(outputs))}; rename the column"
             )
 
 

@@ -1,4 +1,4 @@
-"""Rows for training: in memory where they fit, else streamed; in an order that is a function of seed, epoch and step alone."""
+"""Rows for training: in memory where they fit, else streamed; their order follows from seed, epoch and step alone."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def seed_of(*parts: int | str) -> int:
 def open_split(
     dataset: Dataset, split: Split, target: Target, device: torch.device, *, size: int, seed: int, share: float = SHARE
 ) -> Source:
-    """Read a split into memory, on the device, if it takes no more than a share of what is free there; else stream it."""
+    """Read a split into memory, or onto the device, if it takes no more than a share of what is free, else stream."""
     rows = dataset.rows(split)
     if not rows:
         raise DataError(f"the {split} split has no rows; give more data or another preprocess.split")

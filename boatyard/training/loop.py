@@ -1,4 +1,4 @@
-"""The training loop. All that is random is drawn from (seed, epoch, step), so a run that was cut goes on as if it had not been."""
+"""The training loop. All that is random is drawn from (seed, epoch, step), so a run that was cut goes on exactly."""
 
 from __future__ import annotations
 
@@ -176,9 +176,9 @@ class Trainer:
             if not math.isfinite(value):
                 step = self.run.step - len(values) + index + 1
                 raise ConfigError(
-                    f"train: the loss is {value} at step {step} (epoch {self.run.epoch + 1}) with learning rate {rate:.3g}; "
-                    f"try train.learning_rate={rate / 10:.1g}, train.clip=1 or a longer train.warmup, and look for extreme "
-                    "values in the data; the best state so far is kept"
+                    f"train: the loss is {value} at step {step} (epoch {self.run.epoch + 1}) with learning rate "
+                    f"{rate:.3g}; try train.learning_rate={rate / 10:.1g}, train.clip=1 or a longer "
+                    "train.warmup, and look for extreme values in the data; the best state so far is kept"
                 )
         return float(values[-1])
 
@@ -220,8 +220,8 @@ class Trainer:
         self.model.train()
         if not math.isfinite(found["loss"]):
             raise ConfigError(
-                f"train: the validation loss is {found['loss']} after step {self.run.step}; try a tenth of the learning rate "
-                "or train.clip=1; the best state so far is kept"
+                f"train: the validation loss is {found['loss']} after step {self.run.step}; try a tenth of the "
+                "learning rate or train.clip=1; the best state so far is kept"
             )
         return found
 
@@ -468,16 +468,17 @@ def reproducible() -> Iterator[None]:
         "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
     )  # cuBLAS is reproducible only with a workspace of its own
     threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    fill, random = torch.utils.deterministic.fill_uninitialized_memory, torch.get_rng_state()
+    settings: Any = torch.utils.deterministic
+    fill, random = settings.fill_uninitialized_memory, torch.get_rng_state()
     torch.set_num_threads(Settings().threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time and hides nothing here
+    settings.fill_uninitialized_memory = False  # costs time and hides nothing here
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise ConfigError(f"train: the GPU's memory is full; give a smaller train.batch_size ({error})") from error
     finally:
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        settings.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(before)
         torch.set_num_threads(threads)
         torch.set_rng_state(random)

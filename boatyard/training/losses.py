@@ -22,8 +22,8 @@ REGRESSION = ("mse", "mae", "huber", "poisson")
 class Target:
     """How targets enter a loss and outputs leave the graph.
 
-    Labels go in as they are and come out as probabilities. Values go in as (value - shift) / scale and come out the other way
-    round; with `log` the model gives the logarithm of the value (a Poisson rate).
+    Labels go in as they are and come out as probabilities. Values go in as (value - shift) / scale and come out the
+    other way round; with `log` the model gives the logarithm of the value (a Poisson rate).
     """
 
     labels: bool
@@ -34,6 +34,10 @@ class Target:
     def encode(self, target: Tensor) -> Tensor:
         """Turn raw targets [N] into what the loss takes."""
         return target if self.labels else ((target.double() - self.shift) / self.scale).float()
+
+    def decode(self, target: Tensor) -> Tensor:
+        """Turn what the loss takes back into raw targets."""
+        return target if self.labels else target * self.scale + self.shift
 
     def answer(self, outputs: Tensor) -> Tensor:
         """Turn outputs [N, K] into probabilities [N, K], or [N, 1] into values [N]."""

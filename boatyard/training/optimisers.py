@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,7 +34,7 @@ def optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     Matrices and kernels decay, vectors (biases, norms) do not. `fused` updates all weights in one pass over memory.
     """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [w for w in trained if w.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [w for w in trained if w.ndim < 2], "weight_decay": 0.0},
     ]
@@ -50,7 +51,7 @@ def optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def rate(config: TrainConfig, step: int, total: int) -> float:
-    """Return the learning rate of a step (from 0) of `total`; a function of the step alone, so a resumed run needs no more."""
+    """Return the learning rate of a step (from 0) of `total`: it follows from the step alone."""
     assert config.learning_rate is not None, "call derived() first"
     if config.schedule == "onecycle":
         return config.learning_rate * _onecycle(step, total)
@@ -69,7 +70,7 @@ def _fall(schedule: str, done: float) -> float:
 
 
 def _onecycle(step: int, total: int) -> float:
-    """Rise from 1/25 to 1 in the first 30 % of the steps, then fall to almost 0, both as half a cosine (Smith, 2018)."""
+    """Rise from 1/25 to 1 in the first 30 % of the steps, then fall to almost 0, each half a cosine (Smith, 2018)."""
     top = max(ONECYCLE_RISE * total - 1, 1)
     if step <= top:
         return _between(ONECYCLE_START, 1.0, step / top)

@@ -1,7 +1,7 @@
 """Scalars in TensorBoard's file format, without its 0.5 s of imports.
 
-A file is records of length, masked CRC-32C, data, masked CRC-32C (TFRecord); data is an Event message of tensorflow's event.proto, of which
-scalars need five fields.
+A file is records of length, masked CRC-32C, data, masked CRC-32C (TFRecord); data is an Event message of tensorflow's
+event.proto, of which scalars need five fields.
 """
 
 from __future__ import annotations
