@@ -1,0 +1,131 @@
+"""The compiled spec: what a real backend is given."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from boatyard import project
+from boatyard.pipelines import training
+
+VALUES: dict[str, Any] = {
+    "name": "digits",
+    "description": "Which digit?",
+    "data": {"source": "csv", "path": "rows.csv"},
+    "gate": {"not_worse": None},
+    "resources": {
+        "train": {
+            "gpu": {"type": "nvidia.com/gpu", "count": 2},
+            "node_selector": {"pool": "gpu"},
+            "tolerations": [{"key": "spot"}],
+            "secrets": {"HUB_TOKEN": "hub/token"},
+            "retries": 2,
+        }
+    },
+}
+STEPS = {"preprocess", "train", "evaluate", "gate", "push", "verdict"}
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    path = tmp_path_factory.mktemp("spec") / "pipeline.yaml"
+    training.compile(project.check(VALUES, "f"), path)
+    spec, platform = yaml.safe_load_all(path.read_text())
+    return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def executors(spec: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("exec-"): e["container"] for name, e in spec["deploymentSpec"]["executors"].items()}
+
+
+def tasks(spec: dict[str, Any]) -> dict[str, Any]:
+    return {**spec["root"]["dag"]["tasks"], **spec["components"]["comp-condition-1"]["dag"]["tasks"]}
+
+
+def test_the_spec_is_one_of_kfps_own_schema(documents: Any) -> None:
+    spec, _ = documents
+    parsed = json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    assert parsed.pipeline_info.name == "digits"
+    assert spec["sdkVersion"] == "kfp-2.17.0"
+
+
+def test_no_step_runs_pip_and_every_body_is_one_call_into_the_library(documents: Any) -> None:
+    for name, container in executors(documents[0]).items():
+        source = " ".join(container["command"])
+        assert "pip install" not in source, name
+        assert source.count("stages.") == 1, name
+        assert len(source) < 4000, name
+
+
+def test_every_task_is_there_with_title_and_description(documents: Any) -> None:
+    spec, _ = documents
+    found = tasks(spec)
+    assert found.keys() - {"condition-1"} == STEPS
+    for name, task in found.items():
+        if name in STEPS:
+            assert task["taskInfo"]["name"] == name.capitalize()
+    assert spec["pipelineInfo"] == {"name": "digits", "displayName": "digits", "description": "Which digit?"}
+    described = spec["root"]["inputDefinitions"]["parameters"]
+    assert all(parameter["description"] for parameter in described.values())
+    assert described["train"]["defaultValue"]["recipe"] == "mlp"
+
+
+def test_what_reads_something_mutable_is_never_cached(documents: Any) -> None:
+    cached = {name for name, task in tasks(documents[0]).items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert cached & STEPS == {"preprocess", "train", "evaluate"}
+
+
+def test_push_stands_under_a_condition_on_a_bool_and_verdict_does_not(documents: Any) -> None:
+    spec, _ = documents
+    assert "push" in spec["components"]["comp-condition-1"]["dag"]["tasks"]
+    assert "verdict" in spec["root"]["dag"]["tasks"]
+    condition = spec["root"]["dag"]["tasks"]["condition-1"]
+    assert condition["triggerPolicy"]["condition"].endswith("== true")
+    channel = spec["components"]["comp-gate"]["outputDefinitions"]["parameters"]["passed"]
+    assert channel["parameterType"] == "BOOLEAN"
+
+
+def test_gpus_go_to_the_training_pod_alone_with_type_and_limit(documents: Any) -> None:
+    spec, platform = documents
+    having = {name for name, c in executors(spec).items() if "accelerator" in c.get("resources", {})}
+    assert having == {"train"}
+    accelerator = executors(spec)["train"]["resources"]["accelerator"]
+    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "2")
+    train = platform["exec-train"]
+    assert {t["key"] for t in train["tolerations"]} == {"nvidia.com/gpu", "spot"}
+    assert train["nodeSelector"]["labels"] == {"pool": "gpu"}
+    assert {"mountPath": "/dev/shm", "medium": "Memory", "volumeName": "shared-memory"} in train["emptyDirMounts"]
+
+
+def test_every_pod_passes_pod_security_restricted_and_a_read_only_root(documents: Any) -> None:
+    _, platform = documents
+    assert {name.removeprefix("exec-") for name in platform} == STEPS
+    for name, settings in platform.items():
+        assert settings["securityContext"]["runAsNonRoot"] is True, name
+        assert "/tmp" in {mount["mountPath"] for mount in settings["emptyDirMounts"]}, name
+        assert int(settings["activeDeadlineSeconds"]) > 0, name
+
+
+def test_retries_and_secrets_are_those_of_the_project(documents: Any) -> None:
+    spec, platform = documents
+    retried = {name: t["retryPolicy"]["maxRetryCount"] for name, t in tasks(spec).items() if "retryPolicy" in t}
+    assert retried == {"train": 2}
+    (secret,) = platform["exec-train"]["secretAsEnv"]
+    assert (secret["secretName"], secret["keyToEnv"][0]["envVar"]) == ("hub", "HUB_TOKEN")
+
+
+def test_the_same_project_compiles_to_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one.yaml", "two.yaml"):
+        training.compile(project.check(VALUES, "f"), tmp_path / name)
+    assert (tmp_path / "one.yaml").read_bytes() == (tmp_path / "two.yaml").read_bytes()
+
+
+def test_a_sections_values_survive_the_spec(documents: Any) -> None:
+    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
+    made = project.check(VALUES, "f")
+    for key in ("data", "preprocess", "train", "evaluate", "gate", "push"):
+        value = parameters[key]["defaultValue"]
+        assert project.section(type(getattr(made, key)), value) == getattr(made, key), key
