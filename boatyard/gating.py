@@ -343,7 +343,7 @@ def not_worse_errors(config: NotWorseConfig, new: Array, old: Array) -> Rule:
 
 
 def error_growth(new: Array, old: Array, confidence: float) -> float:
-    """Return the one-sided upper bound of mean(new) / mean(old) - 1; infinite where there is none, 0 for equal errors."""
+    """Return the one-sided upper bound of mean(new) / mean(old) - 1; infinite where there is none, 0 if all agree."""
     if np.array_equal(new, old):
         return 0.0
 

@@ -25,7 +25,7 @@ MISSING, OTHER = "(missing)", "(other)"
 
 @dataclass(frozen=True)
 class Slice:
-    """The rows whose `field` is `value`: how many, the metric with its corrected interval, whether it is surely worse."""
+    """The rows whose `field` is `value`: how many, the metric with a corrected interval, whether it is surely worse."""
 
     field: str
     value: str

@@ -5,16 +5,16 @@ Text that comes from data is escaped where it enters the markup (`plots.text`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 
 from boatyard.metrics import LOWER_IS_BETTER, Metric
-from boatyard.report import Example, Report
-from boatyard.report import plots
+from boatyard.report import Example, Report, plots
 from boatyard.report.plots import text
 
 SHARES = {"accuracy", "balanced_accuracy", "macro_f1", "top_3_accuracy"}
 CLASSES, SLICES, PAIRS = 100, 120, 10  # rows of these tables, at most
+SHOWN = 24  # rows of a long table that are not folded away
 MATRIX = 150  # labels up to which a confusion matrix is drawn
 PICTURES = 600_000  # characters of pictures in a page, at most
 EXPLAINED = {
@@ -44,11 +44,13 @@ def render(report: Report) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">"
         f"<title>{text(_title(report))}</title><style>{style}</style></head><body>"
         f'<header><div>{_head(report)}<nav aria-label="Sections">{links}</nav></div></header><main>{body}</main>'
         f"<footer>Made by Boatyard {text(report.lineage.get('boatyard', ''))}. Every interval is at "
-        f"{report.confidence * 100:g} % confidence. The numbers are in report.json, every answer in predictions.parquet.</footer>"
+        f"{report.confidence * 100:g} % confidence. The numbers are in report.json, every answer in "
+        "predictions.parquet.</footer>"
         "</body></html>\n"
     )
 
@@ -111,14 +113,18 @@ def _head(report: Report) -> str:
     return (
         f'<p class="eyebrow">Evaluation report</p><h1>{text(recipe)}</h1><p class="lead">{lead}</p>'
         f'<div class="hero"><div><div class="big">{whole} <small>{unit}</small></div>'
-        f"<p>{_name(report.main)}, {report.confidence * 100:g} % interval {interval(main, report.main)} ({text(main.method)})</p>"
+        f"<p>{_name(report.main)}, {report.confidence * 100:g} % interval {interval(main, report.main)} "
+        f"({text(main.method)})</p>"
         f'{plots.whisker(main.value, main.low, main.high, span)}</div><div class="tiles">{tiles}</div></div>'
         f"{_alerts(report)}"
     )
 
 
 def _tile(metric: Metric, name: str) -> str:
-    return f'<div class="tile"><span>{_name(name)}</span><b>{number(metric.value, name)}</b><span>{interval(metric, name)}</span></div>'
+    return (
+        f'<div class="tile"><span>{_name(name)}</span><b>{number(metric.value, name)}</b>'
+        f"<span>{interval(metric, name)}</span></div>"
+    )
 
 
 def _alerts(report: Report) -> str:
@@ -128,7 +134,8 @@ def _alerts(report: Report) -> str:
         found.append(
             (
                 "bad",
-                f"{report.invalid:,} of {report.rows:,} predictions are not numbers: they count as wrong, and the gate refuses them.",
+                f"{report.invalid:,} of {report.rows:,} predictions are not numbers: they count as "
+                "wrong, and the gate refuses them.",
             )
         )
     if worse := [one for one in report.slices if one.worse]:
@@ -137,7 +144,8 @@ def _alerts(report: Report) -> str:
         found.append(
             (
                 "",
-                f'<a href="#slices">{len(worse)} of {len(report.slices)} slices</a> are surely worse than the whole: {named}{more}.',
+                f'<a href="#slices">{len(worse)} of {len(report.slices)} slices</a> are surely worse '
+                f"than the whole: {named}{more}.",
             )
         )
     if absent := [one.label for one in report.classes if not one.support]:
@@ -158,15 +166,27 @@ def _span(metric: Metric, name: str) -> tuple[float, float]:
     return (-reach, reach) if min(v for v in (metric.value or 0, metric.low or 0)) < 0 else (0.0, reach)
 
 
-def _table(caption: str, heads: Sequence[str], rows: Iterable[str]) -> str:
-    """Write a table; a head that starts with # is of numbers."""
+def _table(caption: str, heads: Sequence[str], rows: Sequence[str], *, quiet: bool = False) -> str:
+    """Write a table; a head that starts with # is of numbers, a quiet caption is for screen readers alone."""
     head = "".join(
-        f'<th scope="col"{" class=number" if name.startswith("#") else ""}>{name.lstrip("#")}</th>' for name in heads
+        f'<th scope="col" class="{"number" if name.startswith("#") else "words"}">{name.lstrip("#")}</th>'
+        for name in heads
     )
+    kind = ' class="quiet"' if quiet else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table><caption{kind}>{caption}'
+        "</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _folded(caption: str, heads: Sequence[str], rows: Sequence[str]) -> str:
+    """Write a long table with all but its first rows folded away."""
+    first = _table(caption, heads, rows[:SHOWN], quiet=True)
+    if len(rows) <= SHOWN:
+        return first
+    rest = _table(f"{caption}, the rest", heads, rows[SHOWN:], quiet=True)
+    return f"{first}<details><summary>{len(rows) - SHOWN} more</summary>{rest}</details>"
 
 
 def _metrics(report: Report) -> str:
@@ -176,13 +196,17 @@ def _metrics(report: Report) -> str:
         note = "; ".join(part for part in (about, metric.note) if part)
         drawn = plots.whisker(metric.value, metric.low, metric.high, _span(metric, name))
         rows.append(
-            f'<tr><th scope="row">{text(title)}<small>{text(note)}</small></th><td class="number">{number(metric.value, name)}</td>'
+            f'<tr><th scope="row">{text(title)}<small>{text(note)}</small></th><td '
+            f'class="number">{number(metric.value, name)}</td>'
             f'<td class="interval-text">{interval(metric, name)}</td><td>{drawn}</td><td>{text(metric.method)}</td>'
             f'<td class="number">{metric.n:,}</td></tr>'
         )
-    hint = "The interval says where the true value may lie: another sample of as many rows would have given another number."
+    hint = (
+        "The interval says where the true value may lie: another sample of as many rows would have "
+        "given another number."
+    )
     heads = ("metric", "#value", f"{report.confidence * 100:g} % interval", "", "method", "#rows")
-    return _section("metrics", "Metrics", hint, _table("Metrics on the test rows", heads, rows))
+    return _section("metrics", "Metrics", hint, _table("Metrics on the test rows", heads, rows, quiet=True))
 
 
 def _classes(report: Report) -> str:
@@ -192,7 +216,8 @@ def _classes(report: Report) -> str:
     rows = []
     for one in shown:
         cells = "".join(
-            f'<td class="number">{number(m.value, "accuracy")}</td><td>{plots.whisker(m.value, m.low, m.high, (0, 1))}</td>'
+            f'<td class="number">{number(m.value, "accuracy")}</td>'
+            f"<td>{plots.whisker(m.value, m.low, m.high, (0, 1))}</td>"
             for m in (one.precision, one.recall, one.f1)
         )
         area = "" if one.auc.value is None else f"{one.auc.value:.4f}"
@@ -207,7 +232,7 @@ def _classes(report: Report) -> str:
     if len(report.classes) > CLASSES:
         hint += f" The worst {CLASSES} of {len(report.classes)} are shown."
     heads = ("label", "#rows", "#precision", "", "#recall", "", "#F1", "", "#AUC")
-    return _section("labels", "Labels", hint, _table("Metrics by label", heads, rows))
+    return _section("labels", "Labels", hint, _folded("Metrics by label", heads, rows))
 
 
 def _confusion(report: Report) -> str:
@@ -229,21 +254,30 @@ def _confusion(report: Report) -> str:
         if lines
         else "<p>No row is wrong.</p>"
     )
-    hint = "A row is a true label; the shade is the share of its rows (by the root, so that rare confusions show). Blue is right, red is wrong."
+    hint = (
+        "A row is a true label; the shade is the share of its rows (by the root, so that rare "
+        "confusions show). Blue is right, red is wrong."
+    )
     return _section("confusion", "Confusion matrix", hint, drawn, pairs)
 
 
 def _curves(report: Report) -> str:
     parts = []
     if report.calibration:
-        hint = "On the dashed line, a probability of 80 % is right 8 times in 10. Below it the model is too sure of itself."
+        hint = (
+            "On the dashed line, a probability of 80 % is right 8 times in 10. Below it the model "
+            "is too sure of itself."
+        )
         parts.append(
             _section("reliability", "Calibration", hint, plots.calibration(report.calibration, report.confidence))
         )
     if report.rocs:
         known = {one.label: one.auc for one in report.classes}
         areas = [f"{number(known[c.label].value, 'auc')} ({interval(known[c.label], 'auc')})" for c in report.rocs]
-        hint = "Each label against the rest, over all thresholds; the further to the upper left, the better. Beside the name: the area and its interval."
+        hint = (
+            "Each label against the rest, over all thresholds; the further to the upper left, the "
+            "better. Beside the name: the area and its interval."
+        )
         parts.append(_section("roc", "ROC curves", hint, plots.roc(report.rocs, areas)))
     return f'<div class="pair pairs" id="calibration">{"".join(parts)}</div>' if parts else ""
 
@@ -253,18 +287,22 @@ def _residuals(report: Report) -> str:
     if found is None:
         return ""
     errors = [(given, given - true) for true, given in found.points]
-    hint = "The dashed line is where the model is right."
-    left = _section(
-        "scatter", "Predicted against true", hint, plots.scatter(found.points, "true", "predicted", diagonal=True)
+    parts = (
+        _section(
+            "scatter",
+            "Predicted against true",
+            "On the dashed line the model is right.",
+            plots.scatter(found.points, "true", "predicted", diagonal=True),
+        ),
+        _section(
+            "errors",
+            "Errors",
+            "Predicted minus true: a shape here is something not learnt.",
+            plots.scatter(errors, "predicted", "error", diagonal=False),
+        ),
+        _section("spread", "Spread", "How often which error.", plots.histogram(found.edges, found.counts, "error")),
     )
-    right = _section(
-        "errors",
-        "Errors",
-        "Predicted minus true; a shape here is something that the model has not learnt.",
-        plots.scatter(errors, "predicted", "error", diagonal=False),
-        plots.histogram(found.edges, found.counts, "error"),
-    )
-    return f'<div class="pair pairs" id="residuals">{left}{right}</div>'
+    return f'<div class="triple pairs" id="residuals">{"".join(parts)}</div>'
 
 
 def _slices(report: Report) -> str:
@@ -279,24 +317,30 @@ def _slices(report: Report) -> str:
         drawn = plots.whisker(m.value, m.low, m.high, span, reference=whole, kind="bad" if one.worse else "")
         badge = '<span class="badge">worse</span>' if one.worse else ""
         rows.append(
-            f'<tr class="{"worse" if one.worse else ""}"><th scope="row">{text(one.field)}</th><td>{text(one.value)} {badge}</td>'
+            f'<tr class="{"worse" if one.worse else ""}"><th scope="row">{text(one.field)}</th>'
+            f"<td>{text(one.value)} {badge}</td>"
             f'<td class="number">{one.n:,}</td><td class="number">{number(m.value, name)}</td><td>{drawn}</td>'
             f'<td class="interval-text">{interval(m, name)}</td></tr>'
         )
     side = "above" if report.slice_metric in LOWER_IS_BETTER else "below"
     hint = (
-        f"{_name(report.slice_metric)} on parts of the test rows; the upright mark is the whole. Worse: the interval lies wholly {side} it. "
-        f"The intervals are corrected for {len(report.slices)} looks (Bonferroni), so that with {report.confidence * 100:g} % confidence none is "
+        f"{_name(report.slice_metric)} on parts of the test rows; the upright mark is the whole. Worse: "
+        f"the interval lies wholly {side} it. "
+        f"The intervals are corrected for {len(report.slices)} looks (Bonferroni), so that "
+        f"with {report.confidence * 100:g} % confidence none is "
         "marked by chance."
     )
     heads = ("field", "value", "#rows", f"#{_name(report.slice_metric)}", "", "corrected interval")
-    return _section("slices", "Slices", hint, _table("Metrics by slice", heads, rows))
+    return _section("slices", "Slices", hint, _folded("Metrics by slice", heads, rows))
 
 
 def _examples(report: Report) -> str:
     if not report.worst:
         return ""
-    hint = "The test rows with the greatest loss, the worst first. Look for wrong labels before you look for a better model."
+    hint = (
+        "The test rows with the greatest loss, the worst first. Look for wrong labels before you "
+        "look for a better model."
+    )
     if report.worst[0].picture is None:
         return _section("examples", "Worst examples", hint, _rows(report))
     items, size = [], 0
@@ -314,7 +358,8 @@ def _figure(one: Example, task: str) -> str:
     alt = text(f"test row {one.row}: {one.target}, predicted {one.predicted}")
     error = f"<span>off by {one.loss:.4g}</span>" if task == "regression" and one.loss is not None else ""
     return (
-        f'<figure><img src="{text(one.picture)}" alt="{alt}" loading="lazy"><figcaption><b{kind}>{text(one.predicted)}</b>{sure}'
+        f'<figure><img src="{text(one.picture)}" alt="{alt}" loading="lazy"><figcaption>'
+        f"<b{kind}>{text(one.predicted)}</b>{sure}"
         f"<span>true: {text(one.target)}</span>{error}<span>row {one.row}</span></figcaption></figure>"
     )
 
@@ -328,7 +373,8 @@ def _rows(report: Report) -> str:
         loss = "–" if one.loss is None else f"{one.loss:.4g}"
         last = sure if report.task == "classification" else loss
         rows.append(
-            f'<tr><th scope="row">{one.row}</th><td>{text(one.target)}</td><td>{text(one.predicted)}</td><td class="number">{last}</td>{cells}</tr>'
+            f'<tr><th scope="row">{one.row}</th><td>{text(one.target)}</td><td>{text(one.predicted)}'
+            f'</td><td class="number">{last}</td>{cells}</tr>'
         )
     heads = (
         "row",
@@ -337,7 +383,7 @@ def _rows(report: Report) -> str:
         "#confidence" if report.task == "classification" else "#error",
         *map(text, fields),
     )
-    return _table("The worst rows", heads, rows)
+    return _table("The worst rows", heads, rows, quiet=True)
 
 
 def _training(report: Report) -> str:

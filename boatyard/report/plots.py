@@ -1,7 +1,7 @@
 """Plots as inline SVG, drawn by hand: a few kilobytes each, crisp on any screen, coloured by the page's own style.
 
-Every function takes numbers and returns markup; every text that comes from data is escaped here. A plot says in its `aria-label` what
-a reader who cannot see it has to know.
+Every function takes numbers and returns markup; every text that comes from data is escaped here. A plot says in its
+`aria-label` what a reader who cannot see it has to know.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Frame:
             x = n(self.x(value))
             parts.append(f'<path class="grid" d="M{x} {n(self.top)}V{n(self.height - self.bottom)}"/>')
             parts.append(
-                f'<text class="tick" x="{x}" y="{n(self.height - self.bottom + 16)}" text-anchor="middle">{show(value)}</text>'
+                f'<text class="tick" x="{x}" y="{n(self.height - self.bottom + 16)}" '
+                f'text-anchor="middle">{show(value)}</text>'
             )
         for value in ticks(*self.y_range):
             y = n(self.y(value))
@@ -154,11 +155,15 @@ def confusion(labels: Sequence[str], cells: Cells) -> str:
         f'<text class="axis" x="{n(left + side * count / 2)}" y="{n(height - 4)}" text-anchor="middle">predicted</text>'
     )
     parts.append(
-        f'<text class="axis" transform="translate(12 {n(6 + side * count / 2)})rotate(-90)" text-anchor="middle">true</text>'
+        f'<text class="axis" transform="translate(12 {n(6 + side * count / 2)})rotate(-90)" '
+        'text-anchor="middle">true</text>'
     )
     right = sum(rows for true, given, rows in cells if true == given)
     total = sum(totals)
-    about = f"Confusion matrix of {count} labels: {right} of {total} rows on the diagonal; the numbers are in the report's JSON"
+    about = (
+        f"Confusion matrix of {count} labels: {right} of {total} rows on the diagonal; the numbers "
+        "are in the report's JSON"
+    )
     drawn = svg(width, height, about, *parts, kind="plot matrix")
     return f'<div class="wide" style="max-width:{n(width * 1.15)}px">{drawn}</div>'
 
@@ -172,10 +177,12 @@ def _names(labels: Sequence[str], left: float, side: float, bottom: float) -> st
     for i, label in enumerate(labels):
         middle = n(left + (i + 0.5) * side + 3)
         parts.append(
-            f'<text class="tick" x="{n(left - 6)}" y="{n(6 + (i + 0.5) * side)}" dy=".32em" text-anchor="end">{text(_short(label))}</text>'
+            f'<text class="tick" x="{n(left - 6)}" y="{n(6 + (i + 0.5) * side)}" dy=".32em" '
+            f'text-anchor="end">{text(_short(label))}</text>'
         )
         parts.append(
-            f'<text class="tick" transform="translate({middle} {n(bottom + 12)})rotate(-40)" text-anchor="end">{text(_short(label))}</text>'
+            f'<text class="tick" transform="translate({middle} {n(bottom + 12)})rotate(-40)" '
+            f'text-anchor="end">{text(_short(label))}</text>'
         )
     return "".join(parts)
 
@@ -195,7 +202,8 @@ def _cells(labels: Sequence[str], cells: Cells, totals: Sequence[int], left: flo
         dark = " on" if _opacity(share) > 0.62 else ""
         parts.append(
             f'<g><title>{text(title)}</title><rect class="{kind}" x="{n(x + 1)}" y="{n(y + 1)}" width="{n(side - 2)}" '
-            f'height="{n(side - 2)}" rx="3" fill-opacity="{_opacity(share)}"/><text class="count{dark}" x="{n(x + side / 2)}" '
+            f'height="{n(side - 2)}" rx="3" fill-opacity="{_opacity(share)}"/><text class="count{dark}" '
+            f'x="{n(x + side / 2)}" '
             f'y="{n(y + side / 2)}" dy=".34em" text-anchor="middle">{rows}</text></g>'
         )
     return "".join(parts)
@@ -226,11 +234,17 @@ def calibration(bins: Sequence[Bin], confidence: float) -> str:
     if len(bins) > 1:
         parts.append(frame.line(band, "band") + frame.line([(b.confidence, b.accuracy) for b in bins], "curve s0"))
     for b in bins:
-        title = f"said {b.confidence:.3f}, right {b.accuracy:.3f} of {b.n} rows ({b.accuracy_low:.3f} to {b.accuracy_high:.3f})"
+        title = (
+            f"said {b.confidence:.3f}, right {b.accuracy:.3f} of {b.n} rows ({b.accuracy_low:.3f} "
+            f"to {b.accuracy_high:.3f})"
+        )
         bar = frame.line([(b.confidence, b.accuracy_low), (b.confidence, b.accuracy_high)], "error")
         dot = f'<circle class="point" cx="{n(frame.x(b.confidence))}" cy="{n(frame.y(b.accuracy))}" r="4"/>'
         parts.append(f"<g><title>{text(title)}</title>{bar}{dot}</g>")
-    about = f"Calibration curve in {len(bins)} bins with {confidence * 100:g} % intervals; on the diagonal, what is said comes true"
+    about = (
+        f"Calibration curve in {len(bins)} bins with {confidence * 100:g} % intervals; on the "
+        "diagonal, what is said comes true"
+    )
     return svg(520, 400, about, *parts) + _confidences(bins)
 
 
@@ -243,7 +257,8 @@ def _confidences(bins: Sequence[Bin]) -> str:
         wide, high = frame.x(b.high) - x, frame.y(0) - y
         title = f"{b.n} rows with {b.low:.2f} to {b.high:.2f}"
         bars.append(
-            f'<rect class="bar" x="{n(x + 0.5)}" y="{n(y)}" width="{n(wide - 1)}" height="{n(high)}"><title>{title}</title></rect>'
+            f'<rect class="bar" x="{n(x + 0.5)}" y="{n(y)}" width="{n(wide - 1)}" height="{n(high)}">'
+            f"<title>{title}</title></rect>"
         )
     return svg(
         520,
@@ -276,7 +291,8 @@ def roc(curves: Sequence[Roc], areas: Sequence[str]) -> str:
 def legend(entries: Sequence[tuple[str, str]]) -> str:
     """List what the colours stand for."""
     items = "".join(
-        f'<li><span class="key s{i if i < COLOURS else "x"}"></span>{text(_short(name, 40))}<small>{text(more)}</small></li>'
+        f'<li><span class="key s{i if i < COLOURS else "x"}"></span>{text(_short(name, 40))}<small>{text(more)}'
+        "</small></li>"
         for i, (name, more) in enumerate(entries)
     )
     return f'<ul class="legend">{items}</ul>'
@@ -324,7 +340,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 def histogram(edges: Sequence[float], counts: Sequence[int], x_name: str) -> str:
     """Draw how often a number falls into which bin."""
-    frame = Frame(520, 260, (edges[0], edges[-1]), (0, max(counts) or 1))
+    frame = Frame(520, 400, (edges[0], edges[-1]), (0, max(counts) or 1))
     bars = []
     for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
         x, y = frame.x(low), frame.y(count)
@@ -334,5 +350,5 @@ def histogram(edges: Sequence[float], counts: Sequence[int], x_name: str) -> str
             f'height="{n(frame.y(0) - y)}"><title>{title}</title></rect>'
         )
     return svg(
-        520, 260, f"How often which {x_name}, in {len(counts)} bins", frame.axes(x_name, "rows", _short_number), *bars
+        520, 400, f"How often which {x_name}, in {len(counts)} bins", frame.axes(x_name, "rows", _short_number), *bars
     )
