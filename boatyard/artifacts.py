@@ -92,8 +92,8 @@ def read_manifest(folder: Path, kind: str, *, name: str = MANIFEST) -> dict[str,
         raise ArtifactError(f"no {kind} at {folder}: wanted {name} in it, found {found}")
     manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("kind") != kind or manifest.get("format") != 1:
-        found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ArtifactError(f"{path}: wanted a {kind} of format 1, found {found!r}")
+        other = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
+        raise ArtifactError(f"{path}: wanted a {kind} of format 1, found {other!r}")
     return manifest
 
 

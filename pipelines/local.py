@@ -37,7 +37,7 @@ from boatyard.errors import ArtifactError, BoatyardError, ConfigError, Interrupt
 from boatyard.project import DataConfig, section
 
 logger = logging.getLogger(__name__)
-POLL = 0.02  # seconds between looks at a step
+POLL = 0.1  # seconds between looks at a step
 GRACE = 60.0  # seconds that a step has to save after SIGTERM
 
 
@@ -380,8 +380,8 @@ def _run(
         held = -1
         try:
             while process.poll() is None:
+                select.select([ended], [], [], POLL)  # wakes at once when the step ends
                 look()
-                time.sleep(POLL)
                 if limit and time.monotonic() - started > limit:
                     log.write(f"stopped: its timeout of {limit} s passed\n".encode())
                     _end(process, ended)
