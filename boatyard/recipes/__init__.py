@@ -128,10 +128,12 @@ def make(
     return load(config.recipe, root)(config, how, schema, statistics)
 
 
-def source(kind: type[Recipe]) -> Path | None:
-    """Return the file that a recipe's class was read from."""
-    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    return Path(file) if file else None
+def sources(kind: type[Recipe], root: Path) -> list[Path]:
+    """Return the file that a recipe's class was read from, and what else was imported from the project's folder."""
+    files = {name: Path(file) for name, module in sys.modules.items() if (file := getattr(module, "__file__", None))}
+    below = [path for path in files.values() if path.is_relative_to(root.absolute()) and path.suffix == ".py"]
+    own = [files[kind.__module__]] if kind.__module__ in files else []
+    return sorted({*own, *(below if own and own[0] in below else [])})
 
 
 def _installed() -> dict[str, EntryPoint]:
@@ -156,9 +158,8 @@ def _own(name: str, root: Path) -> type[Recipe]:
 
 def _import(module: str, file: Path, root: Path) -> Any:
     with _importing:
-        known = sys.modules.get(module)
-        if known is not None and getattr(known, "__file__", None) != str(file):
-            del sys.modules[module]
+        for name in (module, module.partition(".")[0]):  # the file may have changed, or be another project's
+            sys.modules.pop(name, None)
         sys.path.insert(0, str(root))
         importlib.invalidate_caches()
         try:

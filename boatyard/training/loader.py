@@ -137,13 +137,13 @@ class Streamed:
         for piece in self._mixed(epoch):
             waiting.append(piece)
             held += len(piece)
-            while end is not None and held >= end - begin:
+            while held >= end - begin:
                 joined = join(waiting)
                 count = end - begin
                 if number >= start:
                     yield joined.slice(0, count).to(self.device)
                 waiting, held, number = [joined.slice(count, held)], held - count, number + 1
-                begin, end = next(wanted, (0, rows + 1))
+                begin, end = next(wanted, (0, rows + 1))  # more than there is: nothing follows
 
     def ordered(self, size: int) -> Iterator[Rows]:
         for batch in self.dataset.batches(self.split, size):

@@ -72,6 +72,7 @@ class Trainer:
         self.loss = self._loss().to(self.device)
         self.target = losses.target(config.loss, dataset.schema, dataset.statistics)
         self.optimizer = optimisers.optimizer(config, self.model)
+        warn_of_unseen(dataset)
         self.augment = Augmentation(how.augment, dataset.schema, dataset.statistics)
         self.rows: Source = self._open("train")
         self.validation: Source = self._open("validation")
@@ -134,11 +135,11 @@ class Trainer:
             pending.append(self.step(rows, rate))
             self.sum += pending[-1] * len(rows)
             run.batch, run.step, run.seen = run.batch + 1, run.step + 1, run.seen + len(rows)
-            run.trained_seconds = before + time.monotonic() - started
             if len(pending) >= look or run.batch == self.batches or stop.asked:
                 loss = self.refuse_nan(pending, rate)
                 pending = []
                 done = run.epoch * self.dataset.rows("train") + run.seen - progress.done
+                run.trained_seconds = before + time.monotonic() - started
                 progress.update(done, loss=round(loss, 4), epoch=run.epoch + 1, rate=float(f"{rate:.3g}"))
             if stop.asked:
                 self.stop(stop.asked)
@@ -163,9 +164,7 @@ class Trainer:
         """Return what the model says of rows in training."""
         with torch.no_grad():
             inputs = self.augment.noise(self.features(self.augment(rows.inputs)))
-        with torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16", cache_enabled=False
-        ):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             made: Tensor = self.model(inputs)
         return made
 
@@ -308,7 +307,7 @@ def run(
     work: Path | None,
 ) -> training.Training:
     """Train and write the checkpoint: see `boatyard.training.train`."""
-    with reproducible(), Stop() as stop:
+    with reproducible(), disk_of(work or out), Stop() as stop:
         started = time.monotonic()
         config = optimisers.derived(config)
         trainer = Trainer(config, how, dataset, key=key_of(config, how, dataset, seal, root), root=root, work=work)
@@ -417,14 +416,14 @@ def write_metrics(folder: Path, lines: list[dict[str, float]]) -> None:
 
 def key_of(config: TrainConfig, how: PreprocessConfig, dataset: Dataset, seal: str, root: Path) -> str:
     """Return the digest of everything that a run depends on; a state of another key is not gone on from."""
-    source = recipes.source(recipes.load(config.recipe, root))
+    code = {file.name: artifacts.digest_file(file) for file in recipes.sources(recipes.load(config.recipe, root), root)}
     return artifacts.digest_json(
         {
             "train": config.model_dump(mode="json", exclude={"device"}),
             "preprocess": how.model_dump(mode="json"),
             "dataset": dataset.digest,
             "seal": seal,
-            "recipe": artifacts.digest_file(source) if source else None,
+            "recipe": code,
             "boatyard": __version__,
             "torch": torch.__version__.partition("+")[0],
         }
@@ -438,6 +437,13 @@ def device_of(config: TrainConfig) -> torch.device:
     if not torch.cuda.is_available():
         raise ConfigError("train.device is cuda, but torch finds no GPU here; use auto or cpu")
     return torch.device("cuda")
+
+
+def warn_of_unseen(dataset: Dataset) -> None:
+    """Say which labels no training row has: the model cannot learn them."""
+    counts = dataset.statistics["__target__"].get("counts", {})
+    if unseen := [label for label in dataset.schema.labels if not counts.get(label)]:
+        logger.warning("no training row is %s: the model will not learn to say so", ", ".join(unseen))
 
 
 def check_shape(recipe: recipes.Recipe, features: nn.Module, model: nn.Module, device: torch.device) -> None:
@@ -462,6 +468,15 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
+def disk_of(path: Path) -> Iterator[None]:
+    """Within the block a full disk is said in our words; raises StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise artifacts.storage_error(path, error) from error
+
+
+@contextlib.contextmanager
 def reproducible() -> Iterator[None]:
     """Within the block torch gives the same bits for the same input; its global settings are put back after."""
     os.environ.setdefault(
@@ -477,6 +492,10 @@ def reproducible() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise ConfigError(f"train: the GPU's memory is full; give a smaller train.batch_size ({error})") from error
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise ConfigError(f"train: the recipe uses an operation that gives other bits each time: {error}") from error
     finally:
         settings.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(before)
