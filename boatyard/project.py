@@ -26,6 +26,7 @@ from boatyard.artifacts import digest_json
 from boatyard.errors import ConfigError
 
 FILE = "boatyard.yaml"
+STEPS = ("preprocess", "train", "evaluate", "gate", "push", "verdict")
 S = TypeVar("S", bound="Section")
 
 
@@ -442,6 +443,8 @@ class Project(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.name in STEPS:
+            raise ValueError(f"name {self.name} is a step's name, which Kubeflow would mix up; choose another")
         classification = {"cross_entropy", "label_smoothing"}
         if self.train.loss in classification and self.task == "regression":
             raise ValueError(f"train.loss is {self.train.loss}, which needs labels; task is regression")

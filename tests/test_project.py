@@ -48,6 +48,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("serve.autoscaling", {"minimum": 0}, "minimum is 0 and metric is cpu"),
         ("serve.autoscaling", {"minimum": 5}, "minimum 5 is more than maximum 3"),
         ("name", "Digits", "name: string should match pattern"),
+        ("name", "train", "name train is a step's name"),
         ("data.source", "xls", "data.source: input should be 'idx', 'npy', 'npz', 'csv', 'parquet' or 'images'"),
     ],
 )

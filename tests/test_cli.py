@@ -1,0 +1,141 @@
+"""The command: one door, one message, exit codes that mean something."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from boatyard.__main__ import ORDER, cli
+
+DIALS = ("--set", "train.epochs=4", "--set", "gate.minimum.accuracy=0.7")
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def boatyard(*arguments: object, code: int = 0, **environment: str) -> str:
+    """Run the command in a process of its own; return its output, and its errors where it failed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "boatyard", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == code, f"exit {done.returncode}: {done.stdout}{done.stderr}"
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample project, run whole once."""
+    folder = tmp_path_factory.mktemp("project") / "digits"
+    boatyard("init", folder)
+    out = boatyard("run", folder, *DIALS)
+    assert "accuracy" in out and "report.html" in out and "next      boatyard serve" in out
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_verb_has_help_with_an_example(name: str) -> None:
+    assert name in ORDER
+    if name != "registry":
+        assert "Example:" in boatyard(name, "--help")
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    assert "No such command" in boatyard("trian", code=2)
+    assert "No such option" in boatyard("run", "--epochs", "3", code=2)
+
+
+def test_a_wrong_project_is_one_message_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "boatyard.yaml").write_text("name: a\ndata: {source: csv, path: b}\ntrain: {epoch: 3}\n")
+    for verb in ("check", "run", "compile", "preprocess"):
+        said = boatyard(verb, tmp_path, code=1)
+        assert "train.epoch: no such key; did you mean epochs?" in said
+        assert "Traceback" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_data_is_said_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "boatyard.yaml").write_text("name: a\ndata: {source: csv, path: nowhere.csv}\n")
+    assert "nowhere.csv" in boatyard("run", tmp_path, code=1)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_init_takes_ones_own_data(tmp_path: Path) -> None:
+    shutil.copyfile(EXAMPLES / "tabular" / "breast_cancer.csv", tmp_path / "rows.csv")
+    boatyard("init", tmp_path / "p", "--data", tmp_path / "rows.csv")
+    said = boatyard("check", tmp_path / "p", code=1)
+    assert "diagnosis" in said, "the target is not called label: the columns there are named"
+    assert "nothing wrong" in boatyard("check", tmp_path / "p", "--set", "data.target=diagnosis")
+    assert "is there already" in boatyard("init", tmp_path / "p", code=1)
+
+
+def test_a_run_can_be_listed_shown_verified_rendered_and_pulled(ran: Path) -> None:
+    (run,) = json.loads(boatyard("runs", ran, "--json"))
+    assert run["state"] == "succeeded"
+    assert [step["name"] for step in run["steps"]][:4] == ["preprocess", "train", "evaluate", "gate"]
+    assert "accuracy" in boatyard("report", ran)
+    assert 0.7 < json.loads(boatyard("report", ran, "--json"))["accuracy"] <= 1
+    assert "every file is as sealed" in boatyard("verify", ran)
+    assert "digits" in boatyard("show", ran)
+    assert len(json.loads(boatyard("show", ran, "--golden", "0"))["instances"]) == 1
+    assert "kind: InferenceService" in boatyard("render", ran, "--storage", "s3://models/digits/1")
+    assert "production → 1" in boatyard("registry", "ls", ran)
+    assert boatyard("registry", "pull", "digits", "--project", ran).strip().endswith("versions/1")
+    assert "digits" in boatyard("registry", "log", ran)
+
+
+def test_a_second_run_does_nothing_again_and_pushes_the_same_version(ran: Path) -> None:
+    boatyard("run", ran, *DIALS)
+    states = {step["name"]: step["state"] for step in json.loads(boatyard("runs", ran, "--json"))[0]["steps"]}
+    assert {name: states[name] for name in ("preprocess", "train", "evaluate")} == dict.fromkeys(
+        ("preprocess", "train", "evaluate"), "cached"
+    )
+    assert states["gate"] == states["push"] == "succeeded"
+    assert "versions 1;" in boatyard("registry", "ls", ran)
+
+
+def test_a_dial_of_evaluate_runs_evaluate_and_not_train(ran: Path) -> None:
+    boatyard("run", ran, "--set", "evaluate.worst=3", *DIALS)
+    states = {step["name"]: step["state"] for step in json.loads(boatyard("runs", ran, "--json"))[0]["steps"]}
+    assert (states["preprocess"], states["train"], states["evaluate"]) == ("cached", "cached", "succeeded")
+
+
+def test_a_refusal_exits_with_3_names_rule_number_and_margin_and_pushes_nothing(ran: Path) -> None:
+    before = boatyard("registry", "ls", ran)
+    said = boatyard("run", ran, "--set", "train.epochs=1", "--set", "gate.minimum.accuracy=0.999", code=3)
+    assert "accuracy" in said and "0.999" in said
+    run = json.loads(boatyard("runs", ran, "--json"))[0]
+    assert run["state"] == "refused"
+    verdict = Path(next(s for s in run["steps"] if s["name"] == "gate")["outputs"]["verdict"])
+    assert json.loads(verdict.read_text())["passed"] is False
+    assert "push" not in {step["name"] for step in run["steps"]}
+    assert boatyard("registry", "ls", ran) == before
+
+
+def test_a_changed_byte_is_named_and_nothing_serves_it(ran: Path, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(boatyard("show", ran, "--path").strip(), package)
+    with open(package / "model.onnx", "r+b") as file:
+        file.seek(100)
+        byte = file.read(1)
+        file.seek(100)
+        file.write(bytes([byte[0] ^ 1]))
+    assert "1 differences" in boatyard("verify", package, code=1)
+    assert "model.onnx" in boatyard("serve", package, code=1)
+
+
+def test_the_single_verbs_do_what_the_run_does(ran: Path) -> None:
+    for verb in ("preprocess", "train", "evaluate", "gate", "push"):
+        boatyard(verb, ran, *DIALS)
+    assert "versions 1" in boatyard("registry", "ls", ran)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("rich", "pydantic", "yaml", "numpy", "torch", "kfp")
+    code = f"import sys, boatyard.__main__; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
