@@ -226,22 +226,20 @@ def compare(
         return Rule("not_worse", -config.margin, None, None, True, sentence), []
     from boatyard import packages
 
-    packages.verify(production)
-    schema = Schema.from_dict(artifacts.read_json(production / "schema.json"))
-    if difference := schema_difference(dataset.schema, schema):
+    package = packages.verify(production)
+    if difference := schema_difference(dataset.schema, package.schema):
         sentence = (
             f"not_worse: the version in production cannot be asked the same rows: {difference}; no number, no margin "
             f"against the {_f(config.margin)} allowed; move the alias {config.alias} by hand or set gate.not_worse "
             "to null"
         )
         return Rule("not_worse", -config.margin, None, None, False, sentence), []
-    notes = _leak(production, dataset)
-    old = answer(Engine(production / GRAPH, schema), schema, dataset)
+    notes = _leak(package.lineage.get("dataset"), dataset)
+    old = answer(Engine(package.graph, package.schema), package.schema, dataset)
     new = read_predictions(folder / PREDICTIONS, dataset.schema)
     if dataset.schema.task == "regression":
         return not_worse_errors(config, new, old), notes
-    p = not_worse_rows(config, new, old)
-    return p, notes
+    return not_worse_rows(config, new, old), notes
 
 
 def schema_difference(new: Schema, old: Schema) -> str:
@@ -267,9 +265,8 @@ def _kind(found: tuple[Any, ...] | None) -> str:
     return "not there" if found is None else f"{found[0]} {found[1]} {list(found[2])}"
 
 
-def _leak(production: Path, dataset: Dataset) -> list[str]:
-    path = production / "lineage.json"
-    trained_on = artifacts.read_json(path).get("dataset") if path.is_file() else None
+def _leak(trained_on: Any, dataset: Dataset) -> list[str]:
+    """Say that production may have learnt the very rows that it is now asked."""
     if trained_on == dataset.digest:
         return []
     return [

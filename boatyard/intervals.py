@@ -109,7 +109,7 @@ def median(values: Array, confidence: float) -> Pair:
     if len(below) == 0:
         return -math.inf, math.inf
     order = np.sort(values)
-    rank = int(below[-1]) + 1
+    rank = int(below[-1])
     return float(order[rank]), float(order[n - 1 - rank])
 
 
