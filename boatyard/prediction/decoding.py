@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from boatyard.errors import RequestError
-from boatyard.schema import Array, Field, Schema
+from boatyard.schema import Array, Field, Schema, Tensor
 
 Where = Callable[[int, str], str]  # row, field → the place as the client wrote it
 GREATEST = float(np.finfo(np.float32).max)
@@ -114,6 +114,15 @@ def _plain(value: Any) -> Any:
     return None if value == "" or (isinstance(value, float) and math.isnan(value)) else value
 
 
+def array(tensor: Tensor, rows: int, value: Any, at: str) -> Array:
+    """Return one graph input, [rows, *shape], of a flat or nested list in row-major order; null is a missing number."""
+    out: list[Any] = []
+    nested = isinstance(value, list) and bool(value) and isinstance(value[0], list)
+    shape = (rows, *tensor.shape) if nested else (rows * math.prod(tensor.shape),)
+    _flatten(value, shape, LEAVES[tensor.dtype], out, at)
+    return np.array(out, object if tensor.dtype == "str" else tensor.dtype).reshape(rows, *tensor.shape)
+
+
 # Images
 
 
@@ -135,30 +144,43 @@ def _image(field: Field, value: Any, at: str) -> Array:
     if not isinstance(value, list):
         raise wrong(f"an image, nested lists {list(field.shape)}, or {{{field.name!r}: {{'b64': …}}}}", show(value), at)
     flat: list[Any] = []
-    _flatten(value, field.shape, field.dtype == "uint8", flat, at)
-    return np.array(flat, np.float64).reshape(field.shape)
+    _flatten(value, field.shape, LEAVES[field.dtype], flat, at)
+    return np.array(flat, field.dtype).reshape(field.shape)
 
 
-def _flatten(value: Any, shape: tuple[int, ...], pixels: bool, out: list[Any], at: str) -> None:
-    """Append the numbers of nested lists, row by row; each list must have the length that its depth wants."""
+def _flatten(value: Any, shape: tuple[int, ...], leaf: Leaf, out: list[Any], at: str) -> None:
+    """Append the values of nested lists, row by row; each list must have the length that its depth wants."""
     if not isinstance(value, list) or len(value) != shape[0]:
         raise wrong(f"a list of {shape[0]}", show(value), at)
     if len(shape) > 1:
         for index, inner in enumerate(value):
-            _flatten(inner, shape[1:], pixels, out, f"{at}[{index}]")
+            _flatten(inner, shape[1:], leaf, out, f"{at}[{index}]")
         return
-    types = set(map(type, value))
-    if not types <= {int, float} or not _fits(value, types, pixels):
-        for index, number in enumerate(value):
-            _number(number, pixels, f"{at}[{index}]")
+    leaf(value, at)
     out.extend(value)
 
 
-def _fits(value: list[Any], types: set[type], pixels: bool) -> bool:
-    """Say quickly that all numbers of a list are fine; `_number` says slowly which one is not."""
-    if pixels:
-        return types == {int} and min(value) >= 0 and max(value) <= 255
-    return all(-GREATEST <= number <= GREATEST for number in value)
+def _pixels(value: list[Any], at: str) -> None:
+    if set(map(type, value)) != {int} or min(value) < 0 or max(value) > 255:
+        for index, number in enumerate(value):
+            _number(number, True, f"{at}[{index}]")
+
+
+def _numbers(value: list[Any], at: str) -> None:
+    if set(map(type, value)) != {float} or not all(-GREATEST <= number <= GREATEST for number in value):
+        for index, number in enumerate(value):
+            if number is not None:
+                _number(number, False, f"{at}[{index}]")
+
+
+def _texts(value: list[Any], at: str) -> None:
+    for index, text in enumerate(value):
+        if not isinstance(text, str):
+            raise wrong("text", show(text), f"{at}[{index}]")
+
+
+Leaf = Callable[[list[Any], str], None]
+LEAVES: dict[str, Leaf] = {"uint8": _pixels, "float32": _numbers, "str": _texts}
 
 
 def _number(value: Any, pixel: bool, at: str) -> float:

@@ -1,0 +1,63 @@
+"""`python -m serving`: what a container runs. The package lies where KServe mounts it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from boatyard import storage
+from boatyard.errors import BoatyardError
+
+from . import BODY_LIMIT, serve
+
+MOUNT = "/mnt/models"  # where KServe's storage initializer puts what STORAGE_URI names
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until a signal; 0 after a clean stop, 1 with one sentence when the package is refused."""
+    options = _options(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        serve(
+            _unpacked(storage.parse(options.package, Path.cwd())),
+            host=options.host,
+            http_port=options.http_port,
+            grpc_port=options.grpc_port or None,
+            name=options.name,
+            threads=options.threads,
+            body_limit=options.body_limit,
+            drain=options.drain,
+        )
+    except BoatyardError as error:
+        print(error, file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m serving", description="Serve a package by KServe's protocols.")
+    package = os.environ.get("MODEL_DIR", MOUNT)
+    parser.add_argument("--package", default=package, help="folder or file:// URI (default: MODEL_DIR or %(default)s)")
+    parser.add_argument("--name", help="of the model in URLs (default: the package's)")
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen at (default: %(default)s)")
+    parser.add_argument("--http-port", type=int, default=8080, help="default: %(default)s")
+    parser.add_argument("--grpc-port", type=int, default=8081, help="0: no gRPC (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="of one inference (default: the processors this process may use)")
+    parser.add_argument("--body-limit", type=int, default=BODY_LIMIT, help="bytes of a request (default: %(default)s)")
+    parser.add_argument("--drain", type=float, default=0, help="seconds between not ready and closed (default: 0)")
+    return parser.parse_args(arguments)
+
+
+def _unpacked(path: Path) -> Path:
+    """Return the package's folder: the one given, or the only one in it (some storage URIs keep their last part)."""
+    inside = [each for each in path.iterdir() if each.is_dir()] if path.is_dir() else []
+    if (path / "package.json").exists() or len(inside) != 1:
+        return path
+    return inside[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The gRPC door: V2 ModelInfer with raw or typed tensors; the same arrays, checks and answers as over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from grpc import StatusCode, aio
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from kserve.protocol.grpc.servicer import InferenceServicer
+
+from boatyard.errors import ConfigError, RequestError
+from boatyard.prediction import Answers, check
+from boatyard.prediction.decoding import array, show, wrong
+from boatyard.schema import Array, Tensor
+
+from . import v2
+from .errors import LONGEST
+from .predictor import Predictor
+
+logger = logging.getLogger(__name__)
+
+CONTENTS = {"uint8": "uint_contents", "float32": "fp32_contents", "str": "bytes_contents"}
+CLOSED = "loading and unloading models is closed; deploy another version instead"
+
+
+class Servicer(InferenceServicer):  # type: ignore[misc]
+    """KServe's servicer with inference, metadata and refusals of our own."""
+
+    def __init__(self, plane: DataPlane, model: Predictor) -> None:
+        super().__init__(plane, None)
+        self.model = model
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        await self._mine(request.model_name, request.model_version, context)
+        try:
+            inputs = _inputs(self.model, request)
+            wanted = _outputs(self.model, request)
+            answers = await self.model.answer(inputs)
+        except RequestError as error:
+            await context.abort(StatusCode.INVALID_ARGUMENT, str(error)[:LONGEST])
+        except Exception:
+            logger.exception("ModelInfer failed")
+            await context.abort(StatusCode.INTERNAL, "the server failed; its log says why")
+        return _response(self.model, request, wanted, answers)
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:
+        await self._mine(request.name, request.version, context)
+        found = v2.metadata(self.model.name, self.model.version, self.model.schema)
+        return pb.ModelMetadataResponse(
+            **{key: found[key] for key in ("name", "versions", "platform", "inputs", "outputs")}
+        )
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:
+        await self._mine(request.name, request.version, context)
+        return pb.ModelReadyResponse(ready=self.model.ready)
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
+        await context.abort(StatusCode.PERMISSION_DENIED, CLOSED)
+
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:
+        await context.abort(StatusCode.PERMISSION_DENIED, CLOSED)
+
+    async def _mine(self, name: str, version: str, context: Any) -> None:
+        if name != self.model.name:
+            await context.abort(StatusCode.NOT_FOUND, f"wanted model {self.model.name}, found {show(name)}")
+        if version not in ("", self.model.version):
+            message = f"wanted version {self.model.version} or none, found {show(version)}"
+            await context.abort(StatusCode.NOT_FOUND, message)
+
+
+class Server:
+    """KServe's gRPC service at an address of our choice, with a bound on a message."""
+
+    def __init__(self, plane: DataPlane, model: Predictor, host: str, port: int, body_limit: int) -> None:
+        self.servicer, self.address, self.body_limit = Servicer(plane, model), f"{host}:{port}", body_limit
+
+    async def start(self) -> None:
+        """Listen; raises ConfigError when the port cannot be had."""
+        options = [("grpc.max_receive_message_length", self.body_limit), ("grpc.max_send_message_length", -1)]
+        options.append(("grpc.so_reuseport", 0))  # a port that another process listens at is an error, not shared
+        self._server = aio.server(ThreadPoolExecutor(max_workers=1), options=options)
+        add_GRPCInferenceServiceServicer_to_server(self.servicer, self._server)
+        try:
+            self._server.add_insecure_port(self.address)
+        except RuntimeError as error:
+            raise ConfigError(f"cannot listen at {self.address} for gRPC; give another port, or 0 for none") from error
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, and wait for those at work."""
+        await self._server.stop(grace)
+
+
+def _inputs(model: Predictor, request: Any) -> dict[str, Array]:
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise wrong(f"raw_input_contents of {len(request.inputs)} inputs", f"{len(raw)}", "raw_input_contents")
+    given = {}
+    for index, tensor in enumerate(v2.named(model.schema, [entry.name for entry in request.inputs])):
+        entry, at = request.inputs[index], f"inputs[{index}]"
+        count = v2.rows(tensor, entry.datatype, list(entry.shape), at)
+        if raw and entry.HasField("contents"):
+            raise wrong("either raw_input_contents or contents", "both", at)
+        if raw:
+            given[tensor.name] = v2.from_bytes(tensor, count, raw[index], f"raw_input_contents[{index}]")
+        else:
+            given[tensor.name] = _typed(tensor, count, entry.contents, f"{at}.contents")
+    v2.same_rows(given)
+    check(model.schema, given, lambda row, field: f"input {field}, row {row}")
+    return given
+
+
+def _typed(tensor: Tensor, count: int, contents: Any, at: str) -> Array:
+    """Return a tensor of the typed contents; other types than its own must be empty."""
+    for field, _ in contents.ListFields():
+        if field.name != CONTENTS[tensor.dtype]:
+            raise wrong(CONTENTS[tensor.dtype], field.name, at)
+    values: Sequence[Any] = getattr(contents, CONTENTS[tensor.dtype])
+    at = f"{at}.{CONTENTS[tensor.dtype]}"
+    if tensor.dtype == "str":
+        return array(tensor, count, [v2.text(each, f"{at}[{index}]") for index, each in enumerate(values)], at)
+    if tensor.dtype == "uint8":
+        return array(tensor, count, list(values), at)
+    flat = np.array(values, np.float32)  # NaN is how a missing number is sent
+    if flat.size != count * int(np.prod(tensor.shape, dtype=int)):
+        raise wrong(f"{count * int(np.prod(tensor.shape, dtype=int))} values", f"{flat.size}", at)
+    return flat.reshape(count, *tensor.shape)
+
+
+def _outputs(model: Predictor, request: Any) -> list[str]:
+    known = [output["name"] for output in v2.outputs(model.schema)]
+    names = [output.name for output in request.outputs]
+    for index, name in enumerate(names):
+        if name not in known or name in names[:index]:
+            raise wrong(f"outputs of {', '.join(known)}, each once", show(name), f"outputs[{index}].name")
+    return names or known
+
+
+def _response(model: Predictor, request: Any, wanted: list[str], answers: Answers) -> Any:
+    """Return the answers the way that the inputs came: raw or typed."""
+    response = pb.ModelInferResponse(
+        model_name=model.name, model_version=model.version, id=request.id or uuid.uuid4().hex
+    )
+    found = v2.answers(model.schema, answers)
+    for name in wanted:
+        datatype, values = found[name]
+        output = response.outputs.add(name=name, datatype=datatype, shape=values.shape)
+        if request.raw_input_contents:
+            response.raw_output_contents.append(v2.to_bytes(values))
+        elif datatype == "BYTES":
+            output.contents.bytes_contents.extend(label.encode() for label in values.tolist())
+        else:
+            output.contents.fp32_contents.extend(values.ravel().tolist())
+    return response

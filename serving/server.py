@@ -1,0 +1,99 @@
+"""KServe's ModelServer with one worker, an address of our choice, an honest readiness and a stop that drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import warnings
+
+import kserve
+import kserve.model_server
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.rest.server import RESTServer
+
+from boatyard.errors import ConfigError
+
+from . import grpc
+from .predictor import Predictor
+from .rest import Front
+
+warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")  # kserve 0.21 under the fastapi that it allows
+logger = logging.getLogger(__name__)
+GRACE = 30  # seconds that requests at work get after a signal
+
+
+class Plane(DataPlane):  # type: ignore[misc]
+    """KServe's data plane, ready only while its models are."""
+
+    async def ready(self) -> bool:
+        models = self.model_registry.get_models().values()
+        return all([await model.healthy() for model in models])
+
+
+class Server(kserve.ModelServer):  # type: ignore[misc]
+    """One model behind HTTP and, with a port for it, gRPC."""
+
+    def __init__(
+        self, model: Predictor, *, host: str, http_port: int, grpc_port: int | None, body_limit: int, drain: float
+    ) -> None:
+        super().__init__(http_port=http_port, enable_grpc=False, enable_latency_logging=False, grace_period=GRACE)
+        _quiet()
+        self.dataplane = Plane(model_registry=self.registered_models)
+        self.model, self.host, self.drain = model, host, drain
+        self._socket = _listen(host, http_port)
+        self._rest_server = self._rest(body_limit)
+        self._grpc = grpc.Server(self.dataplane, model, host, grpc_port, body_limit) if grpc_port else None
+
+    def start(self, models: list[Predictor]) -> None:
+        """Serve until a signal, and return when what was at work then is answered."""
+        self._register_and_check_atleast_one_model_is_ready(models)
+        asyncio.run(self._serve())
+
+    def _rest(self, body_limit: int) -> RESTServer:
+        front = Front(kserve.model_server.app, self.model, body_limit)
+        rest = RESTServer(front, self.dataplane, self.model_repository_extension, self.http_port, grace_period=GRACE)
+        rest._server.capture_signals = contextlib.nullcontext  # they are ours
+        return rest
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        self._rest_server.create_application()
+        if self._grpc:
+            await self._grpc.start()
+        host, port = self._socket.getsockname()[:2]
+        logger.info("serving %s at http://%s:%d, sha256 %s", self.model.name, host, port, self.model.version)
+        await self._rest_server._server.serve(sockets=[self._socket])
+        if self._grpc:
+            await self._grpc.stop(GRACE)
+        logger.info("stopped")
+
+    def _stop(self) -> None:
+        """Say not ready at once, close when endpoints have had time to notice; a second signal does not wait."""
+        server = self._rest_server._server
+        if not self.model.ready:
+            server.should_exit = server.force_exit = True
+            return
+        logger.info("stopping: not ready from now on, closing in %g s", self.drain)
+        self.model.stop()
+        asyncio.get_running_loop().call_later(self.drain, setattr, server, "should_exit", True)
+
+
+def _quiet() -> None:
+    """Write no line a request: it costs more than many a request. Numbers are at /metrics."""
+    logging.getLogger("kserve.trace").setLevel(logging.WARNING)
+    access = logging.getLogger("uvicorn.access")
+    access.handlers, access.propagate = [], False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port now: a server that cannot have it says so before anything starts."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(f"cannot listen at {host}:{port} ({error.strerror}); give another port or address") from error
