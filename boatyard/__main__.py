@@ -199,7 +199,7 @@ def recipes(name: str | None) -> None:
     from boatyard import recipes
 
     for recipe in [name] if name else recipes.names():
-        click.echo(recipes.describe(recipe))
+        click.echo(_recipe(recipes.load(recipe, Path(".").absolute()), recipe))
 
 
 @cli.command()
@@ -411,7 +411,7 @@ def show(package: str, golden: int | None, picture: bool, only_path: bool, only_
         click.echo(path if only_path else found.name)
         return
     if golden is not None:
-        instance = packages.golden(found, golden)
+        instance = packages.question(found, golden)
         click.echo(_picture(instance) if picture else json.dumps({"instances": [instance]}))
         return
     click.echo(json.dumps(packages.describe(found)) if as_json else packages.text(found))
@@ -570,8 +570,9 @@ def _check(project: Project, root: Path) -> dict[str, str]:
     from boatyard import preprocessing, recipes
 
     preprocessing.check(project.data, root)
-    recipes.check(project.train, root)
-    return project.derived()
+    dials = recipes.dials(recipes.load(project.train.recipe, root), project.train.model)
+    shown = ", ".join(f"{key} {value}" for key, value in dials.model_dump().items())
+    return {"recipe": project.train.recipe, **({"dials": shown} if shown else {}), **project.train.derived()}
 
 
 def _to_resume(record: Run) -> Run:
@@ -638,6 +639,16 @@ def _package(text: str) -> Path:
         return path
     project = _load(path, ())
     return _registry(path).pull(project.name, project.push.alias or "production")
+
+
+def _recipe(kind: Any, name: str) -> str:
+    """Say what a recipe is and what its dials are, with their defaults."""
+    lines = [f"{name}: {' '.join((kind.__doc__ or '').split()).split('. ')[0].rstrip('.')}"]
+    for key, field in kind.Dials.model_fields.items():
+        value = field.get_default()
+        shown = json.dumps(list(value) if isinstance(value, tuple) else value)
+        lines.append(f"    {key}: {shown}" + (f"  # {field.description}" if field.description else ""))
+    return "\n".join(lines)
 
 
 def _picture(instance: Any) -> str:

@@ -27,6 +27,12 @@ from boatyard.errors import ConfigError
 
 FILE = "boatyard.yaml"
 STEPS = ("preprocess", "train", "evaluate", "gate", "push", "verdict")
+OPTIMIZERS: dict[str, tuple[float, float, float | None]] = {  # learning rate, weight decay, momentum that suit it
+    "sgd": (0.05, 0.0, 0.9),
+    "adam": (0.001, 0.0, None),
+    "adamw": (0.001, 0.01, None),
+    "adagrad": (0.01, 0.0, None),
+}
 S = TypeVar("S", bound="Section")
 
 
@@ -242,6 +248,18 @@ class TrainConfig(Section):
     seed: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(
         0, description="of weights, order, dropout, augmentation"
     )
+
+    def completed(self) -> TrainConfig:
+        """Return the section with what was not given filled in: rate, decay and momentum that suit the optimizer."""
+        given = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay, "momentum": self.momentum}
+        suits = dict(zip(given, OPTIMIZERS[self.optimizer], strict=True))
+        return self.model_copy(update={key: suits[key] if value is None else value for key, value in given.items()})
+
+    def derived(self) -> dict[str, str]:
+        """Say what was not given and is derived, by dial."""
+        full = self.completed()
+        keys = ("learning_rate", "weight_decay", "momentum")
+        return {k: f"{getattr(full, k):g}" for k in keys if getattr(self, k) is None and getattr(full, k) is not None}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -47,6 +47,18 @@ class Training:
     graph: str
     derived: dict[str, Any] = field(default_factory=dict)
 
+    def numbers(self) -> dict[str, float]:
+        """Return the run's numbers, flat, for a UI."""
+        measured = {f"validation_{name}": value for name, value in self.validation.items()}
+        return {
+            "train_loss": self.train_loss,
+            "validation_loss": self.validation_loss,
+            **measured,
+            "best_epoch": float(self.best_epoch),
+            "rows_per_second": self.rows_per_second,
+            "parameters": float(self.parameters),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return asdict(self)
