@@ -345,12 +345,12 @@ def _layout(schema: Schema) -> pa.Schema:
 def _table(schema: Schema, batch: Batch, answers: Answers) -> pa.Table:
     if schema.task == "regression":
         return pa.table([batch.rows, batch.target, answers.values], schema=_layout(schema))
-    assert answers.probabilities is not None
+    assert answers.probabilities is not None and answers.labels is not None
     labels = np.array(schema.labels, dtype=object)
     flat = answers.probabilities
     offsets = np.arange(len(flat) + 1, dtype=np.int32) * flat.shape[1]
     lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.reshape(-1)))
     return pa.table(
-        [pa.array(batch.rows), pa.array(labels[batch.target]), pa.array(list(answers.labels or ())), lists],
+        [pa.array(batch.rows), pa.array(labels[batch.target]), pa.array(answers.labels.astype(object)), lists],
         schema=_layout(schema),
     )

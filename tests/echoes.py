@@ -1,4 +1,4 @@
-"""Models that say what they are told: the graph's answer is columns of the row itself, so a test chooses every prediction."""
+"""Models that say what they are told: the answer is columns of the row itself, so a test chooses every prediction."""
 
 from __future__ import annotations
 
