@@ -624,8 +624,8 @@ def _summary(record: Run, folder: Path, as_json: bool) -> None:
 
 
 def _version(record: Run) -> str:
-    path = record.output("push", "Output")
-    return path.read_text() if path and path.is_file() else ""
+    step = record.step("push")
+    return str(step.outputs.get("Output", "")) if step else ""
 
 
 def _package(text: str) -> Path:

@@ -42,7 +42,7 @@ def preprocess(data: Values, how: Values, task: str, out: str, numbers: str) -> 
     """Source files in, dataset out; return rows by split and rows dropped or repaired."""
     from boatyard import preprocessing
 
-    with _step("preprocess"):
+    with step("preprocess"):
         dataset = preprocessing.preprocess(
             section(DataConfig, data),
             section(PreprocessConfig, how),
@@ -59,7 +59,7 @@ def train(config: Values, how: Values, gate: Values, dataset: str, out: str, num
     """Dataset in, checkpoint with the exported graph out; the gate's rules are sealed into it before the first step."""
     from boatyard import datasets, training
 
-    with _step("train"):
+    with step("train"):
         settings = Settings()
         result = training.train(
             section(TrainConfig, config),
@@ -77,7 +77,7 @@ def evaluate(config: Values, dataset: str, checkpoint: str, out: str, numbers: s
     """Dataset and checkpoint in, report out; return the report."""
     from boatyard import datasets, evaluation
 
-    with _step("evaluate"):
+    with step("evaluate"):
         report = evaluation.evaluate(
             section(EvaluateConfig, config), datasets.read(Path(dataset)), Path(checkpoint), Path(out)
         )
@@ -89,7 +89,7 @@ def gate(config: Values, push: Values, name: str, dataset: str, checkpoint: str,
     """Report in, verdict out; the version in production, where there is one, is asked the same test rows."""
     from boatyard import datasets, gating, registry
 
-    with _step("gate"):
+    with step("gate"):
         rules, settings = section(GateConfig, config), Settings()
         production = None
         if rules.not_worse:
@@ -115,7 +115,7 @@ def push(
     """Everything in, package out, and into the registry; return the version."""
     from boatyard import datasets, packages, registry
 
-    with _step("push"):
+    with step("push"):
         wanted, settings = section(PushConfig, config), Settings()
         data = datasets.read(Path(dataset))
         package = packages.pack(
@@ -133,12 +133,15 @@ def push(
         return version
 
 
-def settle(passed: bool, sentence: str) -> None:
+def settle(verdict: str) -> None:
     """End a run: raise Refused with the gate's sentence unless it passed."""
-    with _step("verdict"):
-        if not passed:
-            raise Refused(sentence)
-        logger.info("%s", sentence)
+    from boatyard import gating
+
+    with step("verdict"):
+        found = gating.Verdict.read(Path(verdict))
+        if not found.passed:
+            raise Refused(found.sentence)
+        logger.info("%s", found.sentence)
 
 
 def lineage(project: Values, dataset: str, source: Values) -> dict[str, Any]:
@@ -171,7 +174,7 @@ def code_digest(*folders: Path) -> str:
 
 
 @contextlib.contextmanager
-def _step(name: str) -> Iterator[None]:
+def step(name: str) -> Iterator[None]:
     """Log a step's start and end, and leave its error where the runner looks for it."""
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -53,7 +53,7 @@ def sample() -> dict[str, Any]:
         "task": "classification",
         "data": {"source": "npz", "path": SAMPLE, "features": ["image"], "target": "label"},
         "preprocess": {"split": {"train": 0.6, "validation": 0.2, "test": 0.2}},
-        "train": {"recipe": "cnn", "model": {"blocks": [16, 32]}, "epochs": 8, "batch_size": 64},
+        "train": {"recipe": "cnn", "model": {"blocks": [16, 32]}, "epochs": 20, "learning_rate": 0.003},
         "gate": {"minimum": {"accuracy": 0.9}},
     }
 

@@ -1,18 +1,18 @@
 """The end of a run: it fails when the gate refused, with the gate's sentence."""
 
 from kfp import dsl
+from kfp.dsl import Artifact, Input
 
 from boatyard.components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def verdict(passed: bool, sentence: str) -> None:
+def verdict(verdict: Input[Artifact]) -> None:
     """Fail a refused run with the gate's sentence, so that it is told apart from a crash.
 
     Args:
-        passed: Whether every rule holds.
-        sentence: The verdict in words.
+        verdict: What gate decided, verdict.json.
     """
     from boatyard import stages
 
-    stages.settle(passed, sentence)
+    stages.settle(verdict.path)

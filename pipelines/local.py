@@ -2,8 +2,8 @@
 
 What is added, each at a seam of `kfp.local` (pinned; a test holds every seam):
 logs by step and progress (its subprocess call), results kept by content instead of by URI (its cache), plain folder
-names (its time stamp). What it drops in silence is supplied (secrets from the environment, timeouts) or refused (volumes,
-GPUs that are not there).
+names (its time stamp). What it drops in silence is supplied (secrets from the environment, timeouts) or refused
+(volumes, GPUs that are not there).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from boatyard.project import DataConfig, section
 
 logger = logging.getLogger(__name__)
 POLL = 0.1  # seconds between looks at a step
+EXECUTOR_OUTPUT = "executor_output.json"
 GRACE = 60.0  # seconds that a step has to save after SIGTERM
 
 
@@ -209,9 +210,11 @@ class _Runner:
         return "refused" if self.errors.get(name, {}).get("error") == "Refused" else "failed"
 
     def outputs_of(self, name: str) -> dict[str, Any]:
-        """Return what a step left: its folder's entries by name, parameters read."""
+        """Return what a step left: its artifacts' paths and its parameters' values, by name."""
         folder = self.run.path / "artifacts" / name
-        return {entry.name: str(entry) for entry in sorted(folder.glob("*")) if entry.name != "executor_output.json"}
+        said = folder / EXECUTOR_OUTPUT
+        parameters = json.loads(said.read_text()).get("parameterValues", {}) if said.is_file() else {}
+        return parameters | {entry.name: str(entry) for entry in sorted(folder.glob("*")) if entry != said}
 
     def cached(self, name: str, outputs: Mapping[str, Any]) -> None:
         """Note a step whose result was kept from an earlier run."""

@@ -46,7 +46,7 @@ def pipeline(project: Project) -> Callable[..., Any]:
             "Gate",
             pods.gate,
         ).set_caching_options(False)
-        with dsl.If(decision.outputs["passed"] == True, name="passed"):  # noqa: E712 - KFP makes its condition of it
+        with dsl.If(decision.outputs["Output"] == True, name="passed"):  # noqa: E712 - KFP makes its condition of it; kfp.local knows no other name than Output
             _place(
                 push_step(
                     name=name,
@@ -65,9 +65,7 @@ def pipeline(project: Project) -> Callable[..., Any]:
                 "Push",
                 pods.push,
             ).set_caching_options(False)
-        _place(
-            verdict_step(passed=decision.outputs["passed"], sentence=decision.outputs["sentence"]), "Verdict", SMALL
-        ).set_caching_options(False)
+        _place(verdict_step(verdict=decision.outputs["verdict"]), "Verdict", SMALL).set_caching_options(False)
 
     training.__doc__ = _describe(project)
     return dsl.pipeline(name=project.name, display_name=project.name, description=project.description)(training)

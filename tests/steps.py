@@ -53,8 +53,10 @@ def wait(seconds: float, mark: str) -> None:
 def refuse() -> None:
     """Refuse as a gate does."""
     from boatyard import stages
+    from boatyard.errors import Refused
 
-    stages.settle(False, "accuracy is 0.1, 0.9 was wanted")
+    with stages.step("refuse"):
+        raise Refused("accuracy is 0.1, 0.9 was wanted")
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -84,7 +84,7 @@ def test_push_stands_under_a_condition_on_a_bool_and_verdict_does_not(documents:
     assert "verdict" in spec["root"]["dag"]["tasks"]
     condition = spec["root"]["dag"]["tasks"]["condition-1"]
     assert condition["triggerPolicy"]["condition"].endswith("== true")
-    channel = spec["components"]["comp-gate"]["outputDefinitions"]["parameters"]["passed"]
+    channel = spec["components"]["comp-gate"]["outputDefinitions"]["parameters"]["Output"]
     assert channel["parameterType"] == "BOOLEAN"
 
 
