@@ -263,7 +263,8 @@ def example(schema: Schema, batch: Batch, i: int, predicted: Any, numbers: Any, 
     number = float(np.max(numbers))
     finite = math.isfinite(number)
     if schema.task == "regression":
-        target, given, right = f"{float(batch.target[i]):.6g}", f"{number:.6g}", False
+        target, right = f"{float(batch.target[i]):.6g}", False
+        given = f"{number:.6g}" if finite else "no number"
     else:
         target, right = schema.labels[int(batch.target[i])], bool(predicted == batch.target[i])
         given = schema.labels[int(predicted)] if predicted >= 0 else "no number"

@@ -1,6 +1,7 @@
 """Intervals: how far a number measured on few rows may be from the truth. Pure numpy, each with its source.
 
-Every function returns (low, high) of a two-sided interval at `confidence`, unless it says otherwise.
+Every function returns (low, high) of a two-sided interval at `confidence`, unless it says otherwise. SciPy is imported
+where it is needed: reading a report, in the image that serves, does without it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from boatyard.schema import Array
 
@@ -84,6 +84,8 @@ def _tango_end(wins: int, losses: int, rows: int, z: float) -> float:
 
 def mcnemar(wins: int, losses: int) -> float:
     """Return McNemar's exact one-sided p-value of "the first is better": P(wins or more | wins + losses, 1/2)."""
+    from scipy import special
+
     if wins == 0:
         return 1.0
     return float(special.betainc(wins, losses + 1, 0.5))
@@ -91,6 +93,8 @@ def mcnemar(wins: int, losses: int) -> float:
 
 def student(values: Array, confidence: float) -> Pair:
     """Return Student's t interval of a mean; infinite for fewer than two values."""
+    from scipy import special
+
     n = len(values)
     if n < 2:
         return -math.inf, math.inf
@@ -103,6 +107,8 @@ def median(values: Array, confidence: float) -> Pair:
 
     Infinite where even the extremes do not reach the confidence (fewer than 6 values at 0.95).
     """
+    from scipy import special
+
     n = len(values)
     ranks = np.arange(n)
     below = np.flatnonzero(special.bdtr(ranks, n, 0.5) <= (1 - confidence) / 2) if n else ranks
@@ -135,7 +141,7 @@ def auc(value: float, variance: float, positives: int, negatives: int, confidenc
         return auc_score(value, positives, negatives, confidence)
     logit = math.log(value / (1 - value))
     half = z_value(confidence) * math.sqrt(variance) / (value * (1 - value))
-    return float(special.expit(logit - half)), float(special.expit(logit + half))
+    return (1 + math.tanh((logit - half) / 2)) / 2, (1 + math.tanh((logit + half) / 2)) / 2
 
 
 def no_variance(value: float, variance: float, positives: int, negatives: int) -> bool:
