@@ -1,4 +1,4 @@
-"""Small datasets in memory, for tests of what comes after preprocess; the shards themselves are preprocess's own test."""
+"""Small datasets in memory, for tests of what comes after preprocess."""
 
 from __future__ import annotations
 

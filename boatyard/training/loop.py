@@ -292,6 +292,8 @@ class Trainer:
             slots.setdefault(int(index), {})[slot] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        for weight, slot in self.optimizer.state.items():  # fused kernels want the weight's own layout (channels last)
+            slot.update({k: torch.empty_like(weight).copy_(v) for k, v in slot.items() if v.shape == weight.shape})
         self.sum = state.tensors["sum"].to(self.device)
         self.run = Run(**state.values["run"])
 
