@@ -250,12 +250,20 @@ def _residuals(target: Array, values: Array, seed: int) -> Residuals | None:
         return None
     x, y = target[good].astype(np.float64), values[good].astype(np.float64)
     some = np.sort(np.random.default_rng(seed).permutation(len(x))[:POINTS])
-    counts, edges = np.histogram(y - x, bins=min(40, max(5, int(math.sqrt(len(x))))))
+    counts, edges = histogram(y - x)
     return Residuals(
         tuple((float(a), float(b)) for a, b in zip(x[some], y[some], strict=True)),
         tuple(map(float, edges)),
         tuple(map(int, counts)),
     )
+
+
+def histogram(values: Array) -> tuple[Array, Array]:
+    """Count numbers in 5 to 40 bins, with room around numbers that are nearly equal; return counts and edges."""
+    low, high = float(values.min()), float(values.max())
+    scale = max(abs(low), abs(high), 1e-9)
+    room = 0.0 if high - low > 1e-9 * scale else 1e-6 * scale
+    return np.histogram(values, bins=min(40, max(5, math.isqrt(len(values)))), range=(low - room, high + room))
 
 
 def example(schema: Schema, batch: Batch, i: int, predicted: Any, numbers: Any, loss: float) -> Example:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from boatyard import artifacts, intervals, metrics
+from boatyard import artifacts, intervals, metrics, packages
 from boatyard.datasets import Dataset
 from boatyard.errors import ArtifactError, ConfigError
 from boatyard.evaluation import GRAPH, batch_size, losses, understand
@@ -224,8 +224,6 @@ def compare(
     if production is None:
         sentence = "not_worse: no version in production yet: nothing to compare with"
         return Rule("not_worse", -config.margin, None, None, True, sentence), []
-    from boatyard import packages
-
     package = packages.verify(production)
     if difference := schema_difference(dataset.schema, package.schema):
         sentence = (

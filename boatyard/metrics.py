@@ -154,7 +154,7 @@ def balanced_accuracy(table: Array, support: Array, confidence: float) -> Metric
     seen = support > 0
     recall = np.diag(table)[seen] / support[seen]
     low, high = intervals.wilson(np.diag(table)[seen], support[seen], confidence)
-    note = "" if seen.all() else f"{int((~seen).sum())} labels have no test row and are left out"
+    note = "" if seen.all() else f"labels left out, having no test row: {int((~seen).sum())}"
     pair = intervals.mover(recall, low, high)
     return metric(float(recall.mean()), pair, "Wilson per class, MOVER", int(support.sum()), note)
 
@@ -349,7 +349,7 @@ def auc(target: Array, probabilities: Array, confidence: float) -> Metric:
     variance = float((influence**2).sum())
     pair = intervals.auc(value, variance, fewest, rows - fewest, confidence)
     left_out = (labels if labels > 2 else 1) - len(usable)
-    note = f"{left_out} labels without a test row are left out" if left_out else ""
+    note = f"labels left out, having no test row: {left_out}" if left_out else ""
     return metric(value, pair, _auc_method(value, variance, fewest, rows), rows, note)
 
 

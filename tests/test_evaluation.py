@@ -174,6 +174,12 @@ def test_progress_counts_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (last["stage"], last["done"], last["total"]) == ("evaluate", 2000, 2000)
 
 
+@pytest.mark.parametrize("values", [[1e15], [1e15, 1e15 + 0.25], [0.0, 0.0], [-3e38, 3e38], [1e-40] * 3])
+def test_errors_that_are_all_alike_or_far_apart_have_a_histogram(values: list[float]) -> None:
+    counts, edges = evaluation.histogram(np.array(values))
+    assert counts.sum() == len(values) and (np.diff(edges) > 0).all()
+
+
 # Slices
 
 

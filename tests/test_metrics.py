@@ -157,7 +157,10 @@ def test_a_label_without_rows_is_left_out_and_said() -> None:
     p = np.full((4, 3), 0.1, np.float32)
     p[np.arange(4), predicted] = 0.8
     found = metrics.classification(target, predicted, p)
-    assert found["balanced_accuracy"].value == 0.75 and "1 labels have no test row" in found["balanced_accuracy"].note
+    assert (
+        found["balanced_accuracy"].value == 0.75
+        and "labels left out, having no test row: 1" in found["balanced_accuracy"].note
+    )
     assert found["macro_f1"].value == pytest.approx(reference.f1_score(target, predicted, average="macro"))
     last = metrics.class_scores("abc", target, predicted, p, 0.95)[2]
     assert last.recall.value is None and last.recall.note == "no test row has this label"

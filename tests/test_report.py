@@ -155,7 +155,7 @@ def test_a_surely_worse_slice_is_said_at_the_top() -> None:
 
 
 def test_few_rows_are_said_at_the_top() -> None:
-    assert "1 test rows are few" in page.render(KINDS["one row"])
+    assert "Test rows: only 1." in page.render(KINDS["one row"])
 
 
 def test_light_and_dark_and_narrow_screens_are_all_styled() -> None:

@@ -5,7 +5,7 @@ Text that comes from data is escaped where it enters the markup (`plots.text`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 
 from boatyard.metrics import LOWER_IS_BETTER, Metric
@@ -15,6 +15,7 @@ from boatyard.report.plots import text
 SHARES = {"accuracy", "balanced_accuracy", "macro_f1", "top_3_accuracy"}
 CLASSES, SLICES, PAIRS = 100, 120, 10  # rows of these tables, at most
 SHOWN = 24  # rows of a long table that are not folded away
+FEW = 100  # test rows below which the page warns
 MATRIX = 150  # labels up to which a confusion matrix is drawn
 PICTURES = 600_000  # characters of pictures in a page, at most
 EXPLAINED = {
@@ -129,32 +130,22 @@ def _tile(metric: Metric, name: str) -> str:
 
 def _alerts(report: Report) -> str:
     """Say first what a reader must not miss."""
-    found = []
+    return "".join(f'<p class="alert {kind}">{sentence}</p>' for kind, sentence in _warnings(report))
+
+
+def _warnings(report: Report) -> Iterator[tuple[str, str]]:
     if report.invalid:
-        found.append(
-            (
-                "bad",
-                f"{report.invalid:,} of {report.rows:,} predictions are not numbers: they count as "
-                "wrong, and the gate refuses them.",
-            )
-        )
+        count = f"{report.invalid:,} of {report.rows:,} predictions are not numbers"
+        yield "bad", f"{count}: they count as wrong, and the gate refuses them."
     if worse := [one for one in report.slices if one.worse]:
         named = ", ".join(f"{text(one.field)} = {text(one.value)}" for one in worse[:3])
         more = f" and {len(worse) - 3} more" if len(worse) > 3 else ""
-        found.append(
-            (
-                "",
-                f'<a href="#slices">{len(worse)} of {len(report.slices)} slices</a> are surely worse '
-                f"than the whole: {named}{more}.",
-            )
-        )
+        where = f'<a href="#slices">On {len(worse)} of {len(report.slices)} slices</a>'
+        yield "", f"{where} the model is surely worse than the whole: {named}{more}."
     if absent := [one.label for one in report.classes if not one.support]:
-        found.append(
-            ("", f"{len(absent)} of {len(report.classes)} labels have no test row: {text(', '.join(absent[:5]))}.")
-        )
-    if report.rows < 100:
-        found.append(("", f"{report.rows} test rows are few: read the intervals, not the numbers."))
-    return "".join(f'<p class="alert {kind}">{sentence}</p>' for kind, sentence in found)
+        yield "", f"Of {len(report.classes)} labels {len(absent)} have no test row: {text(', '.join(absent[:5]))}."
+    if report.rows < FEW:
+        yield "", f"Test rows: only {report.rows}. Read the intervals, not the numbers."
 
 
 def _span(metric: Metric, name: str) -> tuple[float, float]:
