@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from boatyard import prediction
+
 BODY_LIMIT = 64 << 20  # bytes of a request's body; a batch of 80 000 small images
 
 
@@ -29,14 +31,13 @@ def serve(
     at once and `drain` seconds pass before the listeners close. Raises ArtifactError when the package does not verify
     or does not answer its golden examples, ConfigError when a port cannot be had.
     """
+    loaded = prediction.load(package, threads=threads)
     arguments, sys.argv = sys.argv, sys.argv[:1]  # kserve reads the command line of whoever imports it
     try:
+        from .predictor import Predictor
         from .server import Server
     finally:
         sys.argv = arguments
-    from .predictor import Predictor
-
-    model = Predictor(package, name, threads)
-    model.load()
+    model = Predictor(loaded, name)
     server = Server(model, host=host, http_port=http_port, grpc_port=grpc_port, body_limit=body_limit, drain=drain)
     server.start([model])

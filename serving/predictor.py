@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import kserve
@@ -18,26 +17,16 @@ from . import v2
 
 
 class Predictor(kserve.Model):  # type: ignore[misc]
-    """Graph inputs in, answers out. Ready once its package has verified and its golden examples agree."""
+    """Graph inputs in, answers out; made of a package that verified and whose golden examples agree: ready at once."""
 
-    name: str
-
-    def __init__(self, package: Path, name: str | None = None, threads: int | None = None) -> None:
-        super().__init__(name or "")
-        self.path, self.threads = package, threads
-        self.ready = False
+    def __init__(self, package: prediction.Predictor, name: str | None = None) -> None:
+        super().__init__(name or package.name)
+        self.package, self.schema, self.version = package, package.schema, package.digest
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
-
-    def load(self) -> bool:
-        """Verify and load the package; raises ArtifactError."""
-        self.package = prediction.load(self.path, threads=self.threads)
-        self.schema, self.version = self.package.schema, self.package.digest
-        self.name = self.name or self.package.name
-        self.ready = True
-        return self.ready
+        self.load()
 
     def start(self) -> None:
-        """Do nothing: KServe's own would say ready whether it is or not."""
+        """Do nothing: KServe's own says ready whether it is or not."""
 
     def validate(self, payload: Any) -> Any:
         """Return what was decoded already; KServe's own looks for V1 and V2 bodies."""

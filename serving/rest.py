@@ -41,7 +41,7 @@ OURS = {
     "metadata": ("GET", re.compile(rf"/v2/models/(?P<name>[^/]+){VERSION}")),
 }
 KSERVE = re.compile(
-    r"/|/metrics|/openapi\.json|/v1/models|/v1/models/[^/:]+|/v2|/v2/health/(live|ready)|/v2/models|/v2/models/[^/]+/ready"
+    r"/|/metrics|/openapi\.json|/v1/models(/(?P<one>[^/:]+))?|/v2(/health/(live|ready)|/models(/(?P<other>[^/]+)/ready)?)?"
 )
 CLOSED = re.compile(r"/v2/repository(/.*)?")
 
@@ -63,7 +63,7 @@ class Front:
             verb, match = self._route(scope["method"], scope["path"])
             if verb is None:
                 return await self.kserve(scope, receive, send)
-            self._mine(match)
+            self._mine(match["name"], match.groupdict().get("version"))
             body, headers = await getattr(self, f"_{verb}")(scope, receive)
             await _send(send, 200, body, headers)
         except RequestError as error:
@@ -86,15 +86,16 @@ class Front:
             if match := pattern.fullmatch(path):
                 _allow(method, allowed)
                 return verb, match
-        if not KSERVE.fullmatch(path):
+        match = KSERVE.fullmatch(path)
+        if not match:
             name = self.model.name
             raise HttpError(404, f"wanted a path such as /v1/models/{name}:predict, found {show(path)}")
         _allow(method, "GET")
+        self._mine(match["one"] or match["other"] or self.model.name)
         return None, None
 
-    def _mine(self, match: re.Match[str]) -> None:
+    def _mine(self, name: str, version: str | None = None) -> None:
         """Refuse the name or version of another model."""
-        name, version = match["name"], match.groupdict().get("version")
         if name != self.model.name:
             raise HttpError(404, f"wanted model {self.model.name}, found {show(name)}")
         if version not in (None, self.model.version):

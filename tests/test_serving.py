@@ -1,0 +1,738 @@
+"""The server as clients meet it: a real process on loopback, all protocols, every mistake that a client can make."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import graphs
+import grpc
+import httpx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from kserve.inference_client import InferenceGRPCClient
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+from PIL import Image
+
+from boatyard import artifacts, packages, prediction
+from boatyard.schema import Schema
+
+SCHEMAS = {
+    "image": graphs.image_schema((6, 5)),
+    "colour": graphs.image_schema((4, 4, 3)),
+    "mixed": graphs.mixed_schema(),
+    "numbers": graphs.numbers_schema(),
+}
+BODY_LIMIT = 1 << 20
+CLIENT = httpx.Client(timeout=30)
+DATATYPES = {"uint8": "UINT8", "float32": "FP32", "str": "BYTES"}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server process, and what it should answer."""
+
+    process: subprocess.Popen[str]
+    http: int
+    grpc: int
+    package: packages.Package
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http}"
+
+    @property
+    def v1(self) -> str:
+        return f"{self.url}/v1/models/insects:predict"
+
+    @property
+    def v2(self) -> str:
+        return f"{self.url}/v2/models/insects/infer"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+def launch(package: packages.Package, *more: str) -> Running:
+    http, rpc = free_port(), free_port()
+    options = ["--package", str(package.path), "--host", "127.0.0.1", "--http-port", str(http), "--grpc-port", str(rpc)]
+    command = [sys.executable, "-m", "boatyard.serving", *options, "--threads", "1", *more]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Running(process, http, rpc, package)
+
+
+def ready(running: Running) -> Running:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and running.process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if CLIENT.get(f"{running.url}/v2/health/ready").status_code == 200:
+                return running
+        time.sleep(0.05)
+    running.process.kill()
+    raise AssertionError(running.process.communicate()[0])
+
+
+def stop(running: Running) -> str:
+    running.process.send_signal(signal.SIGTERM)
+    output, _ = running.process.communicate(timeout=30)
+    return output
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
+    folder = tmp_path_factory.mktemp("servers")
+    made = {name: graphs.package(folder / name, schema) for name, schema in SCHEMAS.items()}
+    running = {name: launch(package, "--body-limit", str(BODY_LIMIT)) for name, package in made.items()}
+    for server in running.values():
+        ready(server)
+    yield running
+    CLIENT.close()
+    for name, server in running.items():
+        output = stop(server)
+        assert server.process.returncode == 0, output
+        assert "Traceback" not in output and "failed" not in output, (name, output)
+
+
+@pytest.fixture(params=list(SCHEMAS))
+def server(request: pytest.FixtureRequest, servers: dict[str, Running]) -> Running:
+    return servers[request.param]
+
+
+# The same numbers, whatever the protocol
+
+
+def expected(server: Running, inputs: dict[str, Any]) -> prediction.Answers:
+    engine = prediction.Engine(server.package.graph, server.package.schema, threads=1)
+    return engine.run(inputs)
+
+
+def assert_same(found: prediction.Answers, wanted: prediction.Answers) -> None:
+    if wanted.values is not None:
+        np.testing.assert_allclose(found.values, wanted.values, rtol=1e-5)
+        return
+    assert found.labels is not None and wanted.labels is not None
+    assert found.labels.tolist() == wanted.labels.tolist()
+    np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-5)
+
+
+def of_v1(values: Any) -> prediction.Answers:
+    if not isinstance(values[0], dict):
+        return prediction.Answers(values=np.array(values))
+    labels = np.array([value["label"] for value in values])
+    return prediction.Answers(labels, np.array([value["probabilities"] for value in values]))
+
+
+def of_outputs(outputs: dict[str, Any]) -> prediction.Answers:
+    if "value" in outputs:
+        return prediction.Answers(values=outputs["value"])
+    labels = [each.decode() if isinstance(each, bytes) else each for each in outputs["label"].tolist()]
+    return prediction.Answers(np.array(labels), outputs["probabilities"])
+
+
+def tensors(schema: Schema, inputs: dict[str, Any], *, binary: bool) -> list[InferInput]:
+    made = []
+    for tensor in schema.tensors():
+        each = InferInput(tensor.name, list(inputs[tensor.name].shape), DATATYPES[tensor.dtype])
+        each.set_data_from_numpy(inputs[tensor.name], binary_data=binary)
+        made.append(each)
+    return made
+
+
+def test_v1_gives_the_engine_s_answers(server: Running) -> None:
+    for count in (1, 7, 64):
+        inputs = graphs.rows(server.package.schema, count, seed=count)
+        response = CLIENT.post(server.v1, json={"instances": prediction.encode(server.package.schema, inputs)})
+        assert response.status_code == 200, response.text
+        assert_same(of_v1(response.json()["predictions"]), expected(server, inputs))
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_v2_over_kserve_s_own_client_gives_the_engine_s_answers(server: Running, binary: bool) -> None:
+    inputs = graphs.rows(server.package.schema, 9, seed=1)
+    parameters = {"binary_data_output": binary}
+    request = InferRequest(
+        "insects", tensors(server.package.schema, inputs, binary=binary), request_id="42", parameters=parameters
+    )
+
+    async def ask() -> Any:
+        client = InferenceRESTClient(RESTConfig(protocol="v2", timeout=10))
+        try:
+            return await client.infer(server.url, request, model_name="insects")
+        finally:
+            await client.close()
+
+    response = asyncio.run(ask())
+    assert (response.id, response.model_name) == ("42", "insects")
+    assert_same(of_outputs({o.name: o.as_numpy() for o in response.outputs}), expected(server, inputs))
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_grpc_over_kserve_s_own_client_gives_the_engine_s_answers(server: Running, raw: bool) -> None:
+    inputs = graphs.rows(server.package.schema, 9, seed=2)
+    request = InferRequest("insects", tensors(server.package.schema, inputs, binary=raw), request_id="42")
+
+    async def ask() -> Any:
+        async with InferenceGRPCClient(f"127.0.0.1:{server.grpc}") as client:
+            return await client.infer(request)
+
+    response = asyncio.run(ask())
+    assert_same(of_outputs({o.name: o.as_numpy() for o in response.outputs}), expected(server, inputs))
+
+
+def test_the_golden_examples_are_answered_as_they_were_sealed(server: Running) -> None:
+    golden = server.package.golden
+    response = CLIENT.post(server.v1, json={"instances": golden.instances})
+    assert_same(of_v1(response.json()["predictions"]), golden.answers)
+
+
+def test_an_image_may_be_nested_lists_a_png_or_raw_bytes(servers: dict[str, Running]) -> None:
+    for name in ("image", "colour"):
+        server = servers[name]
+        pixels = graphs.rows(server.package.schema, 1)["image"][0]
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, "PNG")
+        texts = [base64.b64encode(data).decode() for data in (png.getvalue(), pixels.tobytes())]
+        nested = [pixels.tolist(), {"image": pixels.tolist()}, {"image": pixels.astype(float).tolist()}]
+        instances = [*nested, *({"image": {"b64": text}} for text in texts), {"b64": texts[0]}]
+        answers = CLIENT.post(server.v1, json={"instances": instances}).json()["predictions"]
+        assert [answer["label"] for answer in answers] == [answers[0]["label"]] * 6
+        np.testing.assert_allclose([a["probabilities"] for a in answers], [answers[0]["probabilities"]] * 6, atol=1e-5)
+
+
+def test_a_row_may_be_an_object_a_list_or_have_missing_and_unseen_values(servers: dict[str, Running]) -> None:
+    instances = [
+        {"age": 3, "colour": "red", "city": "Bonn"},
+        [3, "red", "Bonn"],
+        {"city": "Bonn"},
+        [None, None, "never seen"],
+    ]
+    answers = CLIENT.post(servers["mixed"].v1, json={"instances": instances}).json()["predictions"]
+    assert answers[0] == answers[1] != answers[2]
+    assert CLIENT.post(servers["numbers"].v1, json={"instances": [[3, None]]}).status_code == 200
+    nan = {"name": "features", "shape": [1, 2], "datatype": "FP32", "data": [3, None]}
+    assert CLIENT.post(servers["numbers"].v2, json={"inputs": [nan]}).status_code == 200
+
+
+def test_v2_outputs_come_as_asked_for(servers: dict[str, Running]) -> None:
+    server = servers["image"]
+    inputs = graphs.rows(server.package.schema, 2)["image"]
+    one = {"name": "image", "shape": [2, 6, 5], "datatype": "UINT8", "data": inputs.ravel().tolist()}
+    nested = {**one, "data": inputs.tolist()}
+    wanted = [{"name": "probabilities", "parameters": {"binary_data": True}}, {"name": "label"}]
+    for tensor in (one, nested):
+        response = CLIENT.post(server.v2, json={"inputs": [tensor], "outputs": wanted})
+        length = int(response.headers["inference-header-content-length"])
+        head = json.loads(response.content[:length])
+        assert [output["name"] for output in head["outputs"]] == ["probabilities", "label"]
+        probabilities = np.frombuffer(response.content[length:], np.float32).reshape(2, 3)
+        found = prediction.Answers(np.array(head["outputs"][1]["data"]), probabilities)
+        assert_same(found, expected(server, {"image": inputs}))
+
+
+def test_metadata_is_the_real_schema(servers: dict[str, Running]) -> None:
+    found = CLIENT.get(f"{servers['mixed'].url}/v2/models/insects").json()
+    assert found["inputs"] == [
+        {"name": "age", "datatype": "FP32", "shape": [-1]},
+        {"name": "colour", "datatype": "BYTES", "shape": [-1]},
+        {"name": "city", "datatype": "BYTES", "shape": [-1]},
+    ]
+    assert found["outputs"][1] == {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}
+    assert (found["labels"], found["versions"]) == (["ant", "bee", "cat"], [servers["mixed"].package.digest])
+    image = CLIENT.get(f"{servers['image'].url}/v2/models/insects").json()
+    assert image["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 6, 5]}]
+
+
+# Mistakes of a client: 4xx, one shape, wanted and found
+
+
+def refused(response: httpx.Response, status: int = 400) -> str:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert list(response.json()) == ["error"]
+    message: str = response.json()["error"]
+    assert not re.search(r"Traceback|Error\b|Exception|\.py\b|object at 0x", message), message
+    return message
+
+
+GREY = [[7] * 5] * 6
+
+
+def grey(value: Any) -> Any:
+    """An image with one pixel that is something else."""
+    return [[[value, *[7] * 4], *[[7] * 5] * 5]]
+
+
+V1_MISTAKES: list[tuple[str, Any, str]] = [
+    ("image", None, "wanted an object, found null, at the body"),
+    ("image", [], "wanted an object, found a list of 0, at the body"),
+    ("image", "x", "wanted an object, found 'x', at the body"),
+    ("image", {}, "wanted key 'instances', found an empty object"),
+    ("image", {"inputs": []}, "wanted key 'instances', found an object with 'inputs'"),
+    ("image", {"instances": [GREY], "x": 1}, "wanted keys instances, parameters, signature_name, found 'x'"),
+    ("image", {"instances": None}, "wanted a list of one or more instances, found null, at instances"),
+    ("image", {"instances": []}, "wanted a list of one or more instances, found a list of 0"),
+    ("image", {"instances": {}}, "wanted a list of one or more instances, found an empty object"),
+    ("image", {"instances": [None]}, "wanted an image, nested lists [6, 5]"),
+    ("image", {"instances": [[]]}, "wanted a list of 6, found a list of 0, at instances[0]"),
+    ("image", {"instances": [GREY, [[7] * 5] * 5]}, "wanted a list of 6, found a list of 5, at instances[1]"),
+    ("image", {"instances": [[[7] * 4, *[[7] * 5] * 5]]}, "found a list of 4, at instances[0][0]"),
+    ("image", {"instances": grey("7")}, "wanted a whole number from 0 to 255, found '7', at instances[0][0][0]"),
+    ("image", {"instances": grey(256)}, "found 256, at instances[0][0][0]"),
+    ("image", {"instances": grey(-1)}, "found -1, at instances[0][0][0]"),
+    ("image", {"instances": grey(1.7)}, "found 1.7, at instances[0][0][0]"),
+    ("image", {"instances": grey(None)}, "found null, at instances[0][0][0]"),
+    ("image", {"instances": grey(True)}, "found true, at instances[0][0][0]"),
+    ("image", {"instances": grey([7])}, "found a list of 1, at instances[0][0][0]"),
+    ("image", {"instances": grey(10**30)}, "found 1e+30, at instances[0][0][0]"),
+    ("image", {"instances": [{"img": GREY}]}, "found an object with 'img', at instances[0]"),
+    ("image", {"instances": [{"image": {"b64": "*"}}]}, "wanted base64 text, found '*'"),
+    ("image", {"instances": [{"image": {"b64": 7}}]}, "wanted base64 text, found 7"),
+    ("image", {"instances": [{"image": {"b64": "AAAA"}}]}, "wanted a PNG, a JPEG or 30 raw bytes, found 3 bytes"),
+    ("image", {"instances": [{"b64": "iVBORw0KGgo="}]}, "wanted a PNG or JPEG, found one that cannot be decoded"),
+    ("mixed", {"instances": [3]}, "wanted an object of columns or a list of 3, found 3, at instances[0]"),
+    ("mixed", {"instances": [[1, "red"]]}, "a list of 3, found a list of 2, at instances[0]"),
+    ("mixed", {"instances": [{"age": 3}]}, "wanted column city, found only age, at instances[0]"),
+    ("mixed", {"instances": [{"city": "Bonn", "aeg": 3}]}, "found 'aeg' (did you mean age?), at instances[0]"),
+    ("mixed", {"instances": [{"city": None}]}, "wanted a category, found null, at instances[0].city"),
+    ("mixed", {"instances": [{"city": ""}]}, "wanted a category, found an empty string, at instances[0].city"),
+    ("mixed", {"instances": [{"city": 3}]}, "wanted a category (text), found 3, at instances[0].city"),
+    ("mixed", {"instances": [{"city": "B", "age": "3"}]}, "wanted a number, found '3', at instances[0].age"),
+    ("mixed", {"instances": [{"city": "B", "age": 1e39}]}, "wanted a number within float32, found 1e+39"),
+    ("mixed", {"instances": [{"city": "B", "age": [1]}]}, "wanted a number, found a list of 1"),
+    ("numbers", {"instances": [[121, 1]]}, "wanted a number from 0 to 120, found 121, at instances[0].age"),
+    ("numbers", {"instances": [[1, 1], [None, 1]]}, "wanted a number, found null, at instances[1].age"),
+]
+
+
+@pytest.mark.parametrize(("name", "body", "said"), V1_MISTAKES, ids=range(len(V1_MISTAKES)))
+def test_a_v1_mistake_is_named(servers: dict[str, Running], name: str, body: Any, said: str) -> None:
+    assert said in refused(CLIENT.post(servers[name].v1, content=json.dumps(body)))
+
+
+BYTES_MISTAKES = [
+    b"",
+    b"{",
+    b'{"instances": [[1, NaN]]}',
+    b'{"instances": [[1, Infinity]]}',
+    b'{"instances": [[1, 1e999]]}',
+    b"\xff\xfe{}",
+    b'{"instances": ["\xff"]}',
+    b"[" * 100_000,
+    b'{"instances": ' + b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b'{"instances": [[' + b"9" * 10_000 + b", 1]]}",
+    b"\x00" * 100,
+    b"instances=1",
+]
+
+
+@pytest.mark.parametrize("body", BYTES_MISTAKES, ids=range(len(BYTES_MISTAKES)))
+def test_a_body_that_is_not_what_was_agreed_is_refused(servers: dict[str, Running], body: bytes) -> None:
+    for url in (servers["numbers"].v1, servers["numbers"].v2):
+        refused(CLIENT.post(url, content=body))
+
+
+def v2_image(**changes: Any) -> dict[str, Any]:
+    tensor = {"name": "image", "shape": [1, 6, 5], "datatype": "UINT8", "data": [7] * 30, **changes}
+    return {"inputs": [{key: value for key, value in tensor.items() if value != "absent"}]}
+
+
+TENSOR = v2_image()["inputs"][0]
+V2_MISTAKES: list[tuple[Any, str]] = [
+    ({}, "wanted key 'inputs'"),
+    ({"inputs": None}, "wanted a list of inputs, found null"),
+    ({"inputs": []}, "wanted inputs image, found no image, at inputs"),
+    ({"inputs": [3]}, "wanted an object, found 3, at inputs[0]"),
+    ({"inputs": [TENSOR, TENSOR]}, "wanted each input once, found 'image' again, at inputs[1].name"),
+    (v2_image(name="img"), "wanted an input of image, found 'img', at inputs[0].name"),
+    (v2_image(name=None), "found null, at inputs[0].name"),
+    (v2_image(name=["image"]), "found a list of 1, at inputs[0].name"),
+    (v2_image(name="absent"), "wanted key 'name'"),
+    (v2_image(datatype="FP32"), "wanted datatype UINT8, found 'FP32', at inputs[0].datatype"),
+    (v2_image(datatype=3), "wanted datatype UINT8, found 3"),
+    (v2_image(shape=[1, 5, 6]), "wanted shape [rows, 6, 5], found [1, 5, 6], at inputs[0].shape"),
+    (v2_image(shape=[0, 6, 5], data=[]), "found [0, 6, 5]"),
+    (v2_image(shape=[-1, 6, 5]), "found [-1, 6, 5]"),
+    (v2_image(shape=[1.0, 6, 5]), "found [1.0, 6, 5]"),
+    (v2_image(shape=[True, 6, 5]), "found [true, 6, 5]"),
+    (v2_image(shape=[2**62, 6, 5]), "wanted a list of"),
+    (v2_image(shape=[2**63, 6, 5]), "wanted a list of"),
+    (v2_image(shape=[]), "found []"),
+    (v2_image(shape="1"), "wanted a list of sides"),
+    (v2_image(shape=[2, 6, 5]), "wanted a list of 60, found a list of 30, at inputs[0].data"),
+    (v2_image(data=[7] * 29), "wanted a list of 30, found a list of 29"),
+    (v2_image(data=[300] + [7] * 29), "wanted a whole number from 0 to 255, found 300, at inputs[0].data[0]"),
+    (v2_image(data=[1.7] + [7] * 29), "found 1.7"),
+    (v2_image(data=["7"] * 30), "found '7'"),
+    (v2_image(data=[None] * 30), "found null"),
+    (v2_image(data=[[7] * 30]), "wanted a list of 6"),
+    (v2_image(data=None), "wanted a list of 30, found null"),
+    (v2_image(data="absent"), "wanted either data or parameters.binary_data_size, found neither"),
+    (v2_image(data="absent", parameters={"binary_data_size": 30}), "a size of at most the 0 bytes left, found 30"),
+    (v2_image(data="absent", parameters={"binary_data_size": -1}), "found -1"),
+    (v2_image(parameters={"binary_data_size": 0}), "found both"),
+    (v2_image(parameters=[1]), "wanted an object, found a list of 1, at inputs[0].parameters"),
+    ({**v2_image(), "id": 3}, "wanted text, found 3, at id"),
+    ({**v2_image(), "parameters": [1]}, "wanted an object, found a list of 1, at parameters"),
+    ({**v2_image(), "parameters": {"binary_data_output": "yes"}}, "wanted true or false, found 'yes'"),
+    ({**v2_image(), "outputs": 3}, "wanted a list of outputs"),
+    ({**v2_image(), "outputs": [{}]}, "wanted key 'name'"),
+    ({**v2_image(), "outputs": [{"name": "x"}]}, "wanted an output of label, probabilities, found 'x'"),
+    ({**v2_image(), "outputs": [{"name": "label"}] * 2}, "wanted each output once"),
+    ({**v2_image(), "outputs": [{"name": "label", "parameters": {"binary_data": 1}}]}, "wanted true or false, found 1"),
+]
+
+
+@pytest.mark.parametrize(("body", "said"), V2_MISTAKES, ids=range(len(V2_MISTAKES)))
+def test_a_v2_mistake_is_named(servers: dict[str, Running], body: Any, said: str) -> None:
+    assert said in refused(CLIENT.post(servers["image"].v2, json=body))
+
+
+def v2_mixed(ages: Any, colours: Any, cities: Any) -> dict[str, Any]:
+    values = {"age": ("FP32", ages), "colour": ("BYTES", colours), "city": ("BYTES", cities)}
+    entries = [{"name": n, "datatype": d, "shape": [len(v)], "data": v} for n, (d, v) in values.items()]
+    return {"inputs": entries}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (v2_mixed([1], ["red"], ["a", "b"]), "wanted as many rows in each input, found 1 in age, 1 in colour, 2 in"),
+        (v2_mixed([1], [1], ["a"]), "wanted text, found 1, at inputs[1].data[0]"),
+        (v2_mixed([1], ["red"], [""]), "wanted a category, found an empty string, at input city, row 0"),
+        (v2_mixed(["1"], ["red"], ["a"]), "wanted a number, found '1', at inputs[0].data[0]"),
+        (v2_mixed([1e39], ["red"], ["a"]), "wanted a number within float32"),
+        ({"inputs": v2_mixed([1], ["red"], ["a"])["inputs"][:2]}, "found no city"),
+    ],
+    ids=range(6),
+)
+def test_a_v2_mistake_in_a_table_is_named(servers: dict[str, Running], body: Any, said: str) -> None:
+    assert said in refused(CLIENT.post(servers["mixed"].v2, json=body))
+
+
+def binary(url: str, head: Any, tail: bytes, length: str | None = None) -> httpx.Response:
+    data = json.dumps(head).encode()
+    headers = {"inference-header-content-length": str(len(data)) if length is None else length}
+    return CLIENT.post(url, content=data + tail, headers=headers)
+
+
+def v2_binary(size: Any) -> dict[str, Any]:
+    return v2_image(data="absent", parameters={"binary_data_size": size})
+
+
+def test_a_mistake_in_binary_data_is_named(servers: dict[str, Running]) -> None:
+    url = servers["image"].v2
+    assert binary(url, v2_binary(30), bytes(30)).status_code == 200
+    assert "wanted 30 bytes of binary data, found 31" in refused(binary(url, v2_binary(30), bytes(31)))
+    assert "at most the 29 bytes left, found 30" in refused(binary(url, v2_binary(30), bytes(29)))
+    assert "wanted 30 bytes for shape [1, 6, 5], found 29" in refused(binary(url, v2_binary(29), bytes(29)))
+    assert "found '3'" in refused(binary(url, v2_binary("3"), bytes(30)))
+    assert "found 1e+30" in refused(binary(url, v2_binary(10**30), bytes(30)))
+    for length in ("-1", "x", "1e3", "", "9" * 30):
+        assert "inference-header-content-length" in refused(binary(url, v2_binary(30), b"", length))
+    assert "wanted a body of at least" in refused(binary(url, v2_binary(30), b"", "99999"))
+    assert "wanted JSON" in refused(binary(url, v2_binary(30), b"", "3"))
+    assert "wanted JSON" in refused(binary(url, v2_binary(30), b"", "0"))
+
+
+@pytest.mark.parametrize(
+    ("tail", "said"),
+    [
+        (b"", "wanted 1 texts, found 0"),
+        (b"\1\0", "wanted 4 bytes of length"),
+        (struct.pack("<I", 2**32 - 1) + b"Bonn", "wanted a text of 4294967295 bytes, found 4 bytes left"),
+        (struct.pack("<I", 2) + b"\xff\xff", "wanted text in UTF-8"),
+        (struct.pack("<I", 0) * 1000, "wanted 1 texts, found more"),
+    ],
+    ids=range(5),
+)
+def test_a_mistake_in_binary_texts_is_named(servers: dict[str, Running], tail: bytes, said: str) -> None:
+    head = v2_mixed([1], ["red"], ["x"])
+    head["inputs"][2] = {**head["inputs"][2], "parameters": {"binary_data_size": len(tail)}}
+    del head["inputs"][2]["data"]
+    assert said in refused(binary(servers["mixed"].v2, head, tail))
+
+
+def test_nan_and_infinity_in_binary_numbers_are_refused(servers: dict[str, Running]) -> None:
+    entry = {"name": "features", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}
+    url = servers["numbers"].v2
+    assert binary(url, {"inputs": [entry]}, np.array([1, np.nan], np.float32).tobytes()).status_code == 200
+    wrong = [([np.nan, 1], "a missing value, at input age, row 0"), ([1, np.inf], "found inf"), ([121, 1], "found 121")]
+    for values, said in wrong:
+        assert said in refused(binary(url, {"inputs": [entry]}, np.array(values, np.float32).tobytes()))
+
+
+# Doors
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nope", 404),
+        ("GET", "/v1/models/birds", 404),
+        ("POST", "/v1/models/birds:predict", 404),
+        ("POST", "/v2/models/birds/infer", 404),
+        ("GET", "/v2/models/birds", 404),
+        ("GET", "/v2/models/birds/ready", 404),
+        ("POST", "/v2/models/insects/versions/7/infer", 404),
+        ("GET", "/v2/models/insects/versions/7", 404),
+        ("POST", "/v1/models/insects:explain", 404),
+        ("POST", "/v1/models/insects%0a:predict", 404),
+        ("POST", "/v1/models/..%2finsects:predict", 404),
+        ("GET", "/v1/models/insects:predict", 405),
+        ("PUT", "/v2/models/insects/infer", 405),
+        ("DELETE", "/v2/models/insects", 405),
+        ("POST", "/metrics", 405),
+        ("POST", "/v2/health/ready", 405),
+        ("POST", "/v2/repository/models/insects/unload", 403),
+        ("POST", "/v2/repository/models/insects/load", 403),
+        ("POST", "/v2/repository/index", 403),
+    ],
+)
+def test_a_closed_wrong_or_unknown_door_says_so(
+    servers: dict[str, Running], method: str, path: str, status: int
+) -> None:
+    response = CLIENT.request(method, servers["image"].url + path)
+    refused(response, status)
+    assert ("allow" in response.headers) == (status == 405)
+    assert CLIENT.get(f"{servers['image'].url}/v1/models/insects").json() == {"name": "insects", "ready": True}
+
+
+def test_what_kserve_answers_itself_is_still_answered(servers: dict[str, Running]) -> None:
+    url = servers["image"].url
+    for path in ("/", "/metrics", "/v1/models", "/v2", "/v2/health/live", "/v2/models", "/v2/models/insects/ready"):
+        assert CLIENT.get(url + path).status_code == 200, path
+    version = servers["image"].package.digest
+    assert CLIENT.post(f"{url}/v2/models/insects/versions/{version}/infer", json=v2_image()).status_code == 200
+
+
+def test_a_content_type_is_no_obstacle_but_another_charset_or_a_compressed_body_is(servers: dict[str, Running]) -> None:
+    server, body = servers["image"], json.dumps({"instances": [GREY]})
+    for kind in ("application/json; charset=utf-8", "text/plain", "", "application/x-www-form-urlencoded", ";;=\xe9"):
+        headers = [(b"content-type", kind.encode("latin-1"))]
+        assert CLIENT.post(server.v1, content=body, headers=headers).status_code == 200, kind
+    utf16 = CLIENT.post(server.v1, content=body, headers={"content-type": "application/json; charset=UTF-16"})
+    assert "wanted charset utf-8, found 'UTF-16'" in refused(utf16, 415)
+    zipped = CLIENT.post(server.v1, content=body, headers={"content-encoding": "gzip"})
+    assert "not compressed" in refused(zipped, 415)
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_read(servers: dict[str, Running]) -> None:
+    server = servers["image"]
+    with socket.create_connection(("127.0.0.1", server.http)) as client:
+        client.sendall(b"POST /v1/models/insects:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
+    chunks = (b"[" * 100_000 for _ in range(20))
+    with contextlib.suppress(httpx.TransportError):  # refused while this side was still writing
+        assert "at most 1048576 bytes" in refused(CLIENT.post(server.v1, content=chunks), 413)
+    assert CLIENT.post(server.v1, json={"instances": [GREY]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\1\2\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /v1/models/insects:predict HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/models/insects:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"POST /v1/models/insects:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{",
+        b"POST /v1/models/insects:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/models/\xff\xfe:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+        b"GET /v1/models/insects HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+        b"A" * 200_000,
+    ],
+    ids=range(9),
+)
+def test_a_broken_connection_breaks_nothing_else(servers: dict[str, Running], data: bytes) -> None:
+    server = servers["image"]
+    address = ("127.0.0.1", server.http)
+    with socket.create_connection(address, timeout=2) as client, contextlib.suppress(OSError):  # may hang up on us
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        assert not client.recv(1000).startswith(b"HTTP/1.1 5")
+    assert CLIENT.post(server.v1, json={"instances": [GREY]}).status_code == 200
+
+
+KEYS = ["instances", "inputs", "image", "b64", "name", "shape", "data", "parameters", "outputs", "id"]
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["image", 7])
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@given(value=ANYTHING, key=st.sampled_from(["instances", "inputs", "outputs", "shape", "data", "parameters", None]))
+def test_no_json_makes_the_server_fail(servers: dict[str, Running], value: Any, key: str | None) -> None:
+    bodies: list[Any] = [value]
+    if key in ("instances", "inputs"):
+        bodies = [{key: value}, {key: [value]}]
+    elif key == "outputs":
+        bodies = [{**v2_image(), key: value}]
+    elif key is not None:
+        bodies = [v2_image(**{key: value})]
+    for body in bodies:
+        for url in (servers["image"].v1, servers["image"].v2):
+            response = CLIENT.post(url, content=json.dumps(body).encode())
+            if response.status_code != 200:
+                refused(response)
+
+
+# gRPC
+
+
+@pytest.fixture
+def stub(servers: dict[str, Running]) -> Iterator[Any]:
+    with grpc.insecure_channel(f"127.0.0.1:{servers['image'].grpc}") as channel:
+        yield GRPCInferenceServiceStub(channel)
+
+
+def infer(*, model: str = "insects", raw: list[bytes] | None = None, outputs: Any = (), **changes: Any) -> Any:
+    entry = {"name": "image", "datatype": "UINT8", "shape": [1, 6, 5], **changes}
+    if raw is None and "contents" not in entry:
+        entry["contents"] = {"uint_contents": [7] * 30}
+    return pb.ModelInferRequest(model_name=model, inputs=[entry], raw_input_contents=raw, outputs=outputs)
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "said"),
+    [
+        (infer(model="birds"), "NOT_FOUND", "wanted model insects, found 'birds'"),
+        (infer(name="img"), "INVALID_ARGUMENT", "wanted an input of image, found 'img'"),
+        (infer(datatype="FP32"), "INVALID_ARGUMENT", "wanted datatype UINT8, found 'FP32'"),
+        (infer(shape=[-1, 6, 5]), "INVALID_ARGUMENT", "wanted shape [rows, 6, 5], found [-1, 6, 5]"),
+        (infer(shape=[2, 6, 5]), "INVALID_ARGUMENT", "wanted a list of 60, found a list of 30"),
+        (infer(contents={"uint_contents": [300] * 30}), "INVALID_ARGUMENT", "found 300"),
+        (infer(contents={"fp32_contents": [3] * 30}), "INVALID_ARGUMENT", "wanted uint_contents, found fp32_contents"),
+        (infer(contents={}), "INVALID_ARGUMENT", "wanted a list of 30, found a list of 0"),
+        (infer(raw=[bytes(29)]), "INVALID_ARGUMENT", "wanted 30 bytes for shape [1, 6, 5], found 29"),
+        (infer(raw=[bytes(30)] * 2), "INVALID_ARGUMENT", "wanted raw_input_contents of 1 inputs, found 2"),
+        (infer(raw=[bytes(30)], contents={"uint_contents": [7]}), "INVALID_ARGUMENT", "found both"),
+        (infer(outputs=[{"name": "x"}]), "INVALID_ARGUMENT", "wanted outputs of label, probabilities"),
+        (pb.ModelInferRequest(model_name="insects"), "INVALID_ARGUMENT", "found no image"),
+        (pb.ModelInferRequest(model_name="insects", model_version="7"), "NOT_FOUND", "wanted version"),
+        (infer(raw=[bytes(2 << 20)]), "RESOURCE_EXHAUSTED", "larger than max"),
+    ],
+    ids=range(15),
+)
+def test_a_grpc_mistake_is_named(stub: Any, request_: Any, code: str, said: str) -> None:
+    with pytest.raises(grpc.RpcError) as refusal:
+        stub.ModelInfer(request_)
+    assert (refusal.value.code().name, said in refusal.value.details()) == (code, True), refusal.value.details()
+
+
+def test_grpc_metadata_and_readiness_are_real_and_its_repository_is_closed(stub: Any) -> None:
+    found = stub.ModelMetadata(pb.ModelMetadataRequest(name="insects"))
+    assert [(i.name, i.datatype, list(i.shape)) for i in found.inputs] == [("image", "UINT8", [-1, 6, 5])]
+    assert stub.ServerReady(pb.ServerReadyRequest()).ready
+    assert stub.ModelReady(pb.ModelReadyRequest(name="insects")).ready
+    for act, request in (
+        (stub.RepositoryModelUnload, pb.RepositoryModelUnloadRequest(model_name="insects")),
+        (stub.RepositoryModelLoad, pb.RepositoryModelLoadRequest(model_name="insects")),
+    ):
+        with pytest.raises(grpc.RpcError) as refusal:
+            act(request)
+        assert refusal.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert len(stub.ModelInfer(infer()).outputs) == 2
+
+
+# Starting and stopping
+
+
+def run(package: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving", "--package", str(package), "--host", "127.0.0.1", *more]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_changed_package_is_not_served_and_the_file_is_named(servers: dict[str, Running], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(servers["image"].package.path, tmp_path / "copy"))
+    data = bytearray((copy / "model.onnx").read_bytes())
+    data[-1] ^= 1
+    (copy / "model.onnx").write_bytes(data)
+    result = run(copy)
+    assert result.returncode == 1
+    assert "model.onnx was changed" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_package_that_answers_a_golden_example_otherwise_is_not_served(
+    servers: dict[str, Running], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(servers["image"].package.path, tmp_path / "copy"))
+    golden = artifacts.read_json(copy / "golden.json")
+    golden["predictions"][3]["probabilities"][0] += 2e-5
+    artifacts.write_json(copy / "golden.json", golden)
+    graphs.reseal(copy)
+    result = run(copy)
+    assert (result.returncode, "golden example 3: a probability is off by" in result.stderr) == (1, True)
+
+
+def test_a_port_that_is_taken_is_said(servers: dict[str, Running]) -> None:
+    server = servers["image"]
+    http, rpc = str(server.http), str(server.grpc)
+    for ports in (("--http-port", http), ("--http-port", str(free_port()), "--grpc-port", rpc)):
+        result = run(server.package.path, *ports)
+        assert (result.returncode, "cannot listen at" in result.stderr) == (1, True), result.stderr
+
+
+def test_no_package_is_said(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "no package at" in result.stderr
+
+
+def test_a_signal_flips_readiness_then_drains_then_ends_with_0(tmp_path: Path) -> None:
+    server = ready(launch(graphs.package(tmp_path, graphs.image_schema((6, 5))), "--drain", "1"))
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert CLIENT.get(f"{server.url}/v2/health/ready").status_code == 503
+    assert CLIENT.get(f"{server.url}/v2/models/insects/ready").status_code == 503
+    assert CLIENT.get(f"{server.url}/v2/health/live").status_code == 200
+    assert CLIENT.post(server.v1, json={"instances": [GREY]}).status_code == 200
+    output, _ = server.process.communicate(timeout=20)
+    assert (server.process.returncode, "stopped" in output) == (0, True)
+
+
+def test_many_clients_at_once_all_get_their_own_answers(servers: dict[str, Running]) -> None:
+    server, wrong = servers["image"], []
+
+    def ask(seed: int) -> None:
+        with httpx.Client() as client:
+            for step in range(20):
+                inputs = graphs.rows(server.package.schema, 1 + step % 5, seed=seed * 100 + step)
+                body = {"instances": prediction.encode(server.package.schema, inputs)}
+                found = of_v1(client.post(server.v1, json=body).json()["predictions"])
+                try:
+                    assert_same(found, expected(server, inputs))
+                except AssertionError as error:
+                    wrong.append(error)
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
