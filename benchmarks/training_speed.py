@@ -1,0 +1,215 @@
+"""Rows a second in training: ours against the usual Dataset + DataLoader loop of the same model, side by side in one run.
+
+    python benchmarks/training_speed.py                        # 2 threads, Fashion-MNIST's shape, about 4 minutes
+    python benchmarks/training_speed.py --device cuda --rows 60000 --repeats 5
+
+The usual loop: a torch Dataset whose __getitem__ turns one uint8 image into a normalised float tensor,
+DataLoader(shuffle=True) with
+0 and with 2 workers (the better of the two counts), an eager nn.Sequential in the textbook order (convolution, ReLU, pooling), AdamW.
+Ours: what `boatyard train` runs. Same layers, same number of weights, same batch size, same threads. The three take turns, in an order that
+rotates, so that a busy machine is busy for all; the ratio is taken within each turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from boatyard import datasets
+from boatyard.progress import Progress
+from boatyard.project import PreprocessConfig, TrainConfig
+from boatyard.schema import Array, Batch, Field, Schema
+from boatyard.training import loop, optimisers
+from boatyard.training.signals import Stop
+
+FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
+LABELS = tuple("0123456789")
+DIALS = {"mlp": {"hidden": [128]}, "cnn": {"blocks": [32, 64], "dense": [128]}}
+
+
+@dataclass(frozen=True)
+class Rows(datasets.Dataset):
+    """Images in memory; reading shards is not what is measured."""
+
+    splits: Mapping[str, Batch] = field(default_factory=dict)
+
+    def batches(self, split: datasets.Split, size: int) -> Iterator[Batch]:
+        yield from self.splits[split].split(size)
+
+
+def images(rows: int) -> Array:
+    """Return uint8 [rows, 28, 28]: Fashion-MNIST where it is installed, else noise, which is as much work."""
+    if FASHION.exists() and rows <= 60000:
+        return (
+            np.frombuffer(gzip.decompress(FASHION.read_bytes()), np.uint8, offset=16).reshape(-1, 28, 28)[:rows].copy()
+        )
+    return np.random.default_rng(0).integers(0, 256, (rows, 28, 28)).astype(np.uint8)
+
+
+def dataset(image: Array) -> Rows:
+    """Wrap images with random labels as a dataset of ours."""
+    target = np.random.default_rng(1).integers(0, 10, len(image))
+    schema = Schema("classification", (Field("image", "image", "uint8", (28, 28)),), "label", LABELS)
+    known = {"mean": [float(image.mean())], "std": [float(image.std())], "min": 0, "max": 255}
+    batch = Batch({"image": image}, target, np.arange(len(image)), {})
+    splits = {"train": batch, "validation": batch.take(slice(0, 256)), "test": batch.take(slice(0, 256))}
+    manifest = {
+        "rows": {name: len(split) for name, split in splits.items()},
+        "statistics": {"image": known, "__target__": {"counts": dict.fromkeys(LABELS, 1)}},
+    }
+    return Rows(Path("memory"), "benchmark", schema, manifest, splits)
+
+
+def ours(recipe: str, data: Rows, arguments: argparse.Namespace) -> Callable[[], float]:
+    """Return a function that trains for an epoch and gives its seconds."""
+    config = TrainConfig(
+        recipe=recipe,
+        model=DIALS[recipe],
+        batch_size=arguments.batch,
+        epochs=1000,
+        device=arguments.device,
+        precision=arguments.precision,
+        schedule="constant",
+    )
+    config = optimisers.derived(config)
+    trainer = loop.Trainer(config, PreprocessConfig(), data, key="", root=Path(), work=None)
+
+    def epoch() -> float:
+        with loop.reproducible():
+            started = time.perf_counter()
+            trainer.train_epoch(Stop(), Progress("train", 10**9, "row"))
+            wait(trainer.device)
+            taken = time.perf_counter() - started
+        trainer.run.epoch, trainer.run.batch, trainer.run.seen = trainer.run.epoch + 1, 0, 0
+        return taken
+
+    return epoch
+
+
+class OneByOne(TorchDataset[tuple[torch.Tensor, int]]):
+    """The usual dataset: one image at a time, from bytes to a normalised tensor."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.image, self.target = batch.inputs["image"], batch.target
+        self.mean, self.deviation = float(self.image.mean()) / 255, float(self.image.std()) / 255
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image = torch.from_numpy(self.image[index]).unsqueeze(0).float().div(255)
+        return (image - self.mean) / self.deviation, int(self.target[index])
+
+
+def usual_model(recipe: str) -> nn.Module:
+    """Return the same layers as ours in the textbook order."""
+    if recipe == "mlp":
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(64 * 7 * 7, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+def usual(recipe: str, data: Rows, workers: int, arguments: argparse.Namespace) -> Callable[[], float]:
+    """Return a function that trains for an epoch as tutorials do and gives its seconds."""
+    device = loop.device_of(TrainConfig(device=arguments.device))
+    model = usual_model(recipe).to(device)
+    optimizer, loss = torch.optim.AdamW(model.parameters()), nn.CrossEntropyLoss()
+    loader = DataLoader(
+        OneByOne(data.splits["train"]),
+        batch_size=arguments.batch,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,  # so that starting processes is not counted
+    )
+
+    def epoch() -> float:
+        started, total = time.perf_counter(), 0.0
+        for image, target in loader:
+            image, target = image.to(device), target.to(device)
+            optimizer.zero_grad()
+            with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16"):
+                output = model(image)
+            error = loss(output.float(), target)
+            error.backward()
+            optimizer.step()
+            total += error.item()
+        wait(device)
+        return time.perf_counter() - started
+
+    return epoch
+
+
+def wait(device: torch.device) -> None:
+    """Let a GPU finish what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(recipe: str, data: Rows, arguments: argparse.Namespace) -> None:
+    """Print one recipe's table."""
+    runs = {
+        "ours": ours(recipe, data, arguments),
+        "usual, 0 workers": usual(recipe, data, 0, arguments),
+        "usual, 2 workers": usual(recipe, data, 2, arguments),
+    }
+    for run in runs.values():
+        run()  # warm up: memory, workers, autotuning
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    for turn in range(arguments.repeats):
+        for name in names[turn % 3 :] + names[: turn % 3]:
+            rates[name].append(data.rows("train") / runs[name]())
+    best = max(names[1:], key=lambda name: statistics.median(rates[name]))
+    print(f"\n{recipe} {DIALS[recipe]}")
+    for name in names:
+        ratios = sorted(mine / theirs for mine, theirs in zip(rates["ours"], rates[name], strict=True))
+        middle = statistics.median(ratios)
+        mark = "  ← the better usual loop" if name == best else ""
+        print(
+            f"  {name:<18}{statistics.median(rates[name]):>10,.0f} img/s"
+            + (f"   ours is {middle:.2f}× ({ratios[0]:.2f} – {ratios[-1]:.2f})" if name != "ours" else "")
+            + mark
+        )
+
+
+def main() -> None:
+    """Measure both recipes."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--rows", type=int, default=12800)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--recipes", nargs="+", choices=tuple(DIALS), default=list(DIALS))
+    arguments = parser.parse_args()
+    os.environ["BOATYARD_THREADS"] = str(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
+    print(
+        f"torch {torch.__version__}, {where}, {arguments.threads} threads of {os.cpu_count()} processors, "
+        f"{arguments.rows} images 28×28 an epoch, batch {arguments.batch}, {arguments.precision}, {arguments.repeats} turns"
+    )
+    data = dataset(images(arguments.rows))
+    for recipe in arguments.recipes:
+        measure(recipe, data, arguments)
+
+
+if __name__ == "__main__":
+    main()
