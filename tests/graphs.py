@@ -124,14 +124,16 @@ def checkpoint(path: Path, schema: Schema, seed: int = 0) -> Path:
 def report(path: Path, checkpoint: Path) -> Path:
     """Write the least that a report is: a page, and the digest of the graph it is on."""
     digest = artifacts.digest_file(checkpoint / "model.onnx")
-    artifacts.write_json(path / "report.json", {"graph": digest, "metrics": {"accuracy": 0.9}})
+    artifacts.write_json(path / "report.json", {"metrics": {"accuracy": {"value": 0.9, "low": 0.8, "high": 1.0}}})
     artifacts.write_bytes(path / "report.html", b"<!doctype html>")
-    artifacts.seal(path, "report", {})
+    artifacts.seal(path, "report", {"graph": digest})
     return path
 
 
-def verdict(path: Path, passed: bool = True) -> Path:
-    artifacts.write_json(path, {"passed": passed, "sentence": "accuracy 0.9 is at least 0.8", "rules": []})
+def verdict(path: Path, checkpoint: Path, passed: bool = True) -> Path:
+    digests = {"graph": artifacts.digest_file(checkpoint / "model.onnx")}
+    value = {"passed": passed, "sentence": "accuracy 0.9 is at least 0.8", "rules": [], "digests": digests}
+    artifacts.write_json(path, value)
     return path
 
 
@@ -142,7 +144,7 @@ def package(path: Path, schema: Schema, seed: int = 0, name: str = "insects") ->
         name=name,
         checkpoint=made,
         report=report(path / "report", made),
-        verdict=verdict(path / "verdict.json"),
+        verdict=verdict(path / "verdict.json", made),
         dataset=Rows(path, "0" * 64, schema, {}),
         out=path / "package",
         golden=8,

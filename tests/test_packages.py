@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import graphs
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from boatyard import artifacts, packages
-from boatyard.errors import ArtifactError, Refused
+from boatyard.errors import ArtifactError, ConfigError, Refused
 
 FILES = sorted(("golden.json", "labels.json", "lineage.json", "model.onnx", "recipe.json", "schema.json"))
 
@@ -66,7 +67,7 @@ def test_pack_refuses_a_verdict_that_said_no(tmp_path: Path) -> None:
             name="insects",
             checkpoint=made,
             report=graphs.report(tmp_path / "report", made),
-            verdict=graphs.verdict(tmp_path / "verdict.json", passed=False),
+            verdict=graphs.verdict(tmp_path / "verdict.json", made, passed=False),
             dataset=graphs.Rows(tmp_path, "", graphs.image_schema(), {}),
             out=tmp_path / "package",
             golden=8,
@@ -83,7 +84,7 @@ def test_pack_refuses_a_report_on_another_graph(tmp_path: Path) -> None:
             name="insects",
             checkpoint=made,
             report=graphs.report(tmp_path / "report", other),
-            verdict=graphs.verdict(tmp_path / "verdict.json"),
+            verdict=graphs.verdict(tmp_path / "verdict.json", made),
             dataset=graphs.Rows(tmp_path, "", graphs.image_schema(), {}),
             out=tmp_path / "package",
             golden=8,
@@ -241,3 +242,14 @@ def test_no_package_is_said_so(tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match="no package at"):
             packages.verify(path)
         assert "no package at" in packages.differences(path)[0]
+
+
+def test_a_package_is_shown_to_people_and_programs(good: Path, tmp_path: Path) -> None:
+    package = packages.verify(good)
+    assert "insects" in packages.text(package)
+    assert json.loads(json.dumps(packages.describe(package)))["digest"] == package.digest
+    assert packages.question(package, 0).keys() == {"age", "colour", "city"}
+    image = graphs.package(tmp_path, graphs.image_schema())
+    assert np.array(packages.question(image, 7)).shape == (4, 4)
+    with pytest.raises(ConfigError, match="8"):
+        packages.question(image, 8)

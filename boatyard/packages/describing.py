@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from boatyard.errors import ConfigError
@@ -47,16 +46,19 @@ def text(package: Package) -> str:
 
 
 def question(package: Package, number: int) -> Any:
-    """Return golden example `number` as a V1 instance; raises ConfigError when there are not so many."""
+    """Return golden example `number` as a V1 instance, an image as nested lists; raises ConfigError."""
     if not 0 <= number < len(package.golden):
         raise ConfigError(f"no golden example {number}; {package.name} has {len(package.golden)}, counted from 0")
+    if package.schema.is_image:
+        return package.golden.inputs[package.schema.fields[0].name][number].tolist()
     return package.golden.instances[number]
 
 
 def _metrics(package: Package) -> dict[str, str]:
     """Return the report's main numbers with their intervals, as it words them."""
-    report = json.loads((package.path / "report" / "report.json").read_bytes())
-    found = {name: value for name, value in report.get("metrics", {}).items() if name in ("accuracy", "rmse", "r2")}
+    found = {
+        name: value for name, value in package.report.get("metrics", {}).items() if name in ("accuracy", "rmse", "r2")
+    }
     return {name: _worded(value) for name, value in found.items()}
 
 

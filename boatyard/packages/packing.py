@@ -39,10 +39,10 @@ def pack(
     """
     logger.info("packing %s", name)
     made = artifacts.verify(checkpoint, "checkpoint")
-    artifacts.verify(report, "report")
+    about = artifacts.verify(report, "report")
     ruling = _passed(verdict / "verdict.json" if verdict.is_dir() else verdict)
     graph = artifacts.digest_file(checkpoint / GRAPH)
-    _belongs(report, graph)
+    _belongs(graph, {str(report): about.get("graph"), str(verdict): ruling.get("digests", {}).get("graph")})
     with artifacts.new_folder(out) as folder:
         for file in (GRAPH, "weights.safetensors", "schema.json"):
             shutil.copyfile(checkpoint / file, folder / file)
@@ -71,12 +71,11 @@ def _passed(verdict: Path) -> dict[str, Any]:
     return value
 
 
-def _belongs(report: Path, graph: str) -> None:
-    """Refuse a report on another graph than the one that is packed."""
-    about = artifacts.read_json(report / "report.json")
-    found = about.get("graph") if isinstance(about, dict) else None
-    if found != graph:
-        raise ArtifactError(f"{report} is on graph {found}, the checkpoint's is {graph}; evaluate this checkpoint")
+def _belongs(graph: str, others: Mapping[str, Any]) -> None:
+    """Refuse a report or a verdict on another graph than the one that is packed."""
+    for other, found in others.items():
+        if found != graph:
+            raise ArtifactError(f"{other} is on graph {found}, the checkpoint's is {graph}; evaluate this checkpoint")
 
 
 def _golden_of(dataset: Dataset, engine: Engine, rows: int) -> dict[str, Any]:

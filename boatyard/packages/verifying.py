@@ -28,8 +28,9 @@ from boatyard.schema import Field as SchemaField
 KIND = "package"
 NAME = "package.json"
 GRAPH = "model.onnx"
-READ = (GRAPH, "schema.json", "labels.json", "golden.json", "verdict.json", "lineage.json", "recipe.json")
-WANTED = (*READ, "weights.safetensors", "report/report.json")
+OBJECTS = {name: f"{name}.json" for name in ("verdict", "lineage", "recipe")} | {"report": "report/report.json"}
+READ = (GRAPH, "schema.json", "labels.json", "golden.json", *OBJECTS.values())
+WANTED = (*READ, "weights.safetensors")
 SUFFIXES = (".onnx", ".safetensors", ".json", ".jsonl", ".html", ".parquet", ".png", ".svg", ".csv", ".md")
 LONGEST_JSON = 256 << 20
 LONGEST_MANIFEST = 1 << 20
@@ -52,6 +53,7 @@ class Package:
     verdict: dict[str, Any] = field(repr=False)
     lineage: dict[str, Any] = field(repr=False)
     recipe: dict[str, Any] = field(repr=False)
+    report: dict[str, Any] = field(repr=False)
     files: tuple[artifacts.File, ...] = field(repr=False)
     graph: bytes = field(repr=False)
 
@@ -271,8 +273,8 @@ def _package(path: Path, digest: str, manifest: _Manifest, contents: Mapping[str
     if tuple(labels) != schema.labels:
         raise ArtifactError("labels.json: wanted the labels of schema.json in their order, found others")
     objects = {}
-    for name in ("verdict.json", "lineage.json", "recipe.json"):
-        objects[name.removesuffix(".json")] = _checked(dict[str, Any], contents[name], name)
+    for name, file in OBJECTS.items():
+        objects[name] = _checked(dict[str, Any], contents[file], file)
     if objects["verdict"].get("passed") is not True:
         raise ArtifactError("verdict.json: wanted a verdict that passed")
     return Package(
