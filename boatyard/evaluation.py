@@ -301,8 +301,9 @@ def picture(pixels: Array) -> str:
     """Return an image [H, W] or [H, W, C] as a small data URI: PNG as it is, or a JPEG when it has to be shrunk."""
     values = pixels.astype(np.float64)
     if pixels.dtype != np.uint8:  # floats have no range of their own: show from the darkest to the brightest
-        low, high = np.nanmin(values), np.nanmax(values)
-        values = (np.nan_to_num(values) - low) * (255 / (high - low) if high > low else 0)
+        values = np.nan_to_num(values)
+        low, high = values.min(), values.max()
+        values = (values - low) * (255 / (high - low) if high > low else 0)
     if values.ndim == 3 and values.shape[2] not in (3, 4):
         values = values[:, :, 0]
     image = Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("L" if values.ndim == 2 else "RGB")

@@ -76,7 +76,7 @@ class Verdict:
             verdict = cls(**{**given, "notes": tuple(given["notes"])})
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{path} is not a verdict of this version ({error}); run the gate again") from error
-        if verdict.passed != all(rule.passed for rule in verdict.rules) or not verdict.rules:
+        if not verdict.rules or verdict.passed is not all(rule.passed is True for rule in verdict.rules):
             raise ArtifactError(f"{path} contradicts its own rules; it was changed, run the gate again")
         return verdict
 
@@ -131,7 +131,7 @@ def sealed(config: GateConfig, seal: Any) -> Rule:
     """The rules must be those that train wrote down before it started."""
     passed = seal == config.seal
     if passed:
-        sentence = f"the rules are those sealed before training ({config.seal[:12]}…)"
+        sentence = f"sealed: the rules are those written down before training ({config.seal[:12]}…)"
     else:
         found = f"{seal[:12]}…" if isinstance(seal, str) and seal else "none"
         sentence = (

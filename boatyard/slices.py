@@ -131,7 +131,8 @@ def values_of(schema: Schema, inputs: Mapping[str, Array], name: str) -> Array:
 
 def _brightness(images: Array, name: str) -> Array:
     pixels = images.reshape(len(images), -1).astype(np.float32)
-    return np.asarray(pixels.mean(axis=1) if name == "brightness" else pixels.std(axis=1))
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows counts as missing
+        return np.asarray(pixels.mean(axis=1) if name == "brightness" else pixels.std(axis=1))
 
 
 def accuracy_slices(groups: Iterable[Group], right: Array, confidence: float) -> tuple[Slice, ...]:

@@ -265,7 +265,8 @@ def test_a_picture_is_a_small_image_of_the_row(shape: Any, dtype: Any, kind: str
 
 
 def test_a_picture_of_nothing_but_missing_values_is_drawn() -> None:
-    assert evaluation.picture(np.zeros((4, 4), np.float32)).startswith("data:image/png")
+    for value in (0, np.nan, np.inf):
+        assert evaluation.picture(np.full((4, 4), value, np.float32)).startswith("data:image/png")
 
 
 def test_images_are_answered_with_pictures_of_the_worst(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import echoes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hn
 
 from boatyard import artifacts, evaluation, gating, intervals
 from boatyard.errors import ArtifactError, ConfigError
@@ -308,6 +309,25 @@ def test_a_refusal_keeps_the_report(tmp_path: Path) -> None:
     case = Case(tmp_path, answers, target)
     case.gate(ALONE)
     artifacts.verify(case.report, "report")
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(2, 8), st.booleans(), st.data())
+def test_any_answers_lead_to_a_verdict(tmp_path: Path, rows: int, labelled: bool, data: st.DataObject) -> None:
+    labels = echoes.LABELS if labelled else ()
+    width, path = len(labels) or 1, tmp_path / str(len(list(tmp_path.iterdir())))
+    new = data.draw(hn.arrays(np.float32, (rows, width), elements=st.floats(width=32) | st.sampled_from([0.0, 1.0])))
+    target: Any = np.arange(rows) % 3 if labelled else np.arange(rows, dtype=np.float32)
+    old = echoes.certain(target, 3) if labelled else target[:, None] + 1
+    case = Case(path, new, target, old=old, labels=labels)
+    metric = "accuracy" if labelled else "r2"
+    config = GateConfig(minimum={metric: 0.5}, rows=1)
+    verdict = case.gate(config, production=case.production())
+    verdict.write(path / "verdict.json")
+    json.loads((path / "verdict.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert verdict.sentence.startswith("passed: " if verdict.passed else "refused: ")
+    for one in verdict.rules:
+        assert one.sentence.startswith(one.name) and (not verdict.passed or one.passed)
 
 
 @settings(max_examples=60, deadline=None)

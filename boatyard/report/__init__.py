@@ -134,7 +134,7 @@ class Report:
         """Return report.json's values."""
         values = asdict(self)
         del values["path"], values["digest"]
-        return {"graph": self.lineage["graph"], "dataset": self.lineage["dataset"], **values}
+        return values
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], path: Path, digest: str) -> Report:
@@ -151,7 +151,7 @@ class Report:
             given["residuals"] = _residuals(given["residuals"])
             given["training"] = tuple(given["training"])
             return cls(path=path, digest=digest, **given)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(
                 f"{path / NUMBERS} is not a report of this version ({error}); evaluate again"
             ) from error
