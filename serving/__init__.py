@@ -21,17 +21,19 @@ def serve(
     http_port: int = 8080,
     grpc_port: int | None = 8081,
     name: str | None = None,
+    digest: str | None = None,
     threads: int | None = None,
     body_limit: int = BODY_LIMIT,
     drain: float = 0,
 ) -> None:
     """Serve a package until SIGTERM or SIGINT; return when the requests at work then are answered.
 
-    `name` is the model's in URLs (the package's own by default); no `grpc_port`, no gRPC. On a signal readiness flips
+    `name` is the model's in URLs (the package's own by default); with `digest`, only the package of
+    that digest is served; no `grpc_port`, no gRPC. On a signal readiness flips
     at once and `drain` seconds pass before the listeners close. Raises ArtifactError when the package does not verify
     or does not answer its golden examples, ConfigError when a port cannot be had.
     """
-    loaded = prediction.load(package, threads=threads)
+    loaded = prediction.load(package, digest=digest, threads=threads)
     arguments, sys.argv = sys.argv, sys.argv[:1]  # kserve reads the command line of whoever imports it
     try:
         from .predictor import Predictor

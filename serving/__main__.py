@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
             http_port=options.http_port,
             grpc_port=options.grpc_port or None,
             name=options.name,
+            digest=options.digest,
             threads=options.threads,
             body_limit=options.body_limit,
             drain=options.drain,
@@ -42,6 +43,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     package = os.environ.get("MODEL_DIR", MOUNT)
     parser.add_argument("--package", default=package, help="folder or file:// URI (default: MODEL_DIR or %(default)s)")
     parser.add_argument("--name", help="of the model in URLs (default: the package's)")
+    parser.add_argument("--digest", help="sha256 that package.json must have (default: any)")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen at (default: %(default)s)")
     parser.add_argument("--http-port", type=int, default=8080, help="default: %(default)s")
     parser.add_argument("--grpc-port", type=int, default=8081, help="0: no gRPC (default: %(default)s)")
