@@ -1,13 +1,13 @@
-"""Rows a second in training: ours against the usual Dataset + DataLoader loop of the same model, side by side in one run.
+"""Rows a second in training: ours against the usual Dataset + DataLoader loop of the same model, side by side.
 
     python benchmarks/training_speed.py                        # 2 threads, Fashion-MNIST's shape, about 4 minutes
     python benchmarks/training_speed.py --device cuda --rows 60000 --repeats 5
 
 The usual loop: a torch Dataset whose __getitem__ turns one uint8 image into a normalised float tensor,
-DataLoader(shuffle=True) with
-0 and with 2 workers (the better of the two counts), an eager nn.Sequential in the textbook order (convolution, ReLU, pooling), AdamW.
-Ours: what `boatyard train` runs. Same layers, same number of weights, same batch size, same threads. The three take turns, in an order that
-rotates, so that a busy machine is busy for all; the ratio is taken within each turn.
+DataLoader(shuffle=True) with 0 and with 2 workers (the better of the two counts), an eager nn.Sequential in the
+textbook order (convolution, ReLU, pooling), AdamW. Ours: what `boatyard train` runs. Same layers, same number of
+weights, same batch size, same threads. The three take turns, in an order that rotates, so that a busy machine is busy
+for all; the ratio is taken within each turn.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def main() -> None:
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
     print(
         f"torch {torch.__version__}, {where}, {arguments.threads} threads of {os.cpu_count()} processors, "
-        f"{arguments.rows} images 28×28 an epoch, batch {arguments.batch}, {arguments.precision}, {arguments.repeats} turns"
+        f"{arguments.rows} images an epoch, batch {arguments.batch}, {arguments.precision}, {arguments.repeats} turns"
     )
     data = dataset(images(arguments.rows))
     for recipe in arguments.recipes:

@@ -59,15 +59,15 @@ class _Image(nn.Module):
         self.colour = len(field.shape) == 3
         channels = field.shape[2] if self.colour else 1
         shift, scale = _normal(statistics, how, channels)
-        self.shift: Tensor
+        self.offset: Tensor
         self.scale: Tensor
-        self.register_buffer("shift", shift.reshape(1, channels, 1, 1))
+        self.register_buffer("offset", -(shift * scale).reshape(1, channels, 1, 1))
         self.register_buffer("scale", scale.reshape(1, channels, 1, 1))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         image = inputs[self.name].to(torch.float32)
         image = image.permute(0, 3, 1, 2) if self.colour else image.unsqueeze(1)
-        return (image - self.shift) * self.scale
+        return torch.addcmul(self.offset, image, self.scale)  # one pass over memory
 
 
 class _Numbers(nn.Module):
