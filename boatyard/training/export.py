@@ -87,7 +87,7 @@ def compare(data: bytes, graph: Graph, schema: Schema, inputs: Mapping[str, Arra
 
 
 def _room(scores: Array, answer: Array) -> Array:
-    """float32 keeps seven digits: a row far from the training data, with scores beyond 10, is compared by as much less."""
+    """float32 keeps seven digits: a row far from the training data, of scores beyond 10, is held to as much less."""
     room: Array = np.maximum(1.0, np.abs(scores).max(axis=1, initial=0.0) / 10)
     return room.reshape(-1, *[1] * (answer.ndim - 1))
 
