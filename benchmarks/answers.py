@@ -1,9 +1,10 @@
 """Are the served answers those of the report? Every test row, by every protocol, against predictions.parquet.
 
-    python benchmarks/answers.py PACKAGE DATASET
+    python benchmarks/answers.py PACKAGE DATASET [ROWS A REQUEST]
 
-Serves the package on loopback in a process of its own and prints, by protocol, the rows whose label differs and the greatest
-difference of a probability (or of a value, relative). Exits 1 when a label differs or a number by more than 1e-5.
+Serves the package on loopback in a process of its own and prints, by protocol, the rows whose label differs and the
+greatest difference of a probability (or of a value, relative). Exits 1 when a label differs or a number by more than
+1e-5.
 """
 
 from __future__ import annotations
@@ -29,11 +30,10 @@ from boatyard import datasets, packages, prediction
 from boatyard.prediction import Answers
 from boatyard.serving import v2
 
-SIZE = 250  # rows a request; the last digits of an answer may depend on it, which is what is measured
 TOLERANCE = 1e-5
 
 
-def main(package: Path, dataset: Path) -> int:
+def main(package: Path, dataset: Path, size: int = 250) -> int:
     found, test = packages.verify(package), datasets.read(dataset).load("test")
     report = pq.read_table(package / "report" / "predictions.parquet")
     assert report["row"].to_pylist() == test.rows.tolist(), "the dataset is not the one that the report is on"
@@ -41,13 +41,12 @@ def main(package: Path, dataset: Path) -> int:
     with server(found) as (url, address):
         for protocol, ask in protocols(found, url, address).items():
             started = time.monotonic()
-            answers = [ask(part.inputs) for part in test.split(SIZE)]
+            answers = [ask(part.inputs) for part in test.split(size)]
             seconds = time.monotonic() - started
             labels, off = compare(answers, report)
             good &= not labels and off <= TOLERANCE
-            print(
-                f"{protocol:<10} {len(test)} rows, {labels} labels differ, greatest difference {off:.2g}, {seconds:.1f} s"
-            )
+            said = f"{labels} labels differ, greatest difference {off:.2g}, {seconds:.1f} s"
+            print(f"{protocol:<10} {len(test)} rows, {size} a request: {said}")
     return 0 if good else 1
 
 
@@ -162,4 +161,4 @@ def port() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])))

@@ -95,12 +95,6 @@ def ready(running: Running) -> Running:
     raise AssertionError(running.process.communicate()[0])
 
 
-def stop(running: Running) -> str:
-    running.process.send_signal(signal.SIGTERM)
-    output, _ = running.process.communicate(timeout=30)
-    return output
-
-
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
     folder = tmp_path_factory.mktemp("servers")
@@ -110,8 +104,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Runn
         ready(server)
     yield running
     CLIENT.close()
+    for server in running.values():
+        server.process.send_signal(signal.SIGTERM)
     for name, server in running.items():
-        output = stop(server)
+        output, _ = server.process.communicate(timeout=30)
         assert server.process.returncode == 0, output
         assert "Traceback" not in output and "failed" not in output, (name, output)
 

@@ -7,16 +7,18 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from boatyard import artifacts
-from boatyard.datasets import Dataset
 from boatyard.errors import ArtifactError, Refused
 from boatyard.packages.verifying import GRAPH, KIND, NAME, Package, read_schema, verify
 from boatyard.prediction.decoding import encode
 from boatyard.prediction.engine import Engine
+
+if TYPE_CHECKING:
+    from boatyard.datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
