@@ -411,8 +411,8 @@ def show(package: str, golden: int | None, picture: bool, only_path: bool, only_
         click.echo(path if only_path else found.name)
         return
     if golden is not None:
-        instance = packages.question(found, golden)
-        click.echo(_picture(instance) if picture else json.dumps({"instances": [instance]}))
+        asked = packages.question(found, golden)
+        click.echo(packages.picture(found, golden) if picture else json.dumps({"instances": [asked]}))
         return
     click.echo(json.dumps(packages.describe(found)) if as_json else packages.text(found))
 
@@ -649,17 +649,6 @@ def _recipe(kind: Any, name: str) -> str:
         shown = json.dumps(list(value) if isinstance(value, tuple) else value)
         lines.append(f"    {key}: {shown}" + (f"  # {field.description}" if field.description else ""))
     return "\n".join(lines)
-
-
-def _picture(instance: Any) -> str:
-    """Draw a grey image in characters, two rows of pixels a line; show anything else as it is."""
-    shades = " .:-=+*#%@"
-    if not (isinstance(instance, list) and instance and isinstance(instance[0], list) and len(instance[0]) > 1):
-        return json.dumps(instance)
-    if isinstance(instance[0][0], list):
-        return f"an image of {len(instance)}×{len(instance[0])} pixels"
-    rows = instance[:: 2 if len(instance) > 10 else 1]
-    return "\n" + "\n".join("    " + "".join(shades[int(pixel) * 9 // 255] for pixel in row) for row in rows)
 
 
 def _registry(folder: Path) -> Any:

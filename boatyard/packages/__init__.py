@@ -3,8 +3,8 @@
 Immutable, and without a time in it: when it was pushed is the registry's to say. Nothing loads before it verifies.
 """
 
-from boatyard.packages.describing import describe, question, text
+from boatyard.packages.describing import describe, picture, question, text
 from boatyard.packages.packing import pack
 from boatyard.packages.verifying import NAME, Golden, Package, differences, verify
 
-__all__ = ["NAME", "Golden", "Package", "describe", "differences", "pack", "question", "text", "verify"]
+__all__ = ["NAME", "Golden", "Package", "describe", "differences", "pack", "picture", "question", "text", "verify"]

@@ -7,6 +7,8 @@ from typing import Any
 from boatyard.errors import ConfigError
 from boatyard.packages.verifying import Package
 
+SHADES = " .:-=+*#%@"
+
 
 def describe(package: Package) -> dict[str, Any]:
     """Return what a package is as JSON values: inputs, labels, metrics, verdict, lineage, files."""
@@ -52,6 +54,20 @@ def question(package: Package, number: int) -> Any:
     if package.schema.is_image:
         return package.golden.inputs[package.schema.fields[0].name][number].tolist()
     return package.golden.instances[number]
+
+
+def picture(package: Package, number: int) -> str:
+    """Show golden example `number` as a person would look at it: an image drawn in characters, a row as JSON."""
+    asked = question(package, number)
+    if not package.schema.is_image:
+        return json.dumps(asked)
+    image = np.asarray(package.golden.inputs[package.schema.fields[0].name][number], np.float64)
+    grey = image.mean(2) if image.ndim == 3 else image
+    step = max(1, -(-grey.shape[1] // 56))
+    grey = grey[:: 2 * step, ::step] if grey.shape[0] > 10 else grey
+    low, span = grey.min(), max(float(np.ptp(grey)), 1e-9)
+    rows = ((grey - low) / span * (len(SHADES) - 1)).round().astype(int)
+    return "\n" + "\n".join("    " + "".join(SHADES[shade] for shade in row) for row in rows)
 
 
 def _metrics(package: Package) -> dict[str, str]:
