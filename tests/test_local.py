@@ -9,15 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import steps
 
 from boatyard import runs
 from boatyard.display import Silence
 from boatyard.errors import ConfigError, Refused
 from boatyard.pipelines import local
 from boatyard.runs import Run
-
-sys.path.insert(0, str(Path(__file__).parent))
-import steps
 
 SCRIPT = """
 import sys

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+import numpy as np
 
 from boatyard.errors import ConfigError
 from boatyard.packages.verifying import Package
