@@ -51,6 +51,18 @@ def test_an_answer_does_not_depend_on_its_batch(schema: Schema) -> None:
 
 
 @each_schema
+def test_more_rows_than_run_at_once_keep_their_order(schema: Schema) -> None:
+    inputs, run = graphs.rows(schema, 600), engine(schema).run
+    whole, last = run(inputs), run({name: array[599:] for name, array in inputs.items()})
+    assert len(whole) == 600
+    for output, wanted in zip(whole.outputs(), last.outputs(), strict=True):
+        if output.dtype == object:
+            assert output[599] == wanted[0]
+        else:
+            np.testing.assert_allclose(output[599], wanted[0], rtol=1e-5, atol=1e-5)
+
+
+@each_schema
 def test_what_is_encoded_is_decoded_bit_for_bit(schema: Schema) -> None:
     inputs = graphs.rows(schema, 9)
     decoded = prediction.decode(schema, prediction.encode(schema, inputs))

@@ -16,6 +16,7 @@ from boatyard.prediction import protobuf
 from boatyard.schema import Array, Schema, Tensor
 from boatyard.settings import Settings
 
+ROWS = 256  # at once: what a graph holds in between grows with them, and a large request must not take all memory
 ELEMENTS = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "str": "tensor(string)"}
 # ONNX Runtime's errors have no common root below Exception
 FAILURES = tuple(
@@ -88,13 +89,20 @@ class Engine:
         An answer depends on the batch that a row came in by rounding only (below 1e-5).
         """
         self._check(inputs)
-        try:
-            found = self._session.run(list(self._outputs), dict(inputs))
-        except FAILURES as error:
-            raise RequestError(f"the graph could not answer: {str(error).splitlines()[0]}") from error
+        rows = len(next(iter(inputs.values())))
+        starts = range(0, rows, ROWS) if rows else (0,)
+        parts = [self._answer({name: array[at : at + ROWS] for name, array in inputs.items()}) for at in starts]
+        found = parts[0] if len(parts) == 1 else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
         if self.schema.task == "regression":
             return Answers(values=found[0])
         return Answers(labels=found[0], probabilities=found[1])
+
+    def _answer(self, inputs: dict[str, Array]) -> list[Array]:
+        try:
+            found: list[Array] = self._session.run(list(self._outputs), inputs)
+        except FAILURES as error:
+            raise RequestError(f"the graph could not answer: {str(error).splitlines()[0]}") from error
+        return found
 
     def _check(self, inputs: Mapping[str, Array]) -> None:
         wanted = [tensor.name for tensor in self.tensors]
