@@ -139,7 +139,7 @@ def tensors(schema: Schema, inputs: Mapping[str, Array]) -> dict[str, Tensor]:
     for tensor in schema.tensors():
         values = inputs[tensor.name]
         values = codes(schema.field(tensor.name), values) if tensor.dtype == "str" else values.astype(tensor.dtype)
-        made[tensor.name] = torch.from_numpy(np.ascontiguousarray(values))
+        made[tensor.name] = torch.from_numpy(np.require(values, requirements=["C", "W"]))  # Arrow's are read-only
     return made
 
 

@@ -148,7 +148,9 @@ class Streamed:
     def ordered(self, size: int) -> Iterator[Rows]:
         for batch in self.dataset.batches(self.split, size):
             inputs = tensors(self.dataset.schema, batch.inputs)
-            yield Rows(inputs, self.target.encode(torch.from_numpy(np.asarray(batch.target)))).to(self.device)
+            yield Rows(inputs, self.target.encode(torch.from_numpy(np.require(batch.target, requirements="W")))).to(
+                self.device
+            )
 
     def _mixed(self, epoch: int) -> Iterator[Rows]:
         """Swap each chunk read with rows drawn from the buffer, which is emptied at the end in random order."""
@@ -180,7 +182,7 @@ def read(dataset: Dataset, split: Split, target: Target) -> Rows:
     for batch in dataset.batches(split, CHUNK):
         for name, value in tensors(dataset.schema, batch.inputs).items():
             inputs[name][at : at + len(batch)] = value
-        targets[at : at + len(batch)] = target.encode(torch.from_numpy(np.asarray(batch.target)))
+        targets[at : at + len(batch)] = target.encode(torch.from_numpy(np.require(batch.target, requirements="W")))
         at += len(batch)
     if at != rows:
         raise DataError(f"{dataset.path}: the {split} split has {at} rows, its manifest says {rows}; preprocess again")
