@@ -103,12 +103,7 @@ def read(path: Path) -> Dataset:
     manifest = artifacts.verify(path, KIND)
     try:
         schema = Schema.from_dict(manifest["schema"])
-        counts = {split: int(manifest["rows"][split]) for split in SPLITS}
+        _ = [int(manifest["rows"][split]) for split in SPLITS]
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path}: its manifest has no good {error}") from error
-    made = Dataset(path, artifacts.digest_file(path / artifacts.MANIFEST), schema, manifest)
-    for split, count in counts.items():
-        held = sum(pq.read_metadata(shard).num_rows for shard in made.shards(split))
-        if held != count:
-            raise ArtifactError(f"{path}: wanted {count} {split} rows, its shards hold {held}")
-    return made
+    return Dataset(path, artifacts.digest_file(path / artifacts.MANIFEST), schema, manifest)
