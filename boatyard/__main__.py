@@ -24,6 +24,7 @@ from boatyard.errors import BoatyardError, ConfigError, Interrupted, Refused
 
 if TYPE_CHECKING:
     from boatyard.project import Project
+    from boatyard.registry import Registry
     from boatyard.runs import Run
 
 EXIT = {Refused: 3, Interrupted: 75}
@@ -330,9 +331,16 @@ def push(folder: Path, overrides: tuple[str, ...], out: Path | None) -> None:
     if not verdict.passed:
         raise Refused(verdict.sentence)
     values = {key: value for key, value in project.values().items() if key not in ("resources", "serve", "description")}
-    inputs = [str(build / name) for name in ("dataset", "checkpoint", "report", "verdict.json")]
     with _stage(folder):
-        version = stages.push(project.push.values(), values, *inputs, str((out or build / "package").absolute()))
+        version = stages.push(
+            project.push.values(),
+            values,
+            str(build / "dataset"),
+            str(build / "checkpoint"),
+            str(build / "report"),
+            str(build / "verdict.json"),
+            str((out or build / "package").absolute()),
+        )
     click.echo(f"{version.name} version {version.version}: {version.uri}")
 
 
@@ -457,17 +465,16 @@ def registry_ls(folder: Path, as_json: bool) -> None:
     Example:  boatyard registry ls
     """
     shelf = _registry(folder)
-    found = {
-        name: {"versions": [v.version for v in shelf.versions(name)], "aliases": dict(shelf.aliases(name))}
-        for name in shelf.names()
-    }
+    names = shelf.names()
+    versions = {name: [version.version for version in shelf.versions(name)] for name in names}
+    aliases = {name: shelf.aliases(name) for name in names}
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps({name: {"versions": versions[name], "aliases": aliases[name]} for name in names}))
         return
-    for name, entry in found.items():
-        aliases = ", ".join(f"{alias} → {version}" for alias, version in entry["aliases"].items())
-        click.echo(f"{name}: versions {', '.join(map(str, entry['versions'])) or 'none'}; {aliases or 'no aliases'}")
-    if not found:
+    for name in names:
+        pointing = ", ".join(f"{alias} → {version}" for alias, version in aliases[name].items())
+        click.echo(f"{name}: versions {', '.join(map(str, versions[name])) or 'none'}; {pointing or 'no aliases'}")
+    if not names:
         click.echo("nothing there yet")
 
 
@@ -651,7 +658,7 @@ def _recipe(kind: Any, name: str) -> str:
     return "\n".join(lines)
 
 
-def _registry(folder: Path) -> Any:
+def _registry(folder: Path) -> Registry:
     from boatyard import registry
 
     return registry.open(_load(folder, ()).push.registry, _root(folder))

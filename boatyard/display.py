@@ -102,15 +102,13 @@ class Bars:
 
     def end(self, step: str, state: str, seconds: float) -> None:
         self.start(step)
-        total = self.bars.tasks[self.tasks[step]].total or 1
-        note = "nothing changed: kept from an earlier run" if state == "cached" else None
-        good = state in ("succeeded", "cached")
-        self.bars.update(
-            self.tasks[step],
-            mark=MARKS.get(state, "[red]✗"),
-            **({"total": total, "completed": total} if good else {}),
-            **({"numbers": note} if note else {}),
-        )
+        task = self.tasks[step]
+        self.bars.update(task, mark=MARKS.get(state, "[red]✗"))
+        if state in ("succeeded", "cached"):
+            total = self.bars.tasks[task].total or 1
+            self.bars.update(task, total=total, completed=total)
+        if state == "cached":
+            self.bars.update(task, numbers="nothing changed: kept from an earlier run")
         self.bars.stop_task(self.tasks[step])
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boatyard import artifacts, progress
 from boatyard.errors import BoatyardError, Refused, StorageError
@@ -30,6 +30,11 @@ from boatyard.project import (
     section,
 )
 from boatyard.settings import Settings
+
+if TYPE_CHECKING:
+    from boatyard.gating import Verdict
+    from boatyard.registry import Version
+    from boatyard.report import Report
 
 logger = logging.getLogger(__name__)
 LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pillow", "safetensors")
@@ -73,7 +78,7 @@ def train(config: Values, how: Values, gate: Values, dataset: str, out: str, num
         return _write(numbers, result.numbers())
 
 
-def evaluate(config: Values, dataset: str, checkpoint: str, out: str, numbers: str) -> Any:
+def evaluate(config: Values, dataset: str, checkpoint: str, out: str, numbers: str) -> Report:
     """Dataset and checkpoint in, report out; return the report."""
     from boatyard import datasets, evaluation
 
@@ -85,7 +90,7 @@ def evaluate(config: Values, dataset: str, checkpoint: str, out: str, numbers: s
         return report
 
 
-def gate(config: Values, push: Values, name: str, dataset: str, checkpoint: str, report: str, out: str) -> Any:
+def gate(config: Values, push: Values, name: str, dataset: str, checkpoint: str, report: str, out: str) -> Verdict:
     """Report in, verdict out; the version in production, where there is one, is asked the same test rows."""
     from boatyard import datasets, gating, registry
 
@@ -111,7 +116,7 @@ def push(
     report: str,
     verdict: str,
     out: str,
-) -> Any:
+) -> Version:
     """Everything in, package out, and into the registry; return the version."""
     from boatyard import datasets, packages, registry
 

@@ -161,6 +161,7 @@ class _Runner:
             enable_caching=True,
             cache_root=str(self.folder / runs.FOLDER / ".cache"),
         )
+        cache = ContentCache(self)
         with (
             _replaced(subprocess_task_handler, "run_local_subprocess", self.step),
             _replaced(kfp_cache, "get_local_cache", lambda: cache),
@@ -171,7 +172,6 @@ class _Runner:
         ):
             warnings.filterwarnings("ignore", message="You may be attemping to run a task")
             warnings.filterwarnings("ignore", message=".*have no effect in the current local runner")
-            cache = ContentCache(self)
             yield
 
     def step(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
