@@ -39,7 +39,7 @@ def evaluate(
     shutil.copyfile(f"{report.path}/report.html", page.path)
     for name, value in result.numbers().items():
         metrics.log_metric(name, value)
-    if result.confusion:
-        classification.log_confusion_matrix(*result.confusion)
-    if result.roc():
-        classification.log_roc_curve(*result.roc())
+    if confusion := result.confusion:
+        classification.log_confusion_matrix(*confusion)
+    if roc := result.roc():
+        classification.log_roc_curve(*roc)
