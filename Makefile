@@ -8,7 +8,7 @@ DEMO_PORT ?= 8080
 SHELL = /bin/bash
 .ONESHELL:
 .SHELLFLAGS = -euo pipefail -c
-.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-memory clean
+.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers clean
 
 setup: $(VENV)/.done  ## make the environment
 
@@ -49,8 +49,24 @@ schema: setup  ## the project file's JSON schema and reference
 wheel: setup  ## build/dist
 	@$(BIN)/python -m build -q --outdir build/dist
 
-bench: setup data  ## the measures, as tables
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+bench: setup data  ## the measures, as tables: needs a quiet machine, a trained examples/fashion-cnn and 9 GB of disk
+	@$(BIN)/python benchmarks/help_time.py
+	$(BIN)/python benchmarks/step_overhead.py --steps 20 --rounds 5
+	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/preprocess_memory.py --gigabytes 4
+	$(MAKE) bench-answers
+
+bench-answers: setup  ## the served answers against the report's, every test row (after make demo)
+	@package=$$($(BIN)/boatyard show $(DEMO) --path)
+	dataset=$$(ls -d $(DEMO)/runs/2*/artifacts/preprocess/dataset | tail -1)
+	$(BIN)/python benchmarks/answers.py "$$package" "$$dataset"
+
+bench-small: setup data  ## the same, small, for CI
+	@$(BIN)/python benchmarks/help_time.py
+	$(BIN)/python benchmarks/step_overhead.py --steps 5 --rounds 1
+	$(BIN)/python benchmarks/training_speed.py --rows 6400 --repeats 1
+	$(BIN)/python benchmarks/preprocess_memory.py
+	$(MAKE) bench-answers
 
 clean:  ## remove what was made
 	rm -rf build .venv data
