@@ -60,7 +60,6 @@ def _off(value: Any) -> Any:
     return None if value is False else value
 
 
-Integer = Annotated[int, BeforeValidator(_number)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
 Number = Annotated[float, BeforeValidator(_number)]
 Bound = Annotated[Number | None, BeforeValidator(_off)]

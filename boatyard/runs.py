@@ -49,7 +49,6 @@ class Run:
     process: int = 0
     error: str = ""
     steps: tuple[Step, ...] = ()
-    gpus: int = 0
 
     @property
     def id(self) -> str:
