@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +17,10 @@ from boatyard.datasets import Split
 from boatyard.errors import DataError
 from boatyard.schema import Array
 
-BLOCK_BYTES = 8 << 20  # of raw values in a block: a few of them are alive at once
-Reason = Literal["unreadable", "missing", "out of range"]
+BLOCK_BYTES = 4 << 20  # of raw values in a block: a few of them are alive at once
+WORKERS = 4  # at most: each holds a block and what is made of it, which bounds the memory
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,24 @@ class Bad:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where rows are, for messages: `rows.npy, row 17`; `numbers` holds each row's number in its file."""
+
+    file: str
+    numbers: Array
+
+    def __call__(self, index: int) -> str:
+        """Return the place of a block's row."""
+        return f"{self.file}, row {int(self.numbers[index])}"
+
+
+@dataclass(frozen=True)
 class Block:
     """Rows of one source file in order.
 
-    `rows` int64 [N] number the rows of their source; `images` is [N, H, W] or [N, H, W, C], `table` the columns as read;
-    `target` the raw target, one value a row; `split` is set where the source says it (a test set of its own); `first` is
-    how the first row is called in messages; `bad` the rows that were left out already.
+    `rows` int64 [N] number the rows of their source; `images` is [N, H, W], [N, H, W, C] or [N, F], `table` the columns
+    as read; `target` the raw target, one value a row; `split` is set where the source says it (a test set of its own);
+    `bad` are the rows that were left out already.
     """
 
     split: Split | None
@@ -48,24 +64,12 @@ class Block:
         return len(self.rows)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a row is, for messages: `rows.csv, line 17`; `lines` holds the number of each row in its file."""
-
-    file: str
-    unit: str
-    lines: Array
-
-    def __call__(self, index: int) -> str:
-        return f"{self.file}, {self.unit} {int(self.lines[index])}"
-
-
 class Source(Protocol):
-    """A kind of files, opened: it can be read again and again, a block at a time, always in the same order."""
+    """A kind of files, opened: it can be read again and again, a block at a time, always cut alike."""
 
     @property
-    def has_test(self) -> bool:
-        """Say whether the source has a test set of its own."""
+    def given(self) -> frozenset[Split]:
+        """The splits that the source brings itself; a row that is in none of them is still to be divided."""
 
     def files(self) -> tuple[Path, ...]:
         """Return the files that it reads."""
@@ -73,13 +77,32 @@ class Source(Protocol):
     def blocks(self) -> Iterator[Block]:
         """Read the rows."""
 
-    def total(self) -> int:
-        """Return about how many rows there are, for the progress; 0 when unknown."""
+
+def ordered(function: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[U]:
+    """Apply a function to items in several threads and give the answers in the items' order; few are held at once.
+
+    NumPy, Arrow and hashing let go of the interpreter's lock, so threads do what processes would, in one memory.
+    """
+    workers = min(threads, WORKERS)
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[U]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def arrow(values: Any) -> pa.Array:
     """Return values as one Arrow array."""
-    made = pa.array(values) if not isinstance(values, pa.Array | pa.ChunkedArray) else values
+    made = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
     return made.combine_chunks() if isinstance(made, pa.ChunkedArray) else made
 
 
@@ -93,8 +116,8 @@ def known(what: str, name: str, there: Iterable[str], where: object) -> None:
     names = list(there)
     if name in names:
         return
-    near = difflib.get_close_matches(name, names, n=1)
-    listed = ", ".join(names[:20]) + (" …" if len(names) > 20 else "")
-    raise DataError(
-        f"{what} {name!r} is not in {where}; " + (f"did you mean {near[0]!r}? " if near else "") + f"there are {listed}"
-    )
+    near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1)
+    likely = next((n for n in names if near and n.lower() == near[0]), None)
+    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    asked = f"did you mean {likely!r}? " if likely else ""
+    raise DataError(f"{what} {name!r} is not in {where}; {asked}there are {listed}")

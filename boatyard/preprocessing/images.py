@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from boatyard.datasets import Split
 from boatyard.errors import DataError
-from boatyard.preprocessing.block import BLOCK_BYTES, Bad, Block, Place, arrow
+from boatyard.preprocessing.block import BLOCK_BYTES, Bad, Block, Place, arrow, ordered
 from boatyard.project import PreprocessConfig
 from boatyard.schema import Array
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 LARGEST = 64 << 20  # pixels of a picture: more is a mistake or an attack
+BROKEN = (
+    OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, IndexError, KeyError,
+    UnidentifiedImageError, Image.DecompressionBombError,
+)  # fmt: skip
+FOLDERS: dict[str, Split] = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "validation", "valid": "validation", "validation": "validation",
+}  # fmt: skip
 Color = Literal["grey", "rgb"]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One file, its class and the split that its folder says."""
+    """One file, its class and the split that its folder says, if it does."""
 
     path: Path
     label: str
@@ -35,7 +44,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """A source of image files, decoded to one size and colour."""
+    """A source of image files, decoded to one size [height, width] and colour."""
 
     root: Path
     pictures: tuple[Picture, ...]
@@ -46,86 +55,82 @@ class Pictures:
     threads: int
 
     @property
-    def has_test(self) -> bool:
-        """Whether the source has a test set of its own."""
-        return any(picture.split == "test" for picture in self.pictures)
+    def given(self) -> frozenset[Split]:
+        """The splits that the source brings itself."""
+        return frozenset(picture.split for picture in self.pictures if picture.split)
 
     def files(self) -> tuple[Path, ...]:
         """Return the files that it reads."""
         return tuple(picture.path for picture in self.pictures)
 
-    def total(self) -> int:
-        """Return how many rows there are."""
-        return len(self.pictures)
-
     def blocks(self) -> Iterator[Block]:
         """Decode the pictures, several at a time, in the order of their paths."""
         channels = 1 if self.color == "grey" else 3
         count = max(min(BLOCK_BYTES // (self.size[0] * self.size[1] * channels), 1024), 1)
-        with ThreadPoolExecutor(self.threads) as pool:
-            for split in (None, "train", "validation", "test"):
-                some = [(i, p) for i, p in enumerate(self.pictures) if p.split == split]
-                for start in range(0, len(some), count):
-                    part = some[start : start + count]
-                    yield self._block(split, part, list(pool.map(self._decoded, [p for _, p in part])))  # type: ignore[arg-type]
+        parts = []
+        for split in cast(tuple[Split | None, ...], (None, "validation", "test")):
+            some = [i for i, picture in enumerate(self.pictures) if picture.split == split]
+            parts += [some[start : start + count] for start in range(0, len(some), count)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about what it mends by itself
+            yield from ordered(self._block, parts, self.threads)
 
-    def _block(self, split: Split | None, part: list[tuple[int, Picture]], decoded: list[Array | str]) -> Block:
-        good = [(i, p, image) for (i, p), image in zip(part, decoded, strict=True) if not isinstance(image, str)]
-        bad = [Bad(self._name(p), what) for (_, p), what in zip(part, decoded, strict=True) if isinstance(what, str)]
+    def _block(self, part: list[int]) -> Block:
+        decoded = [(i, self._decoded(self.pictures[i])) for i in part]
+        good = [(i, image) for i, image in decoded if not isinstance(image, str)]
+        bad = tuple(Bad(str(self.pictures[i].path), why) for i, why in decoded if isinstance(why, str))
         if bad and not self.drop:
-            raise DataError(f"{self.root}: {bad[0].where} {bad[0].what}; mend it, or preprocess.unreadable: drop")
+            raise DataError(f"{bad[0].where} {bad[0].what}; mend it, or say preprocess.unreadable: drop")
         shape = self.size if self.color == "grey" else (*self.size, 3)
-        images = np.stack([image for _, _, image in good]) if good else np.zeros((0, *shape), np.uint8)
-        lines = np.array([i for i, _, _ in good], np.int64)
-        names = {i: self._name(p) for i, p, _ in good}
-        place = Named(str(self.root), "file", lines, names)
-        return Block(split, lines, arrow([p.label for _, p, _ in good]), place, images=images, bad=tuple(bad))
-
-    def _name(self, picture: Picture) -> str:
-        return picture.path.relative_to(self.root).as_posix()
+        images = np.stack([image for _, image in good]) if good else np.zeros((0, *shape), np.uint8)
+        lines = np.array([i for i, _ in good], np.int64)
+        place = FilePlace(str(self.root), lines, paths=self.files())
+        labels = arrow(np.array([self.pictures[i].label for i, _ in good], str))
+        return Block(self.pictures[part[0]].split, lines, labels, place, images=images, bad=bad)
 
     def _decoded(self, picture: Picture) -> Array | str:
-        """Decode one picture, or say why it cannot be."""
+        """Decode one picture, or say why it cannot be; raises DataError when it is of another size than the first."""
         try:
             image = decode(picture.path.read_bytes(), self.color)
-        except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            return f"cannot be read as an image ({str(error) or type(error).__name__})"
+        except BROKEN as error:
+            return f"cannot be read as an image ({_short(error)})"
         if image.size != (self.size[1], self.size[0]):
             if not self.resize:
-                height, width = image.size[1], image.size[0]
-                return (
-                    f"is {height}×{width} pixels, the first was {self.size[0]}×{self.size[1]}; "
-                    "give preprocess.image_size: [height, width] to resize all"
+                raise DataError(
+                    f"{picture.path} is {image.height}×{image.width} pixels (height×width), "
+                    f"the first image was {self.size[0]}×{self.size[1]}; "
+                    "give preprocess.image_size: [height, width] to bring all to one size"
                 )
             image = image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
         return np.asarray(image, np.uint8)
 
 
 @dataclass(frozen=True)
-class Named(Place):
-    """Places that have names rather than numbers."""
+class FilePlace(Place):
+    """Where rows are that have a file each."""
 
-    names: dict[int, str]
+    paths: tuple[Path, ...] = field(kw_only=True)
 
     def __call__(self, index: int) -> str:
-        return f"{self.file}, {self.unit} {self.names[int(self.lines[index])]}"
+        return str(self.paths[int(self.numbers[index])])
 
 
 def decode(data: bytes, color: Color | None) -> Image.Image:
-    """Decode an image upright, as grey or RGB (as it is by default); transparency lies on white. Raises OSError."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image: Image.Image = Image.open(io.BytesIO(data))
-        if image.width * image.height > LARGEST:
-            raise OSError(f"{image.width}×{image.height} pixels; the most is {LARGEST}")
-        image.load()
-        image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I", "F"):
+    """Decode an image upright, as grey or RGB (by default as it is); transparency lies on white. Raises one of BROKEN."""
+    image: Image.Image = Image.open(io.BytesIO(data))
+    if image.width * image.height > LARGEST:
+        raise OSError(f"{image.height}×{image.width} pixels; at most {LARGEST} in all are read")
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):  # 16 bits and more
         values = np.asarray(image, np.float64)
-        image = Image.fromarray((values / max(65535.0 if image.mode != "F" else values.max(), 1e-9) * 255).astype("u1"))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        scale = max(float(values.max()), 1e-9) if image.mode == "F" else 65535.0
+        image = Image.fromarray((values.clip(0) / scale * 255).clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        grey = image.mode in ("LA", "La", "L")
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("L" if grey else "RGB")
     wanted = {"grey": "L", "rgb": "RGB", None: "L" if image.mode in ("1", "L") else "RGB"}[color]
     return image.convert(wanted)
 
@@ -138,45 +143,50 @@ def open_images(path: Path, how: PreprocessConfig, threads: int) -> Pictures:
     if not pictures:
         raise DataError(f"no images in {path}: wanted CLASS/picture.png, found {_found(path)}")
     size, color = how.image_size, how.color
-    for picture in pictures if size is None or color is None else ():
-        try:
-            first = decode(picture.path.read_bytes(), None)
-        except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            if how.unreadable == "refuse":
-                name = picture.path.relative_to(path).as_posix()
-                raise DataError(
-                    f"{path}: {name} cannot be read as an image ({error}); mend it, or preprocess.unreadable: drop"
-                ) from error
-            continue
+    if size is None or color is None:
+        first = _first(pictures, how.unreadable == "drop")
         size = size or (first.height, first.width)
         color = color or ("grey" if first.mode == "L" else "rgb")
-        break
-    if size is None or color is None:
-        raise DataError(f"{path}: none of its {len(pictures)} images can be read")
     return Pictures(path, pictures, size, color, how.unreadable == "drop", how.image_size is not None, threads)
 
 
+def _first(pictures: tuple[Picture, ...], drop: bool) -> Image.Image:
+    """Decode the first picture that can be; raises DataError at the first that cannot, unless those are dropped."""
+    for picture in pictures:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return decode(picture.path.read_bytes(), None)
+        except BROKEN as error:
+            if not drop:
+                raise DataError(
+                    f"{picture.path} cannot be read as an image ({_short(error)}); "
+                    "mend it, or say preprocess.unreadable: drop"
+                ) from error
+    raise DataError(f"none of {len(pictures)} images can be read, {pictures[0].path} the first")
+
+
 def _listed(path: Path) -> Iterator[Picture]:
-    folders = {
-        "train": "train",
-        "training": "train",
-        "test": "test",
-        "testing": "test",
-        "val": "validation",
-        "validation": "validation",
-    }
-    below = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    splits = {p: folders[p.name.lower()] for p in below if p.name.lower() in folders}
-    nested = "test" in splits.values() and len(splits) == len(below)
-    for folder in below:
-        classes = sorted(p for p in folder.iterdir() if p.is_dir()) if nested else [folder]
-        for one in classes:
+    """List the pictures in the order of their paths; train/, validation/ and test/ above the classes are the splits."""
+    below = [p for p in sorted(path.iterdir()) if p.is_dir() and not _is_hidden(p.name)]
+    splits = [FOLDERS.get(p.name.lower()) for p in below]
+    nested = "train" in splits and None not in splits and len(splits) > 1
+    for folder, said in zip(below, splits, strict=True):
+        split = said if nested and said != "train" else None
+        for one in sorted(p for p in folder.iterdir() if p.is_dir() and not _is_hidden(p.name)) if nested else [folder]:
             for file in sorted(one.rglob("*")):
-                if file.is_file() and file.suffix.lower() in ENDINGS and not file.name.startswith("."):
-                    split = splits.get(folder) if nested else None
-                    yield Picture(file, one.name, split if split != "train" else None)  # type: ignore[arg-type]
+                inner = file.relative_to(one).parts
+                if file.suffix.lower() in ENDINGS and not any(map(_is_hidden, inner)) and file.is_file():
+                    yield Picture(file, one.name, split)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _found(path: Path) -> str:
-    there = [p.name for p in sorted(path.iterdir())][:5]
-    return ", ".join(there) or "an empty folder"
+    return ", ".join([p.name for p in sorted(path.iterdir())][:5]) or "an empty folder"
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split()).replace("<_io.BytesIO object", "<its bytes")[:120] or type(error).__name__

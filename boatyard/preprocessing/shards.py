@@ -1,68 +1,93 @@
-"""Parquet shards: cut at fixed row counts, so their bytes are the same however many write them."""
+"""Parquet shards: cut at fixed row counts, so their bytes are the same however many threads write them."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from boatyard.datasets import SPLITS
+from boatyard.datasets import SPLITS, Split
+from boatyard.preprocessing.block import WORKERS
+from boatyard.preprocessing.cleaning import Rows
+from boatyard.preprocessing.survey import Plan
+from boatyard.schema import Array
 
-SHARD_BYTES = 32 << 20  # of raw values
+SHARD_BYTES = 16 << 20  # of raw values
 AT_ONCE = 2  # shards that are written while the next is filled
 
 
-@dataclass
+def layout(plan: Plan, slices: tuple[str, ...]) -> pa.Schema:
+    """Return a shard's columns: row, target, `field:NAME` for each field, `slice:NAME` for each slice."""
+    fields = [("row", pa.int64()), ("target", pa.int64() if plan.task == "classification" else pa.float32())]
+    if plan.is_image:
+        fields.append(("field:image", pa.binary(plan.row_bytes)))
+    types = {"number": pa.float32(), "category": pa.string()}
+    fields += [(f"field:{name}", types[kind]) for name, kind in plan.kinds.items()] if not plan.is_image else []
+    return pa.schema([*fields, *((f"slice:{name}", pa.string()) for name in slices)])
+
+
+def batch(rows: Rows, index: Array, columns: pa.Schema, slices: tuple[str, ...]) -> pa.RecordBatch:
+    """Return the rows at an index as a shard holds them."""
+    at = pa.array(index)
+    found = [pa.array(rows.block.rows[index]), pa.array(rows.target[index]).cast(columns.field("target").type)]
+    for column in rows.columns.values():
+        if isinstance(column, pa.Array):
+            found.append(column.take(at))
+        elif column.ndim > 1:
+            found.append(_binary(column[index]))
+        else:
+            found.append(pa.array(column[index].astype(np.float32)))
+    return pa.record_batch([*found, *(rows.texts[name].take(at) for name in slices)], columns)
+
+
 class Writer:
     """Takes rows by split, in order, and writes them as `shards/SPLIT-00000.parquet` …"""
 
-    folder: Path
-    schema: pa.Schema
-    row_bytes: int
-    threads: int
-    waiting: dict[str, list[pa.RecordBatch]] = field(default_factory=lambda: {split: [] for split in SPLITS})
-    held: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
-    written: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
-    shards: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
-
-    def __post_init__(self) -> None:
-        self.rows = max(SHARD_BYTES // max(self.row_bytes, 1), 1)
-        self.pool = ThreadPoolExecutor(max(min(self.threads, AT_ONCE), 1))
+    def __init__(self, folder: Path, columns: pa.Schema, row_bytes: int, threads: int) -> None:
+        self.folder, self.columns = folder / "shards", columns
+        self.rows = max(SHARD_BYTES // max(row_bytes, 1), 1)
+        self.waiting: dict[Split, list[pa.RecordBatch]] = {split: [] for split in SPLITS}
+        self.held: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+        self.shards: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+        self.written: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+        self.pool = ThreadPoolExecutor(max(min(threads, AT_ONCE, WORKERS), 1))
         self.pending: deque[Future[None]] = deque()
-        (self.folder / "shards").mkdir()
+        self.folder.mkdir()
 
-    def add(self, split: str, batch: pa.RecordBatch) -> None:
-        """Take rows of a split; write what fills a shard."""
-        while batch.num_rows:
-            room = self.rows - self.held[split]
-            self.waiting[split].append(batch.slice(0, room))
-            self.held[split] += min(room, batch.num_rows)
-            batch = batch.slice(room) if batch.num_rows > room else batch.slice(0, 0)
-            if self.held[split] == self.rows:
-                self._flush(split)
+    def __enter__(self) -> Writer:
+        return self
 
-    def close(self) -> dict[str, int]:
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def add(self, batches: Mapping[Split, pa.RecordBatch]) -> None:
+        """Take rows of some splits; write what fills a shard."""
+        for split, rows in batches.items():
+            while rows.num_rows:
+                part = rows.slice(0, self.rows - self.held[split])
+                self.waiting[split].append(part)
+                self.held[split] += part.num_rows
+                rows = rows.slice(part.num_rows)
+                if self.held[split] == self.rows:
+                    self._flush(split)
+
+    def finish(self) -> dict[Split, int]:
         """Write what is left; return the rows of each split."""
         for split in SPLITS:
             if self.held[split]:
                 self._flush(split)
         while self.pending:
             self.pending.popleft().result()
-        self.pool.shutdown()
         return dict(self.written)
 
-    def abandon(self) -> None:
-        """Write nothing more."""
-        self.pool.shutdown(cancel_futures=True)
-
-    def _flush(self, split: str) -> None:
-        table = pa.Table.from_batches(self.waiting[split], self.schema)
-        path = self.folder / "shards" / f"{split}-{self.shards[split]:05d}.parquet"
+    def _flush(self, split: Split) -> None:
+        table = pa.Table.from_batches(self.waiting[split], self.columns)
+        path = self.folder / f"{split}-{self.shards[split]:05d}.parquet"
         self.written[split] += table.num_rows
         self.shards[split] += 1
         self.waiting[split], self.held[split] = [], 0
@@ -72,6 +97,20 @@ class Writer:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    options: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "write_statistics": False}
-    strings = [f.name for f in table.schema if pa.types.is_string(f.type)]
-    pq.write_table(table, path, use_dictionary=strings, row_group_size=1 << 16, **options)
+    """Write one shard; the texts in it as dictionaries, the rest as it is, lightly packed."""
+    texts = [column.name for column in table.schema if pa.types.is_string(column.type)]
+    pq.write_table(
+        table.combine_chunks(),
+        path,
+        compression="zstd",
+        compression_level=1,
+        write_statistics=False,
+        use_dictionary=texts,
+        row_group_size=1 << 16,
+    )
+
+
+def _binary(images: Array) -> pa.Array:
+    """Return images as one binary value a row."""
+    flat = np.ascontiguousarray(images).reshape(len(images), -1).view(np.uint8)
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(flat.shape[1]), len(flat), [None, pa.py_buffer(flat)])

@@ -1,57 +1,59 @@
 """Which rows are kept and where they go: duplicates, strata, groups; by hashes on disk, in bounded memory.
 
-A row's place depends on its content and the seed alone, so equal rows can never fall into two splits.
+A row's place depends on its content and the seed, so equal rows can never fall into two splits. Rows count as equal when
+64 bits of hash are: of 40 million different rows two are taken for equal with a chance of 1 in 20,000. In memory are
+1 byte a row and what a partition of a million rows needs; with groups 8 bytes a group and label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from boatyard.datasets import SPLITS
+from boatyard.datasets import SPLITS, Split
 from boatyard.errors import DataError
 from boatyard.schema import Array
 
-CODES = {"train": 0, "validation": 1, "test": 2}
+CODES: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
 OPEN = 255  # a row whose split is still to be decided
-DROPPED = 254
-DUPLICATE, ALSO_TEST = 253, 252
-PART = 2_000_000  # rows of a partition that is sorted in memory
-MIX = np.uint64(0x9E3779B97F4A7C15)
+DROPPED = 254  # by a policy of cleaning
+DUPLICATE = 253
+HELD = 252  # equal to a row of the test or validation set that the source brought
+PART = 1_000_000  # rows that are sorted in memory at once
+CELLS = 2_000_000  # numbers in a table of counts: 16 MB
+MANY_GROUPS = 20_000  # of more, chance alone balances the labels
+TYPES = {"content": "<u8", "label": "<i4", "given": "u1", "group": "<u8"}
+NOTED = np.dtype([("content", "<u8"), ("label", "<i4"), ("row", "<i8")])
+Strata = Callable[[], Iterator[tuple[int, Array, Array]]]
 
 
 def mix(values: Array) -> Array:
-    """Scatter uint64 [N] evenly (the finaliser of SplitMix64: Steele, Lea, Flood, 2014)."""
+    """Scatter uint64 [N] evenly (the finaliser of SplitMix64: Steele, Lea and Flood, 2014)."""
     with np.errstate(over="ignore"):
-        z = values.astype(np.uint64) + MIX
+        z = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+        made: Array = z ^ (z >> np.uint64(31))
+        return made
 
 
-@dataclass
 class Ledger:
-    """What is remembered of every row: on disk, 8 bytes of content, 4 of label, 8 of group; in memory, 1 of decision."""
+    """What is noted of every row, on disk: 8 bytes of content, 4 of label, 1 of split given, 8 of group if there are."""
 
-    folder: Path
-    grouped: bool
-
-    def __post_init__(self) -> None:
-        names = ("content", "label", "given", *(("group",) if self.grouped else ()))
-        self._files = {name: open(self.folder / name, "wb") for name in names}
-        self.count = 0
+    def __init__(self, folder: Path, grouped: bool) -> None:
+        self.folder, self.grouped, self.count = folder, grouped, 0
+        self._names = ("content", "label", "given", *(("group",) if grouped else ()))
+        self._files = {name: open(folder / name, "wb") for name in self._names}
 
     def add(self, content: Array, label: Array, given: Array, group: Array | None) -> None:
         """Write down a block's rows."""
-        self._files["content"].write(content.astype("<u8").tobytes())
-        self._files["label"].write(label.astype("<i4").tobytes())
-        self._files["given"].write(given.astype("u1").tobytes())
-        if group is not None:
-            self._files["group"].write(group.astype("<u8").tobytes())
+        for name, values in zip(self._names, (content, label, given, group), strict=False):
+            self._files[name].write(np.ascontiguousarray(values, TYPES[name]).tobytes())
         self.count += len(content)
 
     def close(self) -> None:
@@ -60,218 +62,340 @@ class Ledger:
             file.close()
 
     def read(self, name: str, start: int = 0, count: int = -1) -> Array:
-        """Read a column of the ledger, or some rows of it."""
-        dtype = {"content": "<u8", "label": "<i4", "given": "u1", "group": "<u8"}[name]
-        size = np.dtype(dtype).itemsize
-        return np.fromfile(self.folder / name, dtype, count, offset=start * size)
+        """Read a column, or some rows of it."""
+        dtype = np.dtype(TYPES[name])
+        return np.fromfile(self.folder / name, dtype, count, offset=start * dtype.itemsize)
 
     def parts(self, *names: str) -> Iterator[tuple[int, tuple[Array, ...]]]:
-        """Read columns side by side, some millions of rows at a time."""
+        """Read columns side by side, a million rows at a time."""
         for start in range(0, self.count, PART):
             yield start, tuple(self.read(name, start, PART) for name in names)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Every row's split code, or why it was dropped, uint8 [N]; and how many had labels that contradict each other."""
+    """Every row's split code, or why it was dropped, uint8 [N], and how many rows of which kind there are.
+
+    `conflicts`: rows with the same features as an earlier one and another label; `small`: labels with less than three rows.
+    """
 
     codes: Array
     duplicates: int
-    also_test: int
+    held: int
     conflicts: int
+    small: tuple[int, ...] = ()
+
+    def rows(self, split: Split) -> int:
+        """Return how many rows a split has."""
+        return int(np.count_nonzero(self.codes == CODES[split]))
+
+
+@dataclass
+class _Equal:
+    """What was found among rows of equal content."""
+
+    duplicates: int = 0
+    held: int = 0
+    conflicts: int = 0
+    first_again: int | None = None
+    content: list[Array] = field(default_factory=list)  # of contradicting rows …
+    label: list[Array] = field(default_factory=list)  # … and the label of the first of them, whose stratum all join
+    edges: list[Array] = field(default_factory=list)  # pairs of groups that share a row
 
 
 def decide(
     ledger: Ledger,
-    shares: Mapping[str, float],
+    shares: Mapping[Split, float],
     seed: int,
     duplicates: Literal["drop", "keep", "refuse"],
-    has_test: bool,
+    given: frozenset[Split],
 ) -> Decision:
-    """Decide for every row: dropped as a duplicate, or train, validation or test, by strata of labels."""
-    codes = ledger.read("given")
-    leaders, found = _duplicates(ledger, codes, duplicates)
-    if ledger.grouped:
-        _by_group(ledger, codes, shares, seed, has_test)
-    else:
-        _by_content(ledger, codes, shares, seed, has_test, leaders)
-    return Decision(codes, *found)
+    """Decide for every row: dropped as a duplicate, or train, validation or test, by strata of labels.
 
-
-def _duplicates(
-    ledger: Ledger, codes: Array, policy: Literal["drop", "keep", "refuse"]
-) -> tuple[dict[int, int], tuple[int, int, int]]:
-    """Mark rows equal to an earlier one; return the label that leads contradicting rows, by content, and the counts.
-
-    Rows are spread over as many partitions as keep each below some millions, then sorted one partition at a time.
+    Splits that the source brought (`given`) stay as they are; copies of their rows elsewhere are dropped whatever the
+    policy. Raises DataError when duplicates are refused.
     """
-    partitions = max(1, -(-ledger.count // PART))
-    leaders: dict[int, int] = {}
-    dropped = also = conflicts = 0
-    for number in range(partitions):
-        content, label, rows = _partition(ledger, number, partitions)
+    codes = ledger.read("given")
+    found = _equal_rows(ledger, codes, keep=duplicates == "keep")
+    if duplicates == "refuse" and found.first_again is not None:
+        raise DataError(
+            f"row {found.first_again} (from 0) is equal to an earlier one, as are {found.duplicates - 1} more; "
+            "remove them, or say preprocess.duplicates: drop"
+        )
+    cuts = _cuts({split: share for split, share in shares.items() if split not in given})
+    if ledger.grouped:
+        small = _by_group(ledger, codes, cuts, seed, found)
+    else:
+        small = _by_content(ledger, codes, cuts, seed, found)
+    return Decision(codes, found.duplicates, found.held, found.conflicts, small)
+
+
+def _equal_rows(ledger: Ledger, codes: Array, keep: bool) -> _Equal:
+    """Mark rows equal to an earlier one, or to one of a given split, in `codes`."""
+    found = _Equal()
+    groups = np.memmap(ledger.folder / "group", "<u8", "r") if ledger.grouped and ledger.count else None
+    for content, label, rows in _partitions(ledger, codes):
         order = np.lexsort((rows, content))
         content, label, rows = content[order], label[order], rows[order]
-        first = np.r_[True, content[1:] != content[:-1]]
-        if first.all():
+        again = np.r_[False, content[1:] == content[:-1]]
+        if not again.any():
             continue
-        start = np.maximum.accumulate(np.where(first, np.arange(len(content)), 0))
-        contradicting = label != label[start]
-        conflicts += int(contradicting.sum())
-        leaders.update(zip(content[start[contradicting]].tolist(), label[start[contradicting]].tolist(), strict=True))
-        tested = _in_test(codes, content, rows, start)
-        copies = tested & (codes[rows] == OPEN)
-        codes[rows[copies]] = ALSO_TEST
-        also += int(copies.sum())
-        if policy == "keep":
-            continue
-        order = np.lexsort((rows, label, content))  # equal rows side by side, the first of each pair stays
-        content, label, rows = content[order], label[order], rows[order]
-        again = np.r_[False, (content[1:] == content[:-1]) & (label[1:] == label[:-1])] & (codes[rows] == OPEN)
-        if policy == "refuse" and again.any():
-            raise DataError(
-                f"row {int(rows[again][0])} is equal to an earlier one, as are {int(again.sum()) - 1} more; "
-                "remove them, or preprocess.duplicates: drop"
-            )
-        codes[rows[again]] = DUPLICATE
-        dropped += int(again.sum())
-    return leaders, (dropped, also, conflicts)
+        several = again | np.r_[again[1:], False]
+        content, label, rows = content[several], label[several], rows[several]
+        _mark(found, codes, content, label, rows, keep)
+        if groups is not None:
+            _join(found, groups, codes, content, rows)
+    return found
 
 
-def _partition(ledger: Ledger, number: int, partitions: int) -> tuple[Array, Array, Array]:
-    """Return content, label and row of the rows whose content falls into a partition."""
-    found = []
-    for start, (content, label) in ledger.parts("content", "label"):
-        mine = np.flatnonzero(content % np.uint64(partitions) == number)
-        found.append((content[mine], label[mine], mine + start))
-    content, label, rows = (np.concatenate(part) for part in zip(*found, strict=True))
-    return content, label, rows
+def _partitions(ledger: Ledger, codes: Array) -> Iterator[tuple[Array, Array, Array]]:
+    """Give content, label and number of the rows still in, equal contents together, about a million rows at a time."""
+    count = min(-(-ledger.count // PART), 256)
+    with ExitStack() as stack:
+        files = [stack.enter_context(open(ledger.folder / f"part-{k}", "wb")) for k in range(count)]
+        for start, (content, label) in ledger.parts("content", "label"):
+            rows = np.flatnonzero(codes[start : start + len(content)] != DROPPED)
+            noted = np.empty(len(rows), NOTED)
+            noted["content"], noted["label"], noted["row"] = content[rows], label[rows], rows + start
+            which = (mix(noted["content"]) % np.uint64(count)).astype(np.uint8)
+            order = np.argsort(which, kind="stable")
+            ends = np.cumsum(np.bincount(which, minlength=count))
+            for file, some in zip(files, np.split(noted[order], ends[:-1]), strict=True):
+                file.write(some.tobytes())
+    for k in range(count):
+        noted = np.fromfile(ledger.folder / f"part-{k}", NOTED)
+        (ledger.folder / f"part-{k}").unlink()
+        yield noted["content"].copy(), noted["label"].copy(), noted["row"].copy()
 
 
-def _in_test(codes: Array, content: Array, rows: Array, start: Array) -> Array:
-    """Say of sorted rows whether one of equal content stands in a test set that the source brought."""
-    test = np.flatnonzero(codes[rows] == CODES["test"])
-    held = np.zeros(len(rows), bool)
-    held[start[test]] = True
-    return held[start]
+def _mark(found: _Equal, codes: Array, content: Array, label: Array, rows: Array, keep: bool) -> None:
+    """Mark among rows sorted by content and number, each content twice or more, what is dropped; note conflicts."""
+    start = _starts(content)
+    rank = np.select([codes[rows] == CODES["test"], codes[rows] == CODES["validation"]], [2, 1], 0)
+    best = np.zeros(len(rows), np.int64)
+    np.maximum.at(best, start, rank)
+    held = rank < best[start]
+    codes[rows[held]] = HELD
+    found.held += int(held.sum())
+    content, label, rows = (values[~held] for values in (content, label, rows))
+    start = _starts(content)
+    contradicting = label != label[start]
+    found.conflicts += int(contradicting.sum())
+    leading = np.unique(start[contradicting])
+    found.content.append(content[leading])
+    found.label.append(label[leading])
+    order = np.lexsort((rows, label, content))
+    content, label, rows = content[order], label[order], rows[order]
+    again = np.r_[False, (content[1:] == content[:-1]) & (label[1:] == label[:-1])] & (codes[rows] == OPEN)
+    if keep or not again.any():
+        return
+    first = int(rows[again].min())
+    found.first_again = first if found.first_again is None else min(first, found.first_again)
+    codes[rows[again]] = DUPLICATE
+    found.duplicates += int(again.sum())
 
 
-def _cuts(shares: Mapping[str, float], has_test: bool) -> tuple[float, float]:
-    """Return the shares of train, and of train and validation, of what is to be divided."""
-    if has_test:
-        train = shares["train"] / (shares["train"] + shares["validation"])
-        return train, 1.0
-    return shares["train"], shares["train"] + shares["validation"]
+def _join(found: _Equal, groups: Array, codes: Array, content: Array, rows: Array) -> None:
+    """Note the groups that share a content: they must fall into the same split."""
+    there = codes[rows] == OPEN
+    content, group = content[there], groups[rows[there]]
+    if len(group):
+        edges = np.stack([group[_starts(content)], group], 1)
+        found.edges.append(np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0))
+
+
+def _starts(content: Array) -> Array:
+    """Return for each of sorted values the index of the first that is equal."""
+    first = np.r_[True, content[1:] != content[:-1]][: len(content)]
+    started: Array = np.maximum.accumulate(np.where(first, np.arange(len(content)), 0))
+    return started
+
+
+def _cuts(shares: Mapping[Split, float]) -> tuple[tuple[Split, float], ...]:
+    """Return the splits that rows are divided among, each with the share that lies before its end."""
+    total, ends, before = sum(shares.values()), [], 0.0
+    for split in SPLITS:
+        if split in shares:
+            before += shares[split] / total
+            ends.append((split, before))
+    return tuple(ends)
 
 
 def _by_content(
-    ledger: Ledger, codes: Array, shares: Mapping[str, float], seed: int, has_test: bool, leaders: Mapping[int, int]
-) -> None:
-    """Divide each label's rows by the rank of their scattered content: exact shares, equal rows together."""
-    led = np.array(sorted(leaders), np.uint64)
-    leading = np.array([leaders[int(content)] for content in led], np.int32)
+    ledger: Ledger, codes: Array, cuts: tuple[tuple[Split, float], ...], seed: int, found: _Equal
+) -> tuple[int, ...]:
+    """Divide each label's rows by the rank of their scattered content: exact shares, equal rows together.
+
+    Return the labels that have fewer rows than there are splits: those are all in training.
+    """
+    led, leading = _leaders(found)
+    salt = mix(np.array([seed], np.uint64))
 
     def strata() -> Iterator[tuple[int, Array, Array]]:
         for start, (content, label) in ledger.parts("content", "label"):
             if len(led):
                 at = np.minimum(np.searchsorted(led, content), len(led) - 1)
                 label = np.where(led[at] == content, leading[at], label)
-            yield start, mix(content ^ mix(np.array([seed], np.uint64))), label
+            yield start, mix(content ^ salt), np.where(codes[start : start + len(content)] == OPEN, label, -1)
 
-    bounds = _bounds(strata, codes, _cuts(shares, has_test))
-    for start, place, label in strata():
-        part = codes[start : start + len(place)]
-        free = part == OPEN
-        low, high = (bound[label] for bound in bounds)
-        part[free & (place < low)] = CODES["train"]
-        part[free & (place >= low) & (place < high)] = CODES["validation"]
-        part[free & (place >= high)] = CODES["test"]
-        if has_test:
-            part[free & (place >= high)] = CODES["validation"]
-
-
-def _bounds(strata: object, codes: Array, cuts: tuple[float, float]) -> tuple[Array, Array]:
-    """Return for each label the places that cut its free rows into the shares, uint64 [labels] each.
-
-    Two looks at the rows: how many fall into each of 65536 drawers, then the exact rank within the drawers that are cut.
-    """
-    assert callable(strata)
     labels = 1 + max((int(label.max()) for _, _, label in strata() if len(label)), default=0)
-    drawers = np.zeros((labels, 1 << 16), np.int64)
+    if labels <= 0:
+        return ()
+    totals, bounds = _bounds(strata, labels, cuts)
     for start, place, label in strata():
-        free = codes[start : start + len(place)] == OPEN
-        flat = label[free].astype(np.int64) * (1 << 16) + (place[free] >> np.uint64(48)).astype(np.int64)
-        drawers += np.bincount(flat, minlength=labels << 16).reshape(labels, 1 << 16)
+        free = np.flatnonzero(label >= 0)
+        place, label = place[free], label[free]
+        chosen = np.full(len(free), CODES[cuts[-1][0]], np.uint8)
+        for (split, _), bound in reversed(list(zip(cuts[:-1], bounds, strict=True))):
+            chosen[place < bound[label]] = CODES[split]
+        codes[start + free] = chosen
+    return tuple(int(k) for k in np.flatnonzero((totals > 0) & (totals < len(cuts))))
+
+
+def _leaders(found: _Equal) -> tuple[Array, Array]:
+    """Return the contents whose rows contradict each other, sorted, and the label whose stratum they join."""
+    if not found.content:
+        return np.zeros(0, np.uint64), np.zeros(0, np.int32)
+    content, label = np.concatenate(found.content), np.concatenate(found.label)
+    order = np.argsort(content)
+    return content[order], label[order]
+
+
+def _bounds(strata: Strata, labels: int, cuts: tuple[tuple[Split, float], ...]) -> tuple[Array, list[Array]]:
+    """Return each label's number of rows, and for each cut the place below which they stand, uint64 [labels].
+
+    Two looks at the rows: how many fall into each of so many drawers, then the exact rank within the drawers that are cut.
+    """
+    bits = max(int(np.log2(CELLS / labels)), 1)
+    shift = np.uint64(64 - bits)
+    drawers = np.zeros((labels, 1 << bits), np.int64)
+    for _, place, label in strata():
+        free = label >= 0
+        flat = (label[free].astype(np.int64) << bits) + (place[free] >> shift).astype(np.int64)
+        drawers += np.bincount(flat, minlength=labels << bits).reshape(labels, 1 << bits)
     totals = drawers.sum(1)
-    ranks = _ranks(totals, cuts)
+    ranks = _ranks(totals, [end for _, end in cuts])
     below = np.cumsum(drawers, 1)
-    cut_drawers = [np.array([np.searchsorted(below[k], r[k], "right") for k in range(labels)]) for r in ranks]
     bounds = []
-    for rank, drawer in zip(ranks, cut_drawers, strict=True):
-        inside: list[list[Array]] = [[] for _ in range(labels)]
-        for start, place, label in strata():
-            free = codes[start : start + len(place)] == OPEN
-            mine = free & ((place >> np.uint64(48)).astype(np.int64) == drawer[label])
-            for k in np.unique(label[mine]):
-                inside[k].append(place[mine & (label == k)])
+    for rank in ranks:
+        drawer = np.array([np.searchsorted(below[k], rank[k], "right") for k in range(labels)])
+        inside = _inside(strata, labels, drawer, shift)
         bound = np.full(labels, np.iinfo(np.uint64).max, np.uint64)
         for k in range(labels):
-            if drawer[k] < 1 << 16 and inside[k]:
+            if drawer[k] < 1 << bits:
                 before = int(below[k, drawer[k] - 1]) if drawer[k] else 0
-                bound[k] = np.sort(np.concatenate(inside[k]))[rank[k] - before]
+                bound[k] = np.partition(inside[k], rank[k] - before)[rank[k] - before]
         bounds.append(bound)
-    return bounds[0], bounds[1]
+    return totals, bounds
 
 
-def _ranks(totals: Array, cuts: tuple[float, float]) -> tuple[Array, Array]:
-    """Return how many of each label's rows stand before each cut; from three rows on, no split is left empty."""
-    first, second = (np.rint(totals * cut).astype(np.int64) for cut in cuts)
-    if cuts[1] >= 1:
-        return np.where(totals >= 2, np.clip(first, 1, np.maximum(totals - 1, 1)), first), totals
-    enough = totals >= 3
-    first = np.where(enough, np.clip(first, 1, np.maximum(totals - 2, 1)), first)
-    return first, np.where(enough, np.clip(second, first + 1, np.maximum(totals - 1, first + 1)), second)
+def _inside(strata: Strata, labels: int, drawer: Array, shift: np.uint64) -> list[Array]:
+    """Return the places of each label's rows that lie in the drawer that is cut."""
+    inside: list[list[Array]] = [[] for _ in range(labels)]
+    for _, place, label in strata():
+        mine = np.flatnonzero((label >= 0) & ((place >> shift).astype(np.int64) == drawer[label]))
+        for k in np.unique(label[mine]):
+            inside[k].append(place[mine][label[mine] == k])
+    return [np.concatenate(parts) if parts else np.zeros(0, np.uint64) for parts in inside]
 
 
-def _by_group(ledger: Ledger, codes: Array, shares: Mapping[str, float], seed: int, has_test: bool) -> None:
-    """Give whole groups to splits, the largest first, each to where its labels are most wanted."""
-    group, label = ledger.read("group"), ledger.read("label").astype(np.int64)
-    free = np.flatnonzero(codes == OPEN)
-    names, member = np.unique(group[free], return_inverse=True)
-    labels = int(label.max()) + 1 if len(label) else 1
-    if len(names) * labels > 50_000_000:
-        raise DataError(f"{len(names)} groups of {labels} labels are too many to balance; use fewer groups")
-    counts = np.bincount(member * labels + label[free], minlength=len(names) * labels).reshape(len(names), labels)
-    first, second = _cuts(shares, has_test)
-    wanted = np.outer([first, second - first, 1 - second], counts.sum(0)).astype(float)
-    usable = [k for k in range(3) if wanted[k].sum() > 0]
-    if len(names) < len(usable):
-        raise DataError(f"{len(names)} groups cannot fill {len(usable)} splits; wanted at least one group for each")
-    order = np.lexsort((mix(names ^ mix(np.array([seed], np.uint64))), -counts.sum(1)))
-    chosen = np.zeros(len(names), np.uint8)
-    left, scale = wanted.copy(), np.maximum(counts.sum(0), 1)
-    filled = np.zeros(3, bool)
+def _ranks(totals: Array, ends: list[float]) -> list[Array]:
+    """Return how many of each label's rows stand before each cut but the last: every split gets one if there are enough."""
+    ranks: list[Array] = []
+    for position, end in enumerate(ends[:-1]):
+        least = ranks[-1] + 1 if ranks else np.ones_like(totals)
+        most = np.maximum(totals - (len(ends) - 1 - position), least)
+        rank = np.clip(np.rint(totals * end).astype(np.int64), least, most)
+        ranks.append(np.where(totals < len(ends), totals, rank))
+    return ranks
+
+
+def _by_group(
+    ledger: Ledger, codes: Array, cuts: tuple[tuple[Split, float], ...], seed: int, found: _Equal
+) -> tuple[int, ...]:
+    """Give whole groups to splits, the largest first, each to where its labels are most wanted.
+
+    Groups that share a row count as one. Of very many groups each goes by chance alone.
+    """
+    names = np.zeros(0, np.uint64)
+    for start, (group,) in ledger.parts("group"):
+        names = np.union1d(names, group[codes[start : start + len(group)] == OPEN])
+    labels = 1 + max((int(label.max()) for _, (label,) in ledger.parts("label") if len(label)), default=0)
+    columns = labels if len(names) <= MANY_GROUPS else 1
+    joined, sets = _joined(names, found.edges)
+    counts = np.zeros((sets, columns), np.int64)
+    for start, (group, label) in ledger.parts("group", "label"):
+        free = codes[start : start + len(group)] == OPEN
+        member = joined[np.searchsorted(names, group[free])]
+        np.add.at(counts, (member, label[free] if columns > 1 else 0), 1)
+    if sets < len(cuts):
+        raise DataError(f"{sets} groups cannot fill {len(cuts)} splits; wanted at least one group for each of them")
+    leader = np.full(sets, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(leader, joined, names)
+    order = np.lexsort((mix(leader ^ mix(np.array([seed], np.uint64))), -counts.sum(1)))
+    chosen = _dealt(counts, order, cuts) if sets <= MANY_GROUPS else _cut(counts, leader, seed, cuts)
+    for start, (group,) in ledger.parts("group"):
+        free = np.flatnonzero(codes[start : start + len(group)] == OPEN)
+        codes[start + free] = chosen[joined[np.searchsorted(names, group[free])]]
+    return ()
+
+
+def _dealt(counts: Array, order: Array, cuts: tuple[tuple[Split, float], ...]) -> Array:
+    """Deal groups with counts [groups, labels] out in an order, each to where most of its labels' share is left."""
+    shares = np.diff([0.0, *(end for _, end in cuts)])
+    totals = np.maximum(counts.sum(0), 1)
+    left = np.outer(shares, totals).astype(float)
+    chosen = np.zeros(len(counts), np.uint8)
+    empty = list(range(len(cuts)))
     for position, one in enumerate(order):
-        empty = [k for k in usable if not filled[k]]
-        choices = empty if len(order) - position <= len(empty) else usable
-        gain = [((left[k] / scale) * counts[one]).sum() / max(wanted[k].sum(), 1e-9) for k in choices]
-        best = choices[int(np.argmax(gain))]
-        chosen[one], filled[best] = best, True
+        choices = empty if len(order) - position <= len(empty) else range(len(cuts))
+        after = [(np.square((left[k] - counts[one]) / totals) - np.square(left[k] / totals)).sum() for k in choices]
+        best = choices[int(np.argmin(np.array(after) / shares[list(choices)]))]
+        chosen[one] = CODES[cuts[best][0]]
         left[best] -= counts[one]
-    codes[free] = chosen[member]
+        if best in empty:
+            empty.remove(best)
+    return chosen
 
 
-def check_splits(codes: Array, labels: Array, names: tuple[str, ...]) -> None:
-    """Raise DataError when a split is empty, or a label of validation or test was never seen in training."""
-    for split in SPLITS:
-        if not (codes == CODES[split]).any():
-            raise DataError(f"the {split} split is empty: {int((codes <= 2).sum())} rows are too few for it")
-    trained = np.unique(labels[codes == CODES["train"]])
-    for split in ("validation", "test"):
-        rows = np.flatnonzero((codes == CODES[split]) & ~np.isin(labels, trained))
-        if len(rows):
-            label = names[int(labels[rows[0]])]
-            raise DataError(
-                f"the label {label!r} of row {int(rows[0])} is in the {split} split and in no training row; "
-                "bring more rows of it, or remove it"
-            )
+def _cut(counts: Array, leader: Array, seed: int, cuts: tuple[tuple[Split, float], ...]) -> Array:
+    """Cut groups in an order of chance where the rows so far reach the shares."""
+    order = np.argsort(mix(leader ^ mix(np.array([seed], np.uint64))))
+    reached = np.cumsum(counts.sum(1)[order]) / max(int(counts.sum()), 1)
+    chosen = np.zeros(len(counts), np.uint8)
+    which = np.minimum(np.searchsorted([end for _, end in cuts], reached, "left"), len(cuts) - 1)
+    chosen[order] = np.array([CODES[split] for split, _ in cuts], np.uint8)[which]
+    return chosen
+
+
+def _joined(names: Array, edges: list[Array]) -> tuple[Array, int]:
+    """Return for each group the number of the set of groups that it belongs to, and how many sets there are."""
+    parent = np.arange(len(names))
+
+    def root(one: int) -> int:
+        while parent[one] != one:
+            parent[one] = parent[parent[one]]
+            one = int(parent[one])
+        return one
+
+    for some in edges:
+        for a, b in zip(*np.searchsorted(names, some).T.tolist(), strict=True) if len(some) else ():
+            low, high = sorted((root(a), root(b)))
+            parent[high] = low
+    roots = np.array([root(one) for one in range(len(names))], np.int64) if any(map(len, edges)) else parent
+    sets, joined = np.unique(roots, return_inverse=True)
+    return joined, len(sets)
+
+
+def unseen(ledger: Ledger, decision: Decision, labels: int) -> tuple[int, int, Split] | None:
+    """Return the first row whose label no training row has, that label and the row's split; None when there is none."""
+    trained = np.zeros(labels, bool)
+    for start, (label,) in ledger.parts("label"):
+        trained[label[decision.codes[start : start + len(label)] == CODES["train"]]] = True
+    for start, (label,) in ledger.parts("label"):
+        codes = decision.codes[start : start + len(label)]
+        for split in SPLITS[1:]:
+            rows = np.flatnonzero((codes == CODES[split]) & ~trained[label])
+            if len(rows):
+                return start + int(rows[0]), int(label[rows[0]]), split
+    return None

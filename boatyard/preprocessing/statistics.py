@@ -1,9 +1,13 @@
-"""Statistics of the training rows, merged block by block: they parametrise the features in the graph."""
+"""Statistics of the training rows, merged block by block in the rows' order: they parametrise the features in the graph.
+
+Mean and deviation are merged by the formula of Chan, Golub and LeVeque (1979); for uint8 images they are exact sums.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +17,14 @@ import pyarrow.compute as pc
 
 from boatyard.schema import Array
 
-SAMPLE = 200_000  # values of a column that its median is taken of; exact up to so many training rows
+SAMPLE = 200_000  # values of a column that its median is taken of, at most
+SAMPLES = 8_000_000  # values of all columns together: 32 MB
+PIECE = 1 << 20  # pixels that are squared at once
 
 
 @dataclass
 class Moments:
-    """Count, mean, squared deviations, extremes of a column; merged by Chan, Golub and LeVeque's formula (1979)."""
+    """Count, mean, squared deviations and extremes of a column, and the values that its median is taken of."""
 
     count: int = 0
     missing: int = 0
@@ -28,32 +34,41 @@ class Moments:
     high: float = -math.inf
     kept: list[Array] = field(default_factory=list)
 
-    def add(self, values: Array, sampled: Array | None = None) -> None:
-        """Take in float values [N], NaN for missing; `sampled`, bool [N], says which the median is taken of."""
+    @classmethod
+    def of(cls, values: Array, sampled: Array | None = None) -> Moments:
+        """Take float values [N], NaN for missing; `sampled`, bool [N], says which the median is taken of."""
         there = ~np.isnan(values)
         here = values[there].astype(np.float64)
-        self.missing += len(values) - len(here)
-        if sampled is not None:
-            self.kept.append(values[there & sampled].astype(np.float32))
+        kept = [] if sampled is None else [values[there & sampled].astype(np.float32)]
         if not len(here):
+            return cls(missing=len(values), kept=kept)
+        mean = float(here.mean())
+        squares = float(np.square(here - mean).sum())
+        return cls(len(here), len(values) - len(here), mean, squares, float(here.min()), float(here.max()), kept)
+
+    def merge(self, more: Moments) -> None:
+        """Take in the moments of further rows."""
+        self.missing += more.missing
+        self.kept += more.kept
+        if not more.count:
             return
-        mean, count = float(here.mean()), len(here)
-        delta, total = mean - self.mean, self.count + count
-        self.squares += float(np.square(here - mean).sum()) + delta * delta * self.count * count / total
-        self.mean += delta * count / total
+        delta, total = more.mean - self.mean, self.count + more.count
+        self.squares += more.squares + delta * delta * self.count * more.count / total
+        self.mean += delta * more.count / total
         self.count = total
-        self.low, self.high = min(self.low, float(here.min())), max(self.high, float(here.max()))
+        self.low, self.high = min(self.low, more.low), max(self.high, more.high)
 
     def values(self) -> dict[str, Any]:
-        """Return them as JSON values: deviation over N, median of the sample."""
+        """Return them as JSON values: deviation over N, not N - 1; zeros when there is no value."""
+        if not self.count:
+            return {**dict.fromkeys(("mean", "std", "min", "max", "median"), 0.0), "missing": self.missing, "count": 0}
         kept = np.concatenate(self.kept) if self.kept else np.zeros(0)
-        none = self.count == 0
         return {
-            "mean": 0.0 if none else self.mean,
-            "std": 0.0 if none else math.sqrt(self.squares / self.count),
-            "min": 0.0 if none else self.low,
-            "max": 0.0 if none else self.high,
-            "median": float(np.median(kept)) if len(kept) else 0.0,
+            "mean": self.mean,
+            "std": math.sqrt(self.squares / self.count),
+            "min": self.low,
+            "max": self.high,
+            "median": float(np.median(kept)) if len(kept) else self.mean,
             "missing": self.missing,
             "count": self.count,
         }
@@ -61,50 +76,45 @@ class Moments:
 
 @dataclass
 class Pixels:
-    """Moments by channel: exact from a histogram for uint8, merged for float32."""
+    """Moments of images by channel: exact sums for uint8, merged moments for float32."""
 
-    channels: int
-    bytes: bool
-    counts: Array = field(init=False)
-    moments: list[Moments] = field(init=False)
+    count: int
+    sums: list[int]
+    squares: list[int]
+    low: float
+    high: float
+    moments: list[Moments]
 
-    def __post_init__(self) -> None:
-        self.counts = np.zeros((self.channels, 256), np.int64)
-        self.moments = [Moments() for _ in range(self.channels)]
+    @classmethod
+    def of(cls, images: Array) -> Pixels:
+        """Take images [N, H, W] or [N, H, W, C] of one row or more."""
+        flat = images.reshape(-1, images.shape[3] if images.ndim == 4 else 1)
+        channels = [flat[:, k] for k in range(flat.shape[1])]
+        low, high = float(flat.min()), float(flat.max())
+        if images.dtype != np.uint8:
+            return cls(len(flat), [], [], low, high, [Moments.of(channel) for channel in channels])
+        sums = [int(channel.sum(dtype=np.uint64)) for channel in channels]
+        return cls(len(flat), sums, [_squares(channel) for channel in channels], low, high, [])
 
-    def add(self, images: Array) -> None:
-        """Take in images [N, H, W] or [N, H, W, C]."""
-        flat = images.reshape(-1, self.channels)
-        for k in range(self.channels):
-            if self.bytes:
-                self.counts[k] += np.bincount(flat[:, k], minlength=256)
-            else:
-                self.moments[k].add(flat[:, k])
+    def merge(self, more: Pixels) -> None:
+        """Take in further images."""
+        self.count += more.count
+        self.sums = [a + b for a, b in zip(self.sums, more.sums, strict=True)]
+        self.squares = [a + b for a, b in zip(self.squares, more.squares, strict=True)]
+        self.low, self.high = min(self.low, more.low), max(self.high, more.high)
+        for mine, theirs in zip(self.moments, more.moments, strict=True):
+            mine.merge(theirs)
 
     def values(self) -> dict[str, Any]:
         """Return mean and deviation by channel, and the extremes of all, in raw units."""
-        if not self.bytes:
-            found = [m.values() for m in self.moments]
+        if self.moments:
+            found = [moments.values() for moments in self.moments]
+            mean, std = [v["mean"] for v in found], [v["std"] for v in found]
         else:
-            found = [self._exact(row) for row in self.counts]
-        return {
-            "mean": [v["mean"] for v in found],
-            "std": [v["std"] for v in found],
-            "min": min(v["min"] for v in found),
-            "max": max(v["max"] for v in found),
-        }
-
-    @staticmethod
-    def _exact(counts: Array) -> dict[str, float]:
-        level, total = np.arange(256), max(int(counts.sum()), 1)
-        mean = float((counts * level).sum() / total)
-        used = np.flatnonzero(counts)
-        return {
-            "mean": mean,
-            "std": math.sqrt(float((counts * np.square(level - mean)).sum() / total)),
-            "min": float(used[0]) if len(used) else 0.0,
-            "max": float(used[-1]) if len(used) else 0.0,
-        }
+            mean = [total / self.count for total in self.sums]
+            inside = [self.count * q - s * s for s, q in zip(self.sums, self.squares, strict=True)]  # whole numbers
+            std = [math.sqrt(value) / self.count for value in inside]
+        return {"mean": mean, "std": std, "min": self.low, "max": self.high}
 
 
 @dataclass
@@ -113,11 +123,44 @@ class Counts:
 
     seen: Counter[str] = field(default_factory=Counter)
 
-    def add(self, values: pa.Array) -> None:
-        """Take in a column of text, "" for missing."""
-        for entry in pc.value_counts(values):
-            self.seen[entry["values"].as_py()] += entry["counts"].as_py()
+    @classmethod
+    def of(cls, values: pa.Array) -> Counts:
+        """Take a column of text, "" for missing."""
+        return cls(Counter({e["values"].as_py(): e["counts"].as_py() for e in pc.value_counts(values)}))
+
+    def merge(self, more: Counts) -> None:
+        """Take in the counts of further rows."""
+        self.seen.update(more.seen)
 
     def values(self) -> dict[str, Any]:
         """Return the counts, sorted by value."""
-        return {"counts": {k: self.seen[k] for k in sorted(self.seen) if k}, "missing": self.seen.get("", 0)}
+        return {
+            "counts": {text: self.seen[text] for text in sorted(self.seen) if text},
+            "missing": self.seen.get("", 0),
+        }
+
+
+Statistic = Moments | Pixels | Counts
+
+
+def merge(all_: dict[str, Statistic], more: Mapping[str, Statistic]) -> None:
+    """Take in the statistics of a block, field by field."""
+    for name, statistic in more.items():
+        if name in all_:
+            all_[name].merge(statistic)  # type: ignore[arg-type]
+        else:
+            all_[name] = statistic
+
+
+def every(training_rows: int, columns: int) -> int:
+    """Say of how many training rows one is sampled for medians: 1, exact, where 200,000 rows or 8 million values suffice.
+
+    The median of a sample of n rows has, by the binomial, a rank within 1/√n of the half in 95 of 100 cases.
+    """
+    return max(1, -(-training_rows // min(SAMPLE, max(SAMPLES // max(columns, 1), 1000))))
+
+
+def _squares(values: Array) -> int:
+    """Return the sum of squares of uint8 values, exact."""
+    pieces = (values[start : start + PIECE] for start in range(0, len(values), PIECE))
+    return sum(int(np.square(piece, dtype=np.uint16).sum(dtype=np.uint64)) for piece in pieces)

@@ -1,50 +1,52 @@
-"""CSV and Parquet: columns, typed by what their values are, read a block at a time."""
+"""CSV and Parquet: columns of a file, or of a folder of files alike, read a block at a time."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from boatyard.datasets import Split
 from boatyard.errors import DataError
+from boatyard.preprocessing import columns
 from boatyard.preprocessing.block import BLOCK_BYTES, Bad, Block, Place, known
 from boatyard.project import DataConfig, PreprocessConfig
 from boatyard.schema import Array
 
-MISSING = pa.array(["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "none", "-"])
-MOST_CATEGORIES = 1000
 DELIMITERS = ",;\t|"
-Kind = Literal["number", "category"]
+ENDINGS = {"csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt"), "parquet": (".parquet", ".pq")}
+BROKEN = (OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A source of columns. `kinds` says what each feature is; `features` are learnt from, in order."""
+    """A source of columns; `features` are learnt from, in order."""
 
     paths: tuple[Path, ...]
     config: DataConfig
     names: tuple[str, ...]
     drop: bool
-    delimiter: str = ","
-    has_test: bool = False
+    delimiter: str
+
+    @property
+    def given(self) -> frozenset[Split]:
+        """A table brings no test set of its own."""
+        return frozenset()
 
     def files(self) -> tuple[Path, ...]:
         """Return the files that it reads."""
         return self.paths
-
-    def total(self) -> int:
-        """Return how many rows there are, where the files say it."""
-        return sum(pq.ParquetFile(p).metadata.num_rows for p in self.paths) if self.config.source == "parquet" else 0
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -53,78 +55,122 @@ class Table:
         return self.config.features or tuple(name for name in self.names if name not in kept_out)
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Every column that is needed: features, group and slices, without repeats."""
+    def needed(self) -> tuple[str, ...]:
+        """Every column that is read: features, group, slices and the target, without repeats."""
         extra = [self.config.group] if self.config.group else []
-        return tuple(dict.fromkeys((*self.features, *extra, *self.config.slices)))
+        return tuple(dict.fromkeys((*self.features, *extra, *self.config.slices, self.config.target)))
 
     def blocks(self) -> Iterator[Block]:
         """Read the rows of every file in turn."""
         start = 0
         for path in self.paths:
-            reader = self._parquet(path) if self.config.source == "parquet" else self._csv(path)
-            for table, lines, bad in reader:
+            for table, place, bad in self._parquet(path) if self.config.source == "parquet" else self._csv(path):
                 rows = np.arange(start, start + table.num_rows, dtype=np.int64)
                 start += table.num_rows
-                unit = "row" if self.config.source == "parquet" else "line"
-                place = Place(path.name, unit, lines)
                 target = table.column(self.config.target).combine_chunks()
-                yield Block(None, rows, target, place, table=table.select(list(self.columns)), bad=bad)
+                yield Block(None, rows, target, place, table=table, bad=bad)
 
-    def _csv(self, path: Path) -> Iterator[tuple[pa.Table, Array, tuple[Bad, ...]]]:
-        """Read a CSV file as text; rows of another width are dropped and told of, or refused."""
-        ragged: list[tuple[int, Bad]] = []
+    def _csv(self, path: Path) -> Iterator[tuple[pa.Table, Place, tuple[Bad, ...]]]:
+        """Read a CSV file as text; rows of another width are left out and told of, or refused."""
+        ragged: list[tuple[int, int]] = []
+        lines = Lines(path, self.delimiter)
 
         def odd(row: Any) -> str:
-            what = f"has {row.actual_columns} values, the header {row.expected_columns}"
-            ragged.append((row.number or 0, Bad(f"{path.name}, line {row.number}", what)))
+            ragged.append((row.number - 2, row.actual_columns))  # the header is row 1
             return "skip" if self.drop else "error"
 
-        read = pacsv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=list(self.names), skip_rows=1)
+        def bad(record: int, width: int) -> Bad:
+            return Bad(lines.where(record), f"has {width} values, the header has {len(self.names)}")
+
         parse = pacsv.ParseOptions(
             delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=odd, ignore_empty_lines=True
+        )
+        read = pacsv.ReadOptions(
+            use_threads=False, block_size=BLOCK_BYTES, column_names=list(self.names), skip_rows_after_names=1
         )
         convert = pacsv.ConvertOptions(
             column_types=dict.fromkeys(self.names, pa.string()),
             strings_can_be_null=False,
-            include_columns=[self.config.target, *(c for c in self.columns if c != self.config.target)],
+            include_columns=list(self.needed),
         )
-        line, told = 2, 0
+        record = 0
         try:
-            with _text(path) as file:
-                if not file.peek(1):
-                    return
-                reader = pacsv.open_csv(file, read, parse, convert)
-                for batch in reader:
-                    new, told = ragged[told:], len(ragged)
-                    lines = _lines(line, batch.num_rows, [number for number, _ in new])
-                    line += batch.num_rows + len(new)
-                    yield pa.Table.from_batches([batch]), lines, tuple(bad for _, bad in new)
+            with _unpacked(path) as file:
+                for batch in pacsv.open_csv(file, read, parse, convert):
+                    numbers, record, passed = _numbered(record, batch.num_rows, ragged)
+                    told = tuple(bad(*one) for one in ragged[:passed])
+                    del ragged[:passed]
+                    yield pa.Table.from_batches([batch]), LinePlace(path.name, numbers, lines=lines), told
+            if ragged:
+                nothing = pa.table({name: pa.array([], pa.string()) for name in self.needed})
+                yield nothing, LinePlace(path.name, np.zeros(0, np.int64), lines=lines), tuple(bad(*o) for o in ragged)
         except pa.ArrowInvalid as error:
             if ragged and not self.drop:
-                raise DataError(
-                    f"{ragged[-1][1].where} {ragged[-1][1].what}; mend it, or preprocess.unreadable: drop"
-                ) from None
-            if "Empty CSV" in str(error):
-                return
-            raise DataError(f"{path}, about line {line}: {_reason(error)}") from error
-        except (EOFError, OSError) as error:
-            raise DataError(f"{path} cannot be read after line {line}: {error}") from error
+                found = bad(*ragged[-1])
+                raise DataError(f"{found.where} {found.what}; mend it, or say preprocess.unreadable: drop") from None
+            if "Empty CSV" not in str(error):
+                raise DataError(f"{_first_wrong(path) or path}: {_reason(error)}") from error
+        except BROKEN as error:
+            raise DataError(f"{path} cannot be read after row {record}: {_reason(error)}") from error
 
-    def _parquet(self, path: Path) -> Iterator[tuple[pa.Table, Array, tuple[Bad, ...]]]:
+    def _parquet(self, path: Path) -> Iterator[tuple[pa.Table, Place, tuple[Bad, ...]]]:
         start = 0
-        wanted = list(dict.fromkeys((*self.columns, self.config.target)))
         try:
-            file = pq.ParquetFile(path)
-            width = max(len(wanted), 1) * 16
-            for batch in file.iter_batches(
-                batch_size=max(BLOCK_BYTES // width, 1024), columns=wanted, use_threads=False
-            ):
-                table = pa.Table.from_batches([batch])
-                yield table, np.arange(start, start + table.num_rows, dtype=np.int64), ()
-                start += table.num_rows
-        except (pa.ArrowInvalid, OSError) as error:
+            with pq.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False) as file:
+                count = max(BLOCK_BYTES // (16 * len(self.needed)), 256)
+                for batch in file.iter_batches(batch_size=count, columns=list(self.needed), use_threads=False):
+                    numbers = np.arange(start, start + batch.num_rows, dtype=np.int64)
+                    yield pa.Table.from_batches([batch]), Place(path.name, numbers), ()
+                    start += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} cannot be read after row {start}: {_reason(error)}") from error
+
+
+@dataclass
+class Lines:
+    """Where the records of a CSV file begin, found when somebody asks: quoted values may span lines."""
+
+    path: Path
+    delimiter: str
+    _reader: Iterator[tuple[int, int]] | None = None
+    _at: tuple[int, int] = (-1, 0)
+    _plain: bool | None = None
+
+    def where(self, record: int) -> str:
+        """Say the place of a record, counted from 0 after the header."""
+        return f"{self.path}, line {self.line(record)}"
+
+    def line(self, record: int) -> int:
+        """Return the line that a record begins at, counted from 1."""
+        if self._plain is None:
+            self._plain = _is_plain(self.path)
+        if self._plain:
+            return record + 2
+        if self._reader is None or self._at[0] > record:
+            self._reader, self._at = self._records(), (-1, 0)
+        while self._at[0] < record:
+            self._at = next(self._reader, (record, self._at[1]))
+        return self._at[1]
+
+    def _records(self) -> Iterator[tuple[int, int]]:
+        with io.TextIOWrapper(cast(Any, _unpacked(self.path)), "utf-8-sig", "replace", newline="") as text:
+            reader = csv.reader(text, delimiter=self.delimiter)
+            number, begins = -2, 1
+            for row in reader:
+                if row:
+                    number += 1
+                    yield number, begins
+                begins = reader.line_num + 1
+
+
+@dataclass(frozen=True)
+class LinePlace(Place):
+    """Where rows of a CSV file are: `rows.csv, line 17`."""
+
+    lines: Lines = field(kw_only=True)
+
+    def __call__(self, index: int) -> str:
+        return self.lines.where(int(self.numbers[index]))
 
 
 def open_table(path: Path, config: DataConfig, how: PreprocessConfig) -> Table:
@@ -138,207 +184,143 @@ def open_table(path: Path, config: DataConfig, how: PreprocessConfig) -> Table:
             raise DataError(
                 f"{other} has other columns than {paths[0].name}: {differing}; wanted the same in every file"
             )
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{paths[0]}: the column {twice[0]!r} is there twice; rename one")
+    _check_names(paths[0], names)
     table = Table(paths, config, names, how.unreadable == "drop", delimiter)
-    known("data.target", config.target, names, paths[0].name)
-    for key, columns in (
-        ("data.features", config.features or ()),
-        ("data.slices", config.slices),
-        ("data.columns", tuple(config.columns)),
-        ("data.ranges", tuple(config.ranges)),
-        ("data.group", (config.group,) if config.group else ()),
-    ):
-        for column in columns:
-            known(key, column, names, paths[0].name)
+    asked = {
+        "data.target": (config.target,),
+        "data.features": config.features or (),
+        "data.slices": config.slices,
+        "data.columns": tuple(config.columns),
+        "data.ranges": tuple(config.ranges),
+        "data.group": (config.group,) if config.group else (),
+    }
+    for key, wanted in asked.items():
+        for name in wanted:
+            known(key, name, names, paths[0])
     if not table.features:
-        raise DataError(f"{paths[0]} has no column to learn from beside {', '.join(names)}")
+        raise DataError(f"{paths[0]} has no column to learn from; its columns are {', '.join(names)}")
+    if config.source == "parquet":
+        _check_types(table)
     return table
 
 
-@dataclass
-class Seen:
-    """What a column's values were so far; `texts` the different ones, until there are too many to be categories."""
-
-    name: str
-    texts: set[str] = field(default_factory=set)
-    many: bool = False
-    numbers: int = 0
-    missing: int = 0
-    others: int = 0
-    other: str = ""
-    typed: Kind | None = None
-
-    def add(self, values: pa.Array, place: Place) -> None:
-        """Look at a block of a column."""
-        if pa.types.is_floating(values.type):
-            self.typed = "number"
-            self.missing += int(pc.sum(pc.or_kleene(pc.is_null(values), pc.is_nan(values))).as_py() or 0)
-            self.numbers += len(values)
-            return
-        gone = pc.is_in(values, value_set=MISSING)
-        self.missing += int(pc.sum(gone).as_py() or 0)
-        there = pc.filter(values, pc.invert(gone))
-        if not self.many:
-            unique = pc.unique(there)
-            self.texts.update(unique.to_pylist()[: MOST_CATEGORIES + 2])
-            self.many = len(self.texts) > MOST_CATEGORIES
-        try:
-            pc.cast(there, pa.float64())
-            self.numbers += len(there)
-        except pa.ArrowInvalid:
-            self._count(values, there, place)
-
-    def _count(self, values: pa.Array, there: pa.Array, place: Place) -> None:
-        counted = pc.value_counts(there)
-        for entry in counted:
-            text, count = entry["values"].as_py(), entry["counts"].as_py()
-            if is_number(text):
-                self.numbers += count
-                continue
-            self.others += count
-            if not self.other:
-                at = pc.index(values, value=pa.scalar(text)).as_py()
-                self.other = f"{text[:40]!r} at {place(at)}"
-
-    def kind(self, given: Mapping[str, Kind]) -> Kind:
-        """Decide what the column is; raises DataError for what is neither."""
-        if self.name in given:
-            if given[self.name] == "category" and self.many:
-                raise DataError(self._too_many())
-            return given[self.name]
-        if self.typed:
-            return self.typed
-        if not self.others:
-            return "number"
-        if self.many and self.numbers >= 9 * self.others:
-            return "number"  # a few values that are no numbers: unreadable, or a marker of their own
-        if self.many:
-            raise DataError(self._too_many())
-        return "category"
-
-    def _too_many(self) -> str:
-        return (
-            f"column {self.name!r} has more than {MOST_CATEGORIES} different values such as "
-            f"{', '.join(repr(text[:40]) for text in sorted(self.texts)[:3])}: an identifier, a date or free text teaches "
-            "nothing; leave it out by listing the others in data.features"
-        )
+def _check_names(path: Path, names: tuple[str, ...]) -> None:
+    """Raise DataError for columns without a name, or of the same name."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice and twice[0]:
+        places = ", ".join(str(i + 1) for i, name in enumerate(names) if name == twice[0])
+        raise DataError(f"{path}: columns {places} are all named {twice[0]!r}; wanted names that differ: rename one")
+    if "" in names:
+        raise DataError(f"{path}: column {names.index('') + 1} has no name in the header; give it one")
 
 
-def is_number(text: str) -> bool:
-    """Say whether a text is a number as CSV files write them."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text
-
-
-def text_of(values: pa.Array) -> pa.Array:
-    """Return a column as text, trimmed; missing as ""; whole numbers without a point. Numbers stay float64."""
-    kind = values.type
-    if pa.types.is_dictionary(kind):
-        return text_of(values.dictionary_decode())
-    if pa.types.is_boolean(kind):
-        return pc.fill_null(pc.if_else(values, "true", "false"), "")
-    if pa.types.is_decimal(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return pc.cast(values, pa.float64(), safe=False)
-    if pa.types.is_large_string(kind) or pa.types.is_string(kind):
-        return pc.fill_null(pc.utf8_trim_whitespace(values.cast(pa.string())), "")
-    if pa.types.is_null(kind):
-        return pa.array([""] * len(values), pa.string())
-    if pa.types.is_temporal(kind):
-        return pc.fill_null(pc.cast(values, pa.string()), "")
-    raise DataError(f"a column of type {kind} is neither a number nor a category; leave it out by data.features")
-
-
-def numbers_of(values: pa.Array) -> tuple[Array, Array]:
-    """Return a column as float64 [N], missing as NaN, and which values are there but no numbers, bool [N]."""
-    if pa.types.is_floating(values.type):
-        return values.to_numpy(zero_copy_only=False), np.zeros(len(values), bool)
-    gone = pc.is_in(values, value_set=MISSING)
-    cleaned = pc.if_else(gone, pa.scalar(None, pa.string()), values)
-    try:
-        return pc.cast(cleaned, pa.float64()).to_numpy(zero_copy_only=False), np.zeros(len(values), bool)
-    except pa.ArrowInvalid:
-        texts = cleaned.to_pylist()
-        odd = np.array([text is not None and not is_number(text) for text in texts])
-        found = [float(t) if t is not None and not o else np.nan for t, o in zip(texts, odd, strict=True)]
-        return np.array(found), odd
-
-
-def categories_of(values: pa.Array) -> pa.Array:
-    """Return a column as text, missing as ""; whole numbers without a point."""
-    if pa.types.is_floating(values.type):
-        return pa.array([whole(value) for value in values.to_pylist()], pa.string())
-    return pc.if_else(pc.is_in(values, value_set=MISSING), "", values)
-
-
-def whole(value: float | None) -> str:
-    """Return a number as text, 3.0 as 3, missing as ""."""
-    if value is None or value != value:
-        return ""
-    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(value)
+def _check_types(table: Table) -> None:
+    """Raise DataError for a column that is read and is neither numbers nor text, or differs between files."""
+    for path in table.paths:
+        schema = pq.read_schema(path)
+        for name in table.needed:
+            kind = schema.field(name).type
+            if not columns.is_usable(kind):
+                raise DataError(
+                    f"{path}: column {name!r} is of type {kind}; wanted numbers, text, booleans or dates: "
+                    "flatten it, or leave it out by listing the other columns in data.features"
+                )
 
 
 def _paths(path: Path, source: str) -> tuple[Path, ...]:
-    endings = (".parquet", ".pq") if source == "parquet" else (".csv", ".csv.gz", ".tsv", ".txt")
+    endings = ENDINGS[source]
     if path.is_file():
         return (path,)
     if not path.is_dir():
         raise DataError(f"no file or folder at {path}; wanted {source}")
-    found = tuple(p for p in sorted(path.iterdir()) if p.name.endswith(endings) and not p.name.startswith((".", "_")))
-    if not found:
+    found = sorted(p for p in path.rglob("*") if p.name.lower().endswith(endings) and p.is_file())
+    shown = tuple(p for p in found if not any(part.startswith((".", "_")) for part in p.relative_to(path).parts))
+    if not shown:
         raise DataError(f"no {source} files in {path}; wanted names that end in {' or '.join(endings)}")
-    return found
+    return shown
 
 
 def _parquet_names(path: Path) -> tuple[tuple[str, ...], str]:
     try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is not a Parquet file: {_reason(error)}") from error
-    return tuple(schema.names), ","
+        return tuple(pq.read_schema(path).names), ","
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a whole Parquet file: {_reason(error)}") from error
 
 
 def _header(path: Path) -> tuple[tuple[str, ...], str]:
     """Read a CSV file's column names and see what separates them."""
     try:
-        with _text(path) as file:
-            head = file.read(1 << 20)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        with _unpacked(path) as file:
+            head = file.read(1 << 18)
+    except BROKEN as error:
+        raise DataError(f"{path} cannot be read: {_reason(error)}") from error
     if not head.strip():
         raise DataError(f"{path} is empty; wanted a header line and rows")
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head:
-        raise DataError(f"{path} is not UTF-8 text; save it as UTF-8 CSV")
+    if head.startswith((b"PK", b"PAR1", b"\x1f\x8b")) or b"\0" in head:
+        raise DataError(f"{path} is not UTF-8 text (its first bytes are {head[:4]!r}); wanted CSV, saved as UTF-8")
     try:
-        text = head[: head.rfind(b"\n") + 1 or None].decode("utf-8-sig")
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8 CSV") from error
-    first = text.splitlines()[0]
-    counts = {delimiter: len(next(csv.reader([first], delimiter=delimiter))) for delimiter in DELIMITERS}
-    delimiter = max(DELIMITERS, key=lambda d: counts[d])
-    names = tuple(name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=delimiter)))
+        line = head[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}, line {line} is not UTF-8 text; save the file as UTF-8") from error
+    delimiter = max(DELIMITERS, key=lambda mark: _fit(text, mark))
+    names = tuple(
+        name.strip() for name in next(row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row)
+    )
     if len(names) < 2:
         raise DataError(f"{path}: one column, {names[0][:40]!r}; wanted columns separated by , ; tab or |")
-    unnamed = [i + 1 for i, name in enumerate(names) if not name]
-    if unnamed:
-        raise DataError(f"{path}: column {unnamed[0]} has no name in the header; give it one")
     return names, delimiter
 
 
-def _text(path: Path) -> io.BufferedReader:
+def _fit(text: str, delimiter: str) -> tuple[bool, int]:
+    """Say how well a delimiter fits: whether the first rows are as wide as the header, and how wide that is."""
+    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
+    try:
+        widths = [len(row) for _, row in zip(range(20), rows, strict=False) if row]
+    except csv.Error:
+        return False, 0
+    whole = widths[:-1] if len(widths) > 2 else widths  # the last may be cut
+    alike = sum(width == widths[0] for width in whole) > 0.5 * len(whole)
+    return alike and widths[0] > 1, widths[0]
+
+
+def _unpacked(path: Path) -> io.BufferedReader:
     if path.suffix == ".gz":
-        return io.BufferedReader(gzip.open(path, "rb"))
+        return io.BufferedReader(cast(Any, gzip.open(path, "rb")), 1 << 18)
     return open(path, "rb")
 
 
-def _lines(first: int, count: int, skipped: list[int]) -> Array:
-    """Return the line of each row of a block, where some lines between them were left out."""
-    lines = np.arange(first, first + count + len(skipped), dtype=np.int64)
-    return lines[~np.isin(lines, skipped)][:count] if skipped else lines
+def _numbered(first: int, count: int, ragged: list[tuple[int, int]]) -> tuple[Array, int, int]:
+    """Number `count` whole records from `first` on, passing over ragged ones; return the next, and how many were passed."""
+    odd = [number for number, _ in ragged]
+    passed, last = 0, first + count
+    while passed < len(odd) and odd[passed] < last:
+        passed, last = passed + 1, last + 1
+    numbers = np.arange(first, last, dtype=np.int64)
+    return (numbers[~np.isin(numbers, odd[:passed])] if passed else numbers), last, passed
+
+
+def _is_plain(path: Path) -> bool:
+    """Say whether every line of a CSV file is one record: nothing quoted, no empty line."""
+    last = b"\n"
+    with _unpacked(path) as file:
+        while data := file.read(1 << 20):
+            joined = (last + data).replace(b"\r", b"")
+            if b'"' in joined or b"\n\n" in joined:
+                return False
+            last = data[-2:]
+    return True
+
+
+def _first_wrong(path: Path) -> str:
+    """Return the place of the first line that is not UTF-8, or nothing."""
+    with _unpacked(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return f"{path}, line {number} is not UTF-8 text; save the file as UTF-8"
+    return ""
 
 
 def _reason(error: BaseException) -> str:
