@@ -32,7 +32,7 @@ from boatyard import datasets
 from boatyard.progress import Progress
 from boatyard.project import PreprocessConfig, TrainConfig
 from boatyard.schema import Array, Batch, Field, Schema
-from boatyard.training import loop, optimisers
+from boatyard.training import loop
 from boatyard.training.signals import Stop
 
 FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
@@ -84,7 +84,7 @@ def ours(recipe: str, data: Rows, arguments: argparse.Namespace) -> Callable[[],
         precision=arguments.precision,
         schedule="constant",
     )
-    config = optimisers.derived(config)
+    config = config.completed()
     trainer = loop.Trainer(config, PreprocessConfig(), data, key="", root=Path(), work=None)
 
     def epoch() -> float:

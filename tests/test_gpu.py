@@ -107,7 +107,7 @@ def test_a_gpu_and_a_cpu_come_to_nearly_the_same_model(tmp_path: Path) -> None:
 def test_steps_are_not_held_up_by_looking_at_the_loss() -> None:
     """60 000 images in a second or two: hundreds of times what one image at a time allows."""
     dataset = rows.images(60000, side=28)
-    config = loop.optimisers.derived(TrainConfig(recipe="cnn", batch_size=512, device="cuda"))
+    config = TrainConfig(recipe="cnn", batch_size=512, device="cuda").completed()
     trainer = loop.Trainer(config, PreprocessConfig(), dataset, key="", root=Path(), work=None)
     from boatyard.progress import Progress
     from boatyard.training.signals import Stop

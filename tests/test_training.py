@@ -191,7 +191,7 @@ def test_mlp_takes_the_gradient_step_that_scikit_learns_mlp_takes() -> None:
     )
     theirs.partial_fit(scaled, batch.target, classes=[0, 1, 2])
     config = TrainConfig(recipe="mlp", model={"hidden": [7]}, optimizer="sgd", momentum=0, learning_rate=0.1)
-    config = optimisers.derived(config)
+    config = config.completed()
     made = recipes.make(config, HOW, dataset.schema, dataset.statistics, root=Path())
     model = made.model().double()
     for layer, weight, bias in zip((model[1], model[3]), theirs.coefs_, theirs.intercepts_, strict=True):
@@ -234,7 +234,7 @@ def test_optimizers_move_weights_as_their_papers_say(name: Any, decay: float) ->
     random = np.random.default_rng(0)
     layer = nn.Linear(3, 2).double()
     momentum = {"momentum": 0.8} if name == "sgd" else {}
-    config = optimisers.derived(TrainConfig(optimizer=name, weight_decay=decay, **momentum))
+    config = TrainConfig(optimizer=name, weight_decay=decay, **momentum).completed()
     optimizer = optimisers.optimizer(config, layer)
     start = [layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()]
     gradients = [(random.normal(size=(2, 3)), random.normal(size=2)) for _ in range(5)]
@@ -249,7 +249,7 @@ def test_optimizers_move_weights_as_their_papers_say(name: Any, decay: float) ->
 
 @pytest.mark.parametrize(("name", "rate"), [("sgd", 0.05), ("adam", 0.001), ("adamw", 0.001), ("adagrad", 0.01)])
 def test_a_rate_that_is_not_given_suits_the_optimizer(name: Any, rate: float) -> None:
-    assert optimisers.derived(TrainConfig(optimizer=name)).learning_rate == rate
+    assert TrainConfig(optimizer=name).completed().learning_rate == rate
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "step", "onecycle"])

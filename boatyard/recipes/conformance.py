@@ -43,7 +43,7 @@ class Subject:
 
     def make(self) -> Recipe:
         """Make the recipe."""
-        config = optimisers.derived(TrainConfig(recipe="under test", model=dict(self.dials), weight_decay=0.0))
+        config = TrainConfig(recipe="under test", model=dict(self.dials), weight_decay=0.0).completed()
         return self.recipe(config, PreprocessConfig(), self.schema, self.statistics)
 
     def model(self, recipe: Recipe) -> nn.Module:

@@ -99,7 +99,7 @@ class Trainer:
 
     def derived(self) -> dict[str, Any]:
         """Return what the project file did not say."""
-        made = optimisers.derived(self.config)
+        made = self.config.completed()
         return {
             "device": str(self.device),
             "threads": torch.get_num_threads(),
@@ -311,7 +311,7 @@ def run(
     """Train and write the checkpoint: see `boatyard.training.train`."""
     with reproducible(), disk_of(work or out), Stop() as stop:
         started = time.monotonic()
-        config = optimisers.derived(config)
+        config = config.completed()
         trainer = Trainer(config, how, dataset, key=key_of(config, how, dataset, seal, root), root=root, work=work)
         derived = trainer.derived()
         logger.info("train %s: %s", config.recipe, ", ".join(f"{k} {v}" for k, v in derived.items() if v is not None))

@@ -10,26 +10,12 @@ from torch import nn
 
 from boatyard.project import TrainConfig
 
-RATES = {"sgd": 0.05, "adam": 0.001, "adamw": 0.001, "adagrad": 0.01}
-DECAYS = {"sgd": 0.0, "adam": 0.0, "adamw": 0.01, "adagrad": 0.0}
 ONECYCLE_RISE, ONECYCLE_START, ONECYCLE_END = 0.3, 1 / 25, 1 / 250000  # as in torch's OneCycleLR
 STEP_AT, STEP_FACTOR = (0.5, 0.75), 0.1
 
 
-def derived(config: TrainConfig) -> TrainConfig:
-    """Fill in what was not given: the learning rate, the decay and the momentum that suit the optimizer."""
-    name = config.optimizer
-    return config.model_copy(
-        update={
-            "learning_rate": RATES[name] if config.learning_rate is None else config.learning_rate,
-            "weight_decay": DECAYS[name] if config.weight_decay is None else config.weight_decay,
-            "momentum": (0.9 if config.momentum is None else config.momentum) if name == "sgd" else None,
-        }
-    )
-
-
 def optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer of a configuration that `derived` completed.
+    """Make the optimizer of a configuration that is `completed`.
 
     Matrices and kernels decay, vectors (biases, norms) do not. `fused` updates all weights in one pass over memory.
     """
@@ -40,7 +26,7 @@ def optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     ]
     groups = [group for group in groups if group["params"]]
     rate = config.learning_rate
-    assert rate is not None and config.weight_decay is not None, "call derived() first"
+    assert rate is not None and config.weight_decay is not None, "call completed() first"
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=config.momentum or 0.0, fused=True)
     if config.optimizer == "adam":
@@ -52,7 +38,7 @@ def optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 def rate(config: TrainConfig, step: int, total: int) -> float:
     """Return the learning rate of a step (from 0) of `total`: it follows from the step alone."""
-    assert config.learning_rate is not None, "call derived() first"
+    assert config.learning_rate is not None, "call completed() first"
     if config.schedule == "onecycle":
         return config.learning_rate * _onecycle(step, total)
     warmup = math.ceil(config.warmup * total) if total > 1 else 0
