@@ -1,9 +1,9 @@
 """Source files in, dataset out: read, cleaned, split without leakage, written as Parquet shards with their digests.
 
-Three looks at the rows, a block at a time and several blocks at once: what the columns are (`survey`), what is wrong with
-each row and what its content's hash is (`cleaning`), and after the split (`splitting`) the writing (`shards`, `statistics`).
-What is held of a row in between is 1 byte in memory and 13 to 21 on disk. Blocks are merged in the order of the rows:
-equal inputs and settings give equal bytes, however many threads work.
+Three looks at the rows, some blocks of them at once: what the columns are (`survey`), what is wrong with each row and
+what its content's hash is (`cleaning`), and after the split (`splitting`) the writing (`shards`, `statistics`). What is
+held of a row in between is 1 byte in memory and 13 to 21 on disk. Blocks are merged in the order of the rows: equal
+inputs and settings give equal bytes, however many threads work.
 """
 
 from __future__ import annotations
@@ -134,15 +134,17 @@ class _Work:
             rows = self.cleaner.rows(block)
             return rows, rows.contents(), text_hashes(rows.texts[group]) if group else None
 
-        for rows, content, groups in ordered(look, self.source.blocks(), self.threads):
-            block = rows.block
-            self.cleaning.add("unreadable", "", "dropped", len(block.bad), [f"{b.where} {b.what}" for b in block.bad])
-            self.cleaning.note(rows.notes)
-            given = np.where(rows.keep, OPEN if block.split is None else CODES[block.split], DROPPED)
-            label = rows.target if self.cleaner.plan.task == "classification" else np.zeros(len(block), np.int32)
-            ledger.add(content, label, given, groups)
-            self.progress.update(len(block))
-        ledger.close()
+        with ledger:
+            for rows, content, groups in ordered(look, self.source.blocks(), self.threads):
+                block = rows.block
+                self.cleaning.add(
+                    "unreadable", "", "dropped", len(block.bad), [f"{b.where} {b.what}" for b in block.bad]
+                )
+                self.cleaning.note(rows.notes)
+                given = np.where(rows.keep, OPEN if block.split is None else CODES[block.split], DROPPED)
+                label = rows.target if self.cleaner.plan.task == "classification" else np.zeros(len(block), np.int32)
+                ledger.add(content, label, given, groups)
+                self.progress.update(len(block))
         self.cleaning.settle()
         return ledger
 

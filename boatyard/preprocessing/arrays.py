@@ -30,7 +30,7 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 @dataclass(frozen=True)
 class Stored:
-    """An array in a file: its type and shape are known, its values are still on disk; `columns` says in Fortran order."""
+    """An array in a file: type and shape are known, the values are still on disk; `columns`: in Fortran order."""
 
     path: Path
     member: str
@@ -162,13 +162,15 @@ class Pair:
         rows, target = self.rows, self.target
         if rows.shape[0] != target.shape[0]:
             raise DataError(
-                f"{rows.name} has {rows.shape[0]} rows and {target.name} {target.shape[0]}; wanted as many targets as rows"
+                f"{rows.name} has {rows.shape[0]} rows and {target.name} {target.shape[0]}; "
+                "wanted as many targets as rows"
             )
         if rows.shape[0] == 0:
             raise DataError(f"{rows.name} has no rows")
         if math.prod(target.shape[1:]) != 1:
             raise DataError(
-                f"{target.name} has shape {list(target.shape)}; wanted one target a row, [N]: of one-hot rows take the argmax"
+                f"{target.name} has shape {list(target.shape)}; wanted one target a row, [N]: "
+                "of one-hot rows take the argmax"
             )
         if rows.dtype.kind not in "uifb" or len(rows.shape) not in (2, 3, 4) or 0 in rows.shape:
             raise DataError(

@@ -16,13 +16,12 @@ from boatyard.errors import DataError
 from boatyard.preprocessing import columns
 from boatyard.preprocessing.block import Block, Place
 from boatyard.preprocessing.splitting import mix
-from boatyard.preprocessing.survey import Plan, label_codes, label_texts
+from boatyard.preprocessing.survey import GREATEST, Plan, label_codes, label_texts
 from boatyard.preprocessing.tables import Table
 from boatyard.project import DataConfig, PreprocessConfig
 from boatyard.schema import Array
 
 EXAMPLES = 5  # places that are named for each reason
-GREATEST = float(np.finfo(np.float32).max)
 Reason = Literal["unreadable", "missing", "out of range"]
 Policy = Literal["drop", "impute", "clip", "refuse"]
 ACTIONS: dict[Policy, str] = {"drop": "dropped", "impute": "imputed", "clip": "clipped", "refuse": "refused"}
@@ -238,7 +237,8 @@ def _image_hashes(images: Array) -> Array:
 
 def _number_bits(values: Array) -> Array:
     """Return the bits of values as the model sees them, float32; both zeros and all NaNs are one."""
-    seen = values.astype(np.float32) + np.float32(0)
+    with np.errstate(over="ignore"):  # what is out of range is dropped
+        seen = values.astype(np.float32) + np.float32(0)
     seen[np.isnan(seen)] = np.nan
     found: Array = seen.view(np.uint32).astype(np.uint64)
     return found

@@ -149,7 +149,7 @@ class Seen:
         return chosen
 
     def _guess(self, there: int) -> Kind:
-        """Numbers when all values are, or all but a few of many: those few are unreadable, the policy says what follows."""
+        """Numbers when all values are, or all but a few of many: what becomes of those the policy says."""
         odd = there - self.numbers
         mostly = there >= FEW_ROWS and self.numbers >= 19 * odd and (self.many or len(self.texts) > 20)
         return "number" if odd == 0 or mostly else "category"

@@ -116,7 +116,7 @@ class FilePlace(Place):
 
 
 def decode(data: bytes, color: Color | None) -> Image.Image:
-    """Decode an image upright, as grey or RGB (by default as it is); transparency lies on white. Raises one of BROKEN."""
+    """Decode an image upright, as grey or RGB (by default as it is), transparency on white. Raises one of BROKEN."""
     image: Image.Image = Image.open(io.BytesIO(data))
     if image.width * image.height > LARGEST:
         raise OSError(f"{image.height}×{image.width} pixels; at most {LARGEST} in all are read")
@@ -136,7 +136,7 @@ def decode(data: bytes, color: Color | None) -> Image.Image:
 
 
 def open_images(path: Path, how: PreprocessConfig, threads: int) -> Pictures:
-    """List a folder's pictures by class and look at the first that can be read, for size and colour; raises DataError."""
+    """List a folder's pictures by class; the first that can be read says size and colour. Raises DataError."""
     if not path.is_dir():
         raise DataError(f"no folder at {path}; wanted one with a folder of images for each class")
     pictures = tuple(_listed(path))

@@ -1,8 +1,8 @@
 """Which rows are kept and where they go: duplicates, strata, groups; by hashes on disk, in bounded memory.
 
-A row's place depends on its content and the seed, so equal rows can never fall into two splits. Rows count as equal when
-64 bits of hash are: of 40 million different rows two are taken for equal with a chance of 1 in 20,000. In memory are
-1 byte a row and what a partition of a million rows needs; with groups 8 bytes a group and label.
+A row's place depends on its content and the seed, so equal rows can never fall into two splits. Rows count as equal
+when 64 bits of hash are: of 40 million different rows two are taken for equal with a chance of 1 in 20,000. In memory
+are 1 byte a row and what a partition of a million rows needs; with groups 8 bytes a group and label.
 """
 
 from __future__ import annotations
@@ -43,23 +43,25 @@ def mix(values: Array) -> Array:
 
 
 class Ledger:
-    """What is noted of every row, on disk: 8 bytes of content, 4 of label, 1 of split given, 8 of group if there are."""
+    """What is noted of every row, on disk: 8 bytes of content, 4 of label, 1 of split given, 8 of group."""
 
     def __init__(self, folder: Path, grouped: bool) -> None:
         self.folder, self.grouped, self.count = folder, grouped, 0
         self._names = ("content", "label", "given", *(("group",) if grouped else ()))
-        self._files = {name: open(folder / name, "wb") for name in self._names}
+        self._stack = ExitStack()
+        self._files = {name: self._stack.enter_context((folder / name).open("wb")) for name in self._names}
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()  # nothing more is written
 
     def add(self, content: Array, label: Array, given: Array, group: Array | None) -> None:
         """Write down a block's rows."""
         for name, values in zip(self._names, (content, label, given, group), strict=False):
             self._files[name].write(np.ascontiguousarray(values, TYPES[name]).tobytes())
         self.count += len(content)
-
-    def close(self) -> None:
-        """Nothing more is written."""
-        for file in self._files.values():
-            file.close()
 
     def read(self, name: str, start: int = 0, count: int = -1) -> Array:
         """Read a column, or some rows of it."""
@@ -76,7 +78,7 @@ class Ledger:
 class Decision:
     """Every row's split code, or why it was dropped, uint8 [N], and how many rows of which kind there are.
 
-    `conflicts`: rows with the same features as an earlier one and another label; `small`: labels with less than three rows.
+    `conflicts`: rows with the features of an earlier one and another label; `small`: labels of fewer rows than splits.
     """
 
     codes: Array
@@ -97,6 +99,7 @@ class _Equal:
     duplicates: int = 0
     held: int = 0
     conflicts: int = 0
+    tied: int = 0  # rows that stay and are equal to an earlier one
     first_again: int | None = None
     content: list[Array] = field(default_factory=list)  # of contradicting rows …
     label: list[Array] = field(default_factory=list)  # … and the label of the first of them, whose stratum all join
@@ -124,7 +127,9 @@ def decide(
         )
     cuts = _cuts({split: share for split, share in shares.items() if split not in given})
     if ledger.grouped:
-        small = _by_group(ledger, codes, cuts, seed, found)
+        small = _by_group(ledger, codes, cuts, seed, "group", found.edges)
+    elif 5 * found.tied > np.count_nonzero(codes == OPEN):
+        small = _by_group(ledger, codes, cuts, seed, "content", [])
     else:
         small = _by_content(ledger, codes, cuts, seed, found)
     return Decision(codes, found.duplicates, found.held, found.conflicts, small)
@@ -187,8 +192,10 @@ def _mark(found: _Equal, codes: Array, content: Array, label: Array, rows: Array
     order = np.lexsort((rows, label, content))
     content, label, rows = content[order], label[order], rows[order]
     again = np.r_[False, (content[1:] == content[:-1]) & (label[1:] == label[:-1])] & (codes[rows] == OPEN)
+    found.tied += int((content[1:] == content[:-1]).sum())
     if keep or not again.any():
         return
+    found.tied -= int(again.sum())
     first = int(rows[again].min())
     found.first_again = first if found.first_again is None else min(first, found.first_again)
     codes[rows[again]] = DUPLICATE
@@ -264,7 +271,7 @@ def _leaders(found: _Equal) -> tuple[Array, Array]:
 def _bounds(strata: Strata, labels: int, cuts: tuple[tuple[Split, float], ...]) -> tuple[Array, list[Array]]:
     """Return each label's number of rows, and for each cut the place below which they stand, uint64 [labels].
 
-    Two looks at the rows: how many fall into each of so many drawers, then the exact rank within the drawers that are cut.
+    Two looks at the rows: how many fall into each of so many drawers, then the exact rank in the drawers that are cut.
     """
     bits = max(int(np.log2(CELLS / labels)), 1)
     shift = np.uint64(64 - bits)
@@ -300,7 +307,7 @@ def _inside(strata: Strata, labels: int, drawer: Array, shift: np.uint64) -> lis
 
 
 def _ranks(totals: Array, ends: list[float]) -> list[Array]:
-    """Return how many of each label's rows stand before each cut but the last: every split gets one if there are enough."""
+    """Return how many of each label's rows stand before each cut but the last; no split is empty if rows suffice."""
     ranks: list[Array] = []
     for position, end in enumerate(ends[:-1]):
         least = ranks[-1] + 1 if ranks else np.ones_like(totals)
@@ -311,30 +318,37 @@ def _ranks(totals: Array, ends: list[float]) -> list[Array]:
 
 
 def _by_group(
-    ledger: Ledger, codes: Array, cuts: tuple[tuple[Split, float], ...], seed: int, found: _Equal
+    ledger: Ledger,
+    codes: Array,
+    cuts: tuple[tuple[Split, float], ...],
+    seed: int,
+    column: Literal["group", "content"],
+    edges: list[Array],
 ) -> tuple[int, ...]:
     """Give whole groups to splits, the largest first, each to where its labels are most wanted.
 
-    Groups that share a row count as one. Of very many groups each goes by chance alone.
+    Groups that share a row count as one. Of very many groups each goes by chance alone. Where many rows are equal and
+    stay, those of one content are a group.
     """
     names = np.zeros(0, np.uint64)
-    for start, (group,) in ledger.parts("group"):
+    for start, (group,) in ledger.parts(column):
         names = np.union1d(names, group[codes[start : start + len(group)] == OPEN])
     labels = 1 + max((int(label.max()) for _, (label,) in ledger.parts("label") if len(label)), default=0)
     columns = labels if len(names) <= MANY_GROUPS else 1
-    joined, sets = _joined(names, found.edges)
+    joined, sets = _joined(names, edges)
     counts = np.zeros((sets, columns), np.int64)
-    for start, (group, label) in ledger.parts("group", "label"):
+    for start, (group, label) in ledger.parts(column, "label"):
         free = codes[start : start + len(group)] == OPEN
         member = joined[np.searchsorted(names, group[free])]
         np.add.at(counts, (member, label[free] if columns > 1 else 0), 1)
     if sets < len(cuts):
-        raise DataError(f"{sets} groups cannot fill {len(cuts)} splits; wanted at least one group for each of them")
+        what = "groups" if column == "group" else "different rows"
+        raise DataError(f"{sets} {what} cannot fill {len(cuts)} splits; wanted at least one for each of them")
     leader = np.full(sets, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(leader, joined, names)
     order = np.lexsort((mix(leader ^ mix(np.array([seed], np.uint64))), -counts.sum(1)))
     chosen = _dealt(counts, order, cuts) if sets <= MANY_GROUPS else _cut(counts, leader, seed, cuts)
-    for start, (group,) in ledger.parts("group"):
+    for start, (group,) in ledger.parts(column):
         free = np.flatnonzero(codes[start : start + len(group)] == OPEN)
         codes[start + free] = chosen[joined[np.searchsorted(names, group[free])]]
     return ()

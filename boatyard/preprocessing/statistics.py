@@ -1,4 +1,4 @@
-"""Statistics of the training rows, merged block by block in the rows' order: they parametrise the features in the graph.
+"""Statistics of the training rows, merged in the rows' order: they parametrise the features in the graph.
 
 Mean and deviation are merged by the formula of Chan, Golub and LeVeque (1979); for uint8 images they are exact sums.
 """
@@ -153,7 +153,7 @@ def merge(all_: dict[str, Statistic], more: Mapping[str, Statistic]) -> None:
 
 
 def every(training_rows: int, columns: int) -> int:
-    """Say of how many training rows one is sampled for medians: 1, exact, where 200,000 rows or 8 million values suffice.
+    """Say of how many training rows one is sampled for medians: 1 where 200,000 rows or 8 million values suffice.
 
     The median of a sample of n rows has, by the binomial, a rank within 1/√n of the half in 95 of 100 cases.
     """

@@ -17,12 +17,13 @@ from boatyard.preprocessing.tables import Table
 from boatyard.project import DataConfig
 from boatyard.schema import Array, Task
 
+GREATEST = float(np.finfo(np.float32).max)
 NO_LABEL = pa.array(["", "NaN", "nan"])  # "none" and "NA" may be the name of a class
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the rows are: `kinds` by column of a table, `shape` and `dtype` of an image, the labels in order, the total."""
+    """What the rows are: `kinds` by column of a table, `shape` and `dtype` of an image, the labels in order."""
 
     task: Task
     kinds: Mapping[str, Kind]
@@ -87,8 +88,8 @@ def survey(source: Source, config: DataConfig, task: Task, threads: int) -> Plan
         place, row, value = found.first
         wanted = "a label" if task == "classification" else "a finite number"
         raise DataError(
-            f"{place(row)}: the target {config.target!r} is {_shown(value)}; wanted {wanted} in every row, {found.unlabelled} of {found.total} have none: "
-            "label or remove them"
+            f"{place(row)}: the target {config.target!r} is {_shown(value)}; "
+            f"wanted {wanted} in every row, {found.unlabelled} of {found.total} have none: label or remove them"
         )
     try:
         kinds = {name: seen.kind(config.columns) for name, seen in found.columns.items()}
@@ -113,7 +114,7 @@ def _glance(block: Block, source: Source, config: DataConfig, task: Task, many: 
         made.labels = set(pc.unique(texts.filter(pa.array(~gone))).to_pylist())
     else:
         values, odd = columns.numbers(column)
-        gone = odd | ~np.isfinite(values)
+        gone = odd | ~(np.abs(values) <= GREATEST)
     if gone.any():
         first = int(np.flatnonzero(gone)[0])
         made.unlabelled = int(gone.sum())
@@ -153,8 +154,8 @@ def _ordered(found: set[str], total: int, config: DataConfig) -> tuple[str, ...]
         raise DataError(f"every row has the label {min(found)!r}; wanted two classes or more to tell apart")
     if len(found) > 0.5 * total and total >= columns.FEW_ROWS:
         raise DataError(
-            f"the target {config.target!r} has {len(found)} different values in {total} rows; wanted classes of several "
-            "rows each: for a number say task: regression"
+            f"the target {config.target!r} has {len(found)} different values in {total} rows; wanted classes of "
+            "several rows each: for a number say task: regression"
         )
     if config.labels:
         return _named(found, config.labels)

@@ -291,7 +291,7 @@ def _unpacked(path: Path) -> io.BufferedReader:
 
 
 def _numbered(first: int, count: int, ragged: list[tuple[int, int]]) -> tuple[Array, int, int]:
-    """Number `count` whole records from `first` on, passing over ragged ones; return the next, and how many were passed."""
+    """Number `count` whole records from `first`, passing over ragged ones; return the next and how many were passed."""
     odd = [number for number, _ in ragged]
     passed, last = 0, first + count
     while passed < len(odd) and odd[passed] < last:
