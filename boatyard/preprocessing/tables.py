@@ -116,7 +116,7 @@ class Table:
     def _parquet(self, path: Path) -> Iterator[tuple[pa.Table, Place, tuple[Bad, ...]]]:
         start = 0
         try:
-            with pq.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False) as file:
+            with pq.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False, page_checksum_verification=True) as file:
                 count = max(BLOCK_BYTES // (16 * len(self.needed)), 256)
                 for batch in file.iter_batches(batch_size=count, columns=list(self.needed), use_threads=False):
                     numbers = np.arange(start, start + batch.num_rows, dtype=np.int64)
