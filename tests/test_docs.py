@@ -1,0 +1,64 @@
+"""The pages: links resolve, commands exist, the reference is the types'."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from boatyard.__main__ import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return every `boatyard …` command of a page's code blocks, as words."""
+    text = re.sub(r"\s*\\\n\s*", " ", page.read_text())
+    lines = re.findall(r"^(?:    |\t|\$ )?\s*(?:\$ )?(?:\.venv/bin/)?boatyard ([^\n]+)$", text, flags=re.M)
+    parts = [re.split(r"\s+#|\s*&&|\s*\||\s*>|\s*;", line)[0] for line in lines]
+    return [shlex.split(part) for part in parts if not part.startswith(":")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_command_is_one_that_there_is(page: Path) -> None:
+    for words in commands(page):
+        command: click.Command = cli
+        while isinstance(command, click.Group) and words:
+            found = command.get_command(click.Context(command), words[0])
+            assert found is not None, f"{page.name}: boatyard {' '.join(words)}"
+            command, words = found, words[1:]
+        options = {name for parameter in command.params for name in parameter.opts} | {"--help", "-h"}
+        used = {word.split("=")[0] for word in words if word.startswith("-")}
+        assert used <= options, f"{page.name}: boatyard {command.name} {used - options}"
+
+
+def test_the_reference_is_that_of_the_types() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "reference.py"))["page"]
+    assert (ROOT / "docs" / "project-file.md").read_text() == page(), "run: make schema"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_no_page_names_a_machine(page: Path) -> None:
+    assert not re.search(r"/work/|/root/|/home/|\.\./shared", page.read_text())
+
+
+def test_the_pipelines_picture_is_that_of_the_spec(tmp_path: Path) -> None:
+    import yaml
+
+    from boatyard import project, templates
+    from boatyard.pipelines import training
+
+    training.compile(project.check(templates.sample(), "sample"), tmp_path / "pipeline.yaml")
+    draw = runpy.run_path(str(ROOT / "docs" / "pictures.py"))["pipeline"]
+    spec = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
+    assert (ROOT / "docs" / "pictures" / "pipeline.svg").read_text() == draw(spec)
