@@ -29,7 +29,8 @@ class Settings:
 
     `image` runs the components on a cluster, `serve_image` an endpoint; `prometheus` is where an autoscaler that counts
     requests asks; `project` is the folder that own recipes are imported from;
-    `work` is a folder that outlives a killed step (training goes on from it; none: it starts anew);
+    `work` is a folder that outlives a killed step (training goes on from it; none: it starts anew); `retries` is how
+    often a step asks a store once more;
     `threads` bounds the threads of a stage (the processors this process may use).
     """
 
@@ -38,4 +39,5 @@ class Settings:
     prometheus: str = field(default_factory=lambda: os.environ.get("BOATYARD_PROMETHEUS", PROMETHEUS))
     project: Path = field(default_factory=lambda: Path(os.environ.get("BOATYARD_PROJECT", ".")))
     work: Path | None = field(default_factory=_work)
+    retries: int = field(default_factory=lambda: int(os.environ.get("BOATYARD_RETRIES", "0")))
     threads: int = field(default_factory=lambda: int(os.environ.get("BOATYARD_THREADS", "0")) or _cpus())

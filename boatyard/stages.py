@@ -13,10 +13,10 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from boatyard import artifacts, progress
 from boatyard.errors import BoatyardError, Refused, StorageError
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pillow", "safetensors")
 PARENT = "BOATYARD_PARENT"  # a descriptor that closes when the runner dies
+BACKOFF = 1.0  # seconds before the first further attempt; twice as long before each after it
+T = TypeVar("T")
 Numbers = dict[str, float]
 Values = Mapping[str, Any]
 
@@ -99,7 +101,8 @@ def gate(config: Values, push: Values, name: str, dataset: str, checkpoint: str,
         production = None
         if rules.not_worse:
             shelf = registry.open(section(PushConfig, push).registry, settings.project)
-            production = shelf.find(name, rules.not_worse.alias)
+            alias = rules.not_worse.alias
+            production = _patiently(lambda: shelf.find(name, alias))
         verdict = gating.gate(
             rules, Path(report), Path(checkpoint), datasets.read(Path(dataset)), production=production
         )
@@ -133,7 +136,8 @@ def push(
             golden=wanted.golden,
             lineage=lineage(project, data.digest, data.manifest.get("source", {})),
         )
-        version = registry.open(wanted.registry, settings.project).push(package.path, alias=wanted.alias)
+        shelf = registry.open(wanted.registry, settings.project)
+        version = _patiently(lambda: shelf.push(package.path, alias=wanted.alias))
         logger.info("%s version %s at %s", version.name, version.version, version.uri)
         return version
 
@@ -198,6 +202,20 @@ def step(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise StorageError(f"{name} needs more memory than there is; lower train.batch_size") from error
     logger.info("%s done in %.1f s", name, time.monotonic() - started)
+
+
+def _patiently(work: Callable[[], T]) -> T:
+    """Do what a store may refuse for a moment, once more for each of the step's `retries`.
+
+    A Kubeflow backend's own retries do nothing on a default installation for a step that exits with an error.
+    """
+    for attempt in range(Settings().retries):
+        try:
+            return work()
+        except StorageError as error:
+            logger.warning("%s; attempt %d, trying again", error, attempt + 1)
+            time.sleep(BACKOFF * 2**attempt)
+    return work()
 
 
 def follow_parent() -> None:

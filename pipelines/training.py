@@ -100,7 +100,8 @@ def _place(task: Any, title: str, step: StepConfig) -> Any:
     if step.memory:
         task.set_memory_request(step.memory).set_memory_limit(step.memory)
     if step.retries:
-        task.set_retry(step.retries, backoff_duration=BACKOFF)
+        task.set_retry(step.retries, backoff_duration=BACKOFF)  # a pod that is lost
+        task.set_env_variable("BOATYARD_RETRIES", str(step.retries))  # a store that does not answer
     if step.timeout:
         kubernetes.set_timeout(task, seconds(step.timeout))
     for variable, secret in step.secrets.items():

@@ -1,0 +1,83 @@
+"""What a step does around its stage: retries, errors, numbers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from boatyard import progress, stages
+from boatyard.errors import DataError, StorageError
+
+
+def test_a_store_is_asked_again_as_often_as_the_step_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "BACKOFF", 0.0)
+    monkeypatch.setenv("BOATYARD_RETRIES", "2")
+    asked: list[int] = []
+
+    def answer() -> str:
+        asked.append(1)
+        if len(asked) < 3:
+            raise StorageError("the registry does not answer")
+        return "version 1"
+
+    assert stages._patiently(answer) == "version 1"
+    asked.clear()
+    monkeypatch.setenv("BOATYARD_RETRIES", "1")
+    with pytest.raises(StorageError):
+        stages._patiently(answer)
+    assert len(asked) == 2
+
+
+def test_only_a_stores_errors_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOATYARD_RETRIES", "5")
+    asked: list[int] = []
+
+    def answer() -> None:
+        asked.append(1)
+        raise DataError("no such column")
+
+    with pytest.raises(DataError):
+        stages._patiently(answer)
+    assert len(asked) == 1
+
+
+def test_a_steps_error_is_left_where_the_runner_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(progress.VARIABLE, str(tmp_path / "events"))
+    with pytest.raises(DataError), stages.step("preprocess"):
+        raise DataError("rows.csv, line 7: no label")
+    event = json.loads((tmp_path / "events").read_text().splitlines()[-1])
+    assert event == {"error": "DataError", "message": "rows.csv, line 7: no label"}
+
+
+def test_a_full_disk_is_said_in_our_words(tmp_path: Path) -> None:
+    import errno
+
+    with pytest.raises(StorageError, match="the disk is full"), stages.step("train"):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "weights"))
+
+
+def test_the_codes_digest_sees_a_changed_recipe(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("a = 1")
+    before = stages.code_digest(tmp_path)
+    assert stages.code_digest(tmp_path) == before != stages.code_digest()
+    (tmp_path / "model.py").write_text("a = 2")
+    assert stages.code_digest(tmp_path) != before
+
+
+def test_a_step_ends_when_its_runner_is_gone() -> None:
+    read, write = os.pipe()
+    code = "import time; from boatyard import stages; stages.follow_parent(); print('on', flush=True); time.sleep(60)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, stages.PARENT: str(read)},
+        pass_fds=(read,),
+        stdout=subprocess.PIPE,
+    )
+    os.close(read)
+    assert child.stdout is not None and child.stdout.readline() == b"on\n"
+    os.close(write)
+    assert child.wait(timeout=30) != 0
+    child.stdout.close()
