@@ -17,8 +17,8 @@ from boatyard.datasets import Split
 from boatyard.errors import DataError
 from boatyard.schema import Array
 
-BLOCK_BYTES = 4 << 20  # of raw values in a block: a few of them are alive at once
-WORKERS = 4  # at most: each holds a block and what is made of it, which bounds the memory
+BLOCK_BYTES = 2 << 20  # of raw values in a block: a few of them are alive at once
+WORKERS = 3  # at most: each holds a block and what is made of it, which bounds the memory
 T = TypeVar("T")
 U = TypeVar("U")
 

@@ -17,7 +17,7 @@ from boatyard.preprocessing.cleaning import Rows
 from boatyard.preprocessing.survey import Plan
 from boatyard.schema import Array
 
-SHARD_BYTES = 16 << 20  # of raw values
+SHARD_BYTES = 8 << 20  # of raw values
 AT_ONCE = 2  # shards that are written while the next is filled
 
 
@@ -100,7 +100,7 @@ def _write(table: pa.Table, path: Path) -> None:
     """Write one shard; the texts in it as dictionaries, the rest as it is, lightly packed."""
     texts = [column.name for column in table.schema if pa.types.is_string(column.type)]
     pq.write_table(
-        table.combine_chunks(),
+        table,
         path,
         compression="zstd",
         compression_level=1,

@@ -2,7 +2,7 @@
 
 A row's place depends on its content and the seed, so equal rows can never fall into two splits. Rows count as equal
 when 64 bits of hash are: of 40 million different rows two are taken for equal with a chance of 1 in 20,000. In memory
-are 1 byte a row and what a partition of a million rows needs; with groups 8 bytes a group and label.
+are 1 byte a row and what a partition of half a million rows needs; with groups 8 bytes a group and label.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OPEN = 255  # a row whose split is still to be decided
 DROPPED = 254  # by a policy of cleaning
 DUPLICATE = 253
 HELD = 252  # equal to a row of the test or validation set that the source brought
-PART = 1_000_000  # rows that are sorted in memory at once
+PART = 500_000  # rows that are sorted in memory at once
 CELLS = 2_000_000  # numbers in a table of counts: 16 MB
 MANY_GROUPS = 20_000  # of more, chance alone balances the labels
 TYPES = {"content": "<u8", "label": "<i4", "given": "u1", "group": "<u8"}
@@ -69,7 +69,7 @@ class Ledger:
         return np.fromfile(self.folder / name, dtype, count, offset=start * dtype.itemsize)
 
     def parts(self, *names: str) -> Iterator[tuple[int, tuple[Array, ...]]]:
-        """Read columns side by side, a million rows at a time."""
+        """Read columns side by side, half a million rows at a time."""
         for start in range(0, self.count, PART):
             yield start, tuple(self.read(name, start, PART) for name in names)
 
@@ -154,7 +154,7 @@ def _equal_rows(ledger: Ledger, codes: Array, keep: bool) -> _Equal:
 
 
 def _partitions(ledger: Ledger, codes: Array) -> Iterator[tuple[Array, Array, Array]]:
-    """Give content, label and number of the rows still in, equal contents together, about a million rows at a time."""
+    """Give content, label and number of the rows still in, equal contents together, some 500,000 rows at a time."""
     count = min(-(-ledger.count // PART), 256)
     with ExitStack() as stack:
         files = [stack.enter_context(open(ledger.folder / f"part-{k}", "wb")) for k in range(count)]
