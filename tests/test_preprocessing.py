@@ -18,6 +18,11 @@ from boatyard.errors import DataError
 from boatyard.preprocessing import block, shards, splitting, statistics
 from boatyard.project import DataConfig
 
+
+def is_label(text: str) -> bool:
+    return text not in ("", "NaN", "nan")
+
+
 FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -234,6 +239,7 @@ def test_a_regression_keeps_its_target_as_it_is(tmp_path: Path) -> None:
         ("x;label\n1;a\n", {"target": "Lable"}, r"'Lable' is not in .*did you mean 'label'\? there are x, label"),
         ("x,x,label\n1,2,a\n", {}, "columns 1, 2 are all named 'x'"),
         ("x,,label\n1,2,a\n", {}, "column 2 has no name in the header"),
+        (",x,label\n0,1,a\n", {}, "column 1 has no name in the header; give it one, or list the columns"),
         ("label\na\nb\n", {}, "one column, 'label'"),
         ("x,label\n" + "".join(f",{'ab'[i % 2]}\n" for i in range(9)), {}, "column 'x' has no value in any of 9 rows"),
         ("n,label\n" + "".join(f"id{i},{'ab'[i % 2]}\n" for i in range(80)), {}, "'n' has 80 different values"),
@@ -289,7 +295,7 @@ def test_a_digest_that_differs_is_refused(tmp_path: Path) -> None:
     st.sampled_from(["\n", "\r\n"]),
     st.booleans(),
     st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"])
-                     | st.sampled_from(",;\"\t| "), min_size=1, max_size=6).map(str.strip).filter(bool),
+                     | st.sampled_from(",;\"\t| "), min_size=1, max_size=6).map(str.strip).filter(is_label),
              min_size=2, max_size=4, unique=True),
 )  # fmt: skip
 def test_any_dialect_of_csv_is_read_as_it_was_written(
@@ -304,16 +310,20 @@ def test_any_dialect_of_csv_is_read_as_it_was_written(
     rows = [[i, 'say "hi"\nthere' if i % 2 else "plain; text", labels[i % len(labels)]] for i in range(40)]
     writer.writerows(rows)
     dataset = sources.csv(tmp_path, ("\ufeff" if bom else "") + text.getvalue())
-    missing = {"NaN", "nan"} & set(labels)
-    assert not missing
     assert set(dataset.schema.labels) == {label.strip() for label in labels}
     for split in SPLITS:
         batch = dataset.load(split)
         assert [dataset.schema.labels[i] for i in batch.target] == [labels[row % len(labels)] for row in batch.rows]
-        newline = "\n"
         assert batch.inputs["ünit, or so"].tolist() == [
-            f'say "hi"{newline}there' if row % 2 else "plain; text" for row in batch.rows
+            'say "hi"\nthere' if row % 2 else "plain; text" for row in batch.rows
         ]
+
+
+def test_an_index_without_a_name_is_passed_over_when_the_features_are_listed(tmp_path: Path) -> None:
+    text = ",x,label\r" + "".join(f"{i},{i * 2},{'ab'[i % 2]}\r" for i in range(40))
+    dataset = sources.csv(tmp_path, text, features=["x"])
+    assert [field.name for field in dataset.schema.fields] == ["x"]
+    assert dataset.load("train").inputs["features"][:, 0].tolist() == (dataset.load("train").rows * 2).tolist()
 
 
 def test_integer_labels_are_ordered_as_numbers_and_can_be_named(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def start(root: Path, out: Path, limit: int | None = None) -> subprocess.Popen[s
 
 
 def test_a_kill_at_any_moment_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
-    sources.write_csv(tmp_path, sources.table(60_000, 3))
+    sources.write_csv(tmp_path, sources.table(20_000, 3))
     out = tmp_path / "out"
     started = time.monotonic()
     with start(tmp_path, out) as process:
@@ -64,7 +64,7 @@ def test_a_kill_at_any_moment_leaves_nothing_that_looks_whole(tmp_path: Path) ->
     whole = sources.hashes(out)
     shutil.rmtree(out)
     chance = random.Random(0)
-    for _ in range(5):
+    for _ in range(3):
         with start(tmp_path, out) as process:
             time.sleep(chance.uniform(0, took))
             process.kill()

@@ -68,7 +68,8 @@ class Cleaning:
         for (reason, column), (said, _) in self.refused.items():
             count = self.entries[reason, column, ACTIONS["refuse"]]["count"]
             dial = reason.replace(" ", "_")
-            raise DataError(f"{said}, as are {count - 1} more rows; mend the data, or say preprocess.{dial}: drop")
+            others = f", as are {count - 1} more rows" if count > 1 else ""
+            raise DataError(f"{said}{others}; mend the data, or say preprocess.{dial}: drop")
 
     def values(self) -> list[dict[str, Any]]:
         """Return the counts as JSON values, most rows first."""

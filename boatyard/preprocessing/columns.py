@@ -144,7 +144,8 @@ class Seen:
             raise DataError(f"column {self.name!r} has more than {MOST_CATEGORIES} different values; {self._teaches()}")
         if chosen == "category" and self.name not in given and there >= FEW_ROWS and len(self.texts) > 0.9 * there:
             raise DataError(
-                f"column {self.name!r} has {len(self.texts)} different values in {there} rows; {self._teaches()}"
+                f"column {self.name!r} has {len(self.texts)} different values in {there} rows, such as "
+                f"{min(self.texts)[:40]!r}; {self._teaches()}"
             )
         return chosen
 

@@ -24,6 +24,7 @@ from boatyard.preprocessing.block import BLOCK_BYTES, Bad, Block, Place, known
 from boatyard.project import DataConfig, PreprocessConfig
 from boatyard.schema import Array
 
+UNNAMED = "unnamed column "
 DELIMITERS = ",;\t|"
 ENDINGS = {"csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt"), "parquet": (".parquet", ".pq")}
 BROKEN = (OSError, EOFError, zlib.error)
@@ -148,8 +149,11 @@ class Lines:
             return record + 2
         if self._reader is None or self._at[0] > record:
             self._reader, self._at = self._records(), (-1, 0)
-        while self._at[0] < record:
-            self._at = next(self._reader, (record, self._at[1]))
+        try:
+            while self._at[0] < record:
+                self._at = next(self._reader, (record, self._at[1]))
+        except csv.Error:  # a value longer than the reader takes: the line is a guess
+            return record + 2
         return self._at[1]
 
     def _records(self) -> Iterator[tuple[int, int]]:
@@ -184,7 +188,7 @@ def open_table(path: Path, config: DataConfig, how: PreprocessConfig) -> Table:
             raise DataError(
                 f"{other} has other columns than {paths[0].name}: {differing}; wanted the same in every file"
             )
-    _check_names(paths[0], names)
+    _check_names(paths[0], names, config)
     table = Table(paths, config, names, how.unreadable == "drop", delimiter)
     asked = {
         "data.target": (config.target,),
@@ -204,14 +208,19 @@ def open_table(path: Path, config: DataConfig, how: PreprocessConfig) -> Table:
     return table
 
 
-def _check_names(path: Path, names: tuple[str, ...]) -> None:
-    """Raise DataError for columns without a name, or of the same name."""
+def _check_names(path: Path, names: tuple[str, ...], config: DataConfig) -> None:
+    """Raise DataError for columns of the same name, and for one without a name that would be learnt from."""
     twice = sorted({name for name in names if names.count(name) > 1})
-    if twice and twice[0]:
+    if twice:
         places = ", ".join(str(i + 1) for i, name in enumerate(names) if name == twice[0])
         raise DataError(f"{path}: columns {places} are all named {twice[0]!r}; wanted names that differ: rename one")
-    if "" in names:
-        raise DataError(f"{path}: column {names.index('') + 1} has no name in the header; give it one")
+    unnamed = [name for name in names if name.startswith(UNNAMED)]
+    if unnamed and config.features is None:
+        number = unnamed[0].removeprefix(UNNAMED)
+        raise DataError(
+            f"{path}: column {number} has no name in the header; give it one, or list the columns to learn from in "
+            "data.features"
+        )
 
 
 def _check_types(table: Table) -> None:
@@ -264,9 +273,11 @@ def _header(path: Path) -> tuple[tuple[str, ...], str]:
         line = head[: error.start].count(b"\n") + 1
         raise DataError(f"{path}, line {line} is not UTF-8 text; save the file as UTF-8") from error
     delimiter = max(DELIMITERS, key=lambda mark: _fit(text, mark))
-    names = tuple(
-        name.strip() for name in next(row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row)
-    )
+    try:
+        first = next(row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row)
+    except csv.Error as error:
+        raise DataError(f"{path}: its header cannot be read: {error}") from error
+    names = tuple(name.strip() or f"{UNNAMED}{number}" for number, name in enumerate(first, 1))
     if len(names) < 2:
         raise DataError(f"{path}: one column, {names[0][:40]!r}; wanted columns separated by , ; tab or |")
     return names, delimiter
@@ -274,7 +285,7 @@ def _header(path: Path) -> tuple[tuple[str, ...], str]:
 
 def _fit(text: str, delimiter: str) -> tuple[bool, int]:
     """Say how well a delimiter fits: whether the first rows are as wide as the header, and how wide that is."""
-    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         widths = [len(row) for _, row in zip(range(20), rows, strict=False) if row]
     except csv.Error:
