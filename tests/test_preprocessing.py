@@ -368,3 +368,14 @@ def test_progress_counts_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     sources.csv(tmp_path, sources.table(60))
     events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
     assert events[-1] == {"stage": "preprocess", "done": events[-1]["total"], "total": 120, "unit": "row"}
+
+
+def test_rows_that_are_equal_by_coincidence_stay_and_copies_go(tmp_path: Path) -> None:
+    few = "".join(f"{'abc'[i % 3]},{'xy'[i % 2]},{['no', 'yes'][i % 5 == 0]}\n" for i in range(600))
+    table = sources.csv(tmp_path, f"a,b,label\n{few}")
+    assert sum(table.manifest["rows"].values()) == 600
+    assert "kept: too many to be copies" in {entry["action"] for entry in table.manifest["cleaning"]}
+    many = "".join(f"{i / 7},{i % 11},{['no', 'yes'][i % 2]}\n" for i in range(300))
+    copies = "".join(many.splitlines(keepends=True)[:20])
+    table = sources.csv(tmp_path, f"a,b,label\n{many}{copies}")
+    assert sum(table.manifest["rows"].values()) == 300

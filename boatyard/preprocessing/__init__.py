@@ -232,6 +232,7 @@ class _Work:
         """Count what was kept and should be known."""
         plan = self.cleaner.plan
         self.cleaning.add("conflicting labels: equal features", "", "kept in one split", decision.conflicts, [])
+        self.cleaning.add("equal to an earlier row", "", "kept: too many to be copies", decision.coincident, [])
         few = [plan.labels[label] for label in decision.small] if plan.labels else []
         self.cleaning.add("labels with too few rows for every split", "", "kept in training", len(few), few)
 

@@ -78,13 +78,15 @@ class Ledger:
 class Decision:
     """Every row's split code, or why it was dropped, uint8 [N], and how many rows of which kind there are.
 
-    `conflicts`: rows with the features of an earlier one and another label; `small`: labels of fewer rows than splits.
+    `conflicts`: rows with the features of an earlier one and another label; `coincident`: rows that are equal to an
+    earlier one and stay, since so many cannot be copies; `small`: labels of fewer rows than splits.
     """
 
     codes: Array
     duplicates: int
     held: int
     conflicts: int
+    coincident: int = 0
     small: tuple[int, ...] = ()
 
     def rows(self, split: Split) -> int:
@@ -110,16 +112,22 @@ def decide(
     ledger: Ledger,
     shares: Mapping[Split, float],
     seed: int,
-    duplicates: Literal["drop", "keep", "refuse"],
+    duplicates: Literal["auto", "drop", "keep", "refuse"],
     given: frozenset[Split],
 ) -> Decision:
     """Decide for every row: dropped as a duplicate, or train, validation or test, by strata of labels.
 
     Splits that the source brought (`given`) stay as they are; copies of their rows elsewhere are dropped whatever the
-    policy. Raises DataError when duplicates are refused.
+    policy. Under `auto` equal rows are copies and dropped, unless more than a fifth of the rows would go: few columns
+    of few values make rows equal by coincidence, and they stay. Raises DataError when duplicates are refused.
     """
     codes = ledger.read("given")
+    divided = int(np.count_nonzero(codes == OPEN))
     found = _equal_rows(ledger, codes, keep=duplicates == "keep")
+    coincident = found.duplicates if duplicates == "auto" and 5 * found.duplicates > divided else 0
+    if coincident:
+        codes = ledger.read("given")
+        found = _equal_rows(ledger, codes, keep=True)
     if duplicates == "refuse" and found.first_again is not None:
         raise DataError(
             f"row {found.first_again} (from 0) is equal to an earlier one, as are {found.duplicates - 1} more; "
@@ -132,7 +140,7 @@ def decide(
         small = _by_group(ledger, codes, cuts, seed, "content", [])
     else:
         small = _by_content(ledger, codes, cuts, seed, found)
-    return Decision(codes, found.duplicates, found.held, found.conflicts, small)
+    return Decision(codes, found.duplicates, found.held, found.conflicts, coincident, small)
 
 
 def _equal_rows(ledger: Ledger, codes: Array, keep: bool) -> _Equal:
