@@ -88,6 +88,16 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty(cls, values: Any) -> Any:
+        """Take a section whose dials are all comments, null to YAML, as one at its defaults."""
+        if not isinstance(values, dict):
+            return values
+        sections = {key for key, field in cls.model_fields.items() if isinstance(field.annotation, type)}
+        sections = {key for key in sections if issubclass(cls.model_fields[key].annotation, Section)}  # type: ignore[arg-type]
+        return {key: value for key, value in values.items() if value is not None or key not in sections}
+
     def values(self) -> dict[str, Any]:
         """Return plain values without null, as a pipeline's parameters hold them; `section` takes them back."""
         return {
@@ -187,8 +197,8 @@ class PreprocessConfig(Section):
 
     split: SplitConfig = Field(SplitConfig(), description="shares of train, validation and test")
     seed: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(0, description="of the split")
-    duplicates: Literal["drop", "keep", "refuse"] = Field(
-        "drop", description="what to do with rows equal to an earlier one"
+    duplicates: Literal["auto", "drop", "keep", "refuse"] = Field(
+        "auto", description="rows equal to an earlier one: dropped, unless a fifth or more are; or drop, keep, refuse"
     )
     missing: Literal["impute", "drop", "refuse"] = Field(
         "impute", description="rows with a missing value: the graph fills it in (median; own category), drop, or refuse"
