@@ -564,7 +564,9 @@ def _load(folder: Path, overrides: tuple[str, ...]) -> Project:
 
 
 def _root(folder: Path) -> Path:
-    """Return the folder that a project's relative paths start at."""
+    """Return the folder that a project's relative paths start at; raises ConfigError when there is none."""
+    if not folder.exists():
+        raise ConfigError(f"no folder {folder}; `boatyard init` makes one")
     return (folder if folder.is_dir() else folder.parent).absolute()
 
 

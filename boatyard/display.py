@@ -26,6 +26,9 @@ class Display(Protocol):
     def end(self, step: str, state: str, seconds: float) -> None:
         """A step ended."""
 
+    def say(self, sentence: str) -> None:
+        """Something that a person should know now."""
+
     def close(self) -> None:
         """Nothing more comes."""
 
@@ -43,6 +46,7 @@ class Silence:
     def start(self, step: str) -> None: ...
     def event(self, step: str, event: Mapping[str, Any]) -> None: ...
     def end(self, step: str, state: str, seconds: float) -> None: ...
+    def say(self, sentence: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -64,6 +68,9 @@ class Lines:
 
     def end(self, step: str, state: str, seconds: float) -> None:
         self.console.print(f"{step:<13}{state} in {seconds:.1f} s", highlight=False)
+
+    def say(self, sentence: str) -> None:
+        self.console.print(f"  {sentence}", highlight=False, markup=False)
 
     def close(self) -> None: ...
 
@@ -110,6 +117,9 @@ class Bars:
         if state == "cached":
             self.bars.update(task, numbers="nothing changed: kept from an earlier run")
         self.bars.stop_task(self.tasks[step])
+
+    def say(self, sentence: str) -> None:
+        self.bars.console.print(f"  {sentence}", highlight=False, markup=False)
 
     def close(self) -> None:
         self.bars.stop()

@@ -26,6 +26,7 @@ from boatyard.project import (
     GateConfig,
     PreprocessConfig,
     PushConfig,
+    Section,
     TrainConfig,
     section,
 )
@@ -39,8 +40,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pillow", "safetensors")
 PARENT = "BOATYARD_PARENT"  # a descriptor that closes when the runner dies
+MADE = ("runs", "registry", "build")  # folders of a project that hold no code of its own
 BACKOFF = 1.0  # seconds before the first further attempt; twice as long before each after it
 T = TypeVar("T")
+SECTIONS: dict[str, type[Section]] = {
+    "data": DataConfig,
+    "preprocess": PreprocessConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "gate": GateConfig,
+    "push": PushConfig,
+}
 Numbers = dict[str, float]
 Values = Mapping[str, Any]
 
@@ -106,6 +116,7 @@ def gate(config: Values, push: Values, name: str, dataset: str, checkpoint: str,
         verdict = gating.gate(
             rules, Path(report), Path(checkpoint), datasets.read(Path(dataset)), production=production
         )
+        verdict = _standing(verdict, production)
         verdict.write(Path(out))
         logger.info("%s", verdict.sentence)
         return verdict
@@ -142,6 +153,19 @@ def push(
         return version
 
 
+def _standing(verdict: Verdict, production: Path | None) -> Verdict:
+    """Return production's own verdict when it is of this graph, report and rules: the same version."""
+    from boatyard.gating import Verdict
+
+    if production is None:
+        return verdict
+    earlier = Verdict.read(production / "verdict.json")
+    about = [
+        {key: found.digests.get(key) for key in ("graph", "dataset", "report", "seal")} for found in (verdict, earlier)
+    ]
+    return earlier if about[0] == about[1] else verdict
+
+
 def settle(verdict: str) -> None:
     """End a run: raise Refused with the gate's sentence unless it passed."""
     from boatyard import gating
@@ -156,11 +180,20 @@ def settle(verdict: str) -> None:
 def lineage(project: Values, dataset: str, source: Values) -> dict[str, Any]:
     """Say what a package was made of: digests of data, code and project, and the versions that ran."""
     return {
-        "project": dict(project),
+        "project": _canonical(project),
         "dataset": dataset,
         "source": dict(source),
         "code": code_digest(),
         "environment": environment(),
+    }
+
+
+def _canonical(project: Values) -> dict[str, Any]:
+    """Return a project's values in the project file's order and types: a pipeline's parameters keep neither."""
+    return {
+        key: section(SECTIONS[key], project[key]).values() if key in SECTIONS else project[key]
+        for key in ("name", "task", *SECTIONS)
+        if key in project
     }
 
 
@@ -174,12 +207,26 @@ def environment() -> dict[str, str]:
 
 
 def code_digest(*folders: Path) -> str:
-    """Return one digest of the library's Python sources, and of those in further folders."""
+    """Return one digest of the library's Python sources, and of those in further folders and the packages below."""
     library = Path(__file__).parent
     sources = {f"boatyard/{file.relative_to(library).as_posix()}": file for file in library.rglob("*.py")}
     for number, folder in enumerate(folders):
-        sources |= {f"{number}/{file.name}": file for file in folder.glob("*.py")}
+        sources |= {f"{number}/{file.relative_to(folder).as_posix()}": file for file in _own_sources(folder)}
     return artifacts.digest_json({name: artifacts.digest_file(file) for name, file in sorted(sources.items())})
+
+
+def _own_sources(folder: Path) -> Iterator[Path]:
+    """Find a project's Python files: not what runs left, nor an environment that lies below it."""
+    for where, folders, files in os.walk(folder):
+        here = Path(where)
+        made = here == folder
+        folders[:] = [
+            name
+            for name in folders
+            if not (name.startswith(".") or name == "__pycache__" or (made and name in MADE))
+            and not (here / name / "pyvenv.cfg").exists()
+        ]
+        yield from (here / name for name in files if name.endswith(".py"))
 
 
 @contextlib.contextmanager

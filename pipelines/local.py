@@ -9,6 +9,7 @@ names (its time stamp). What it drops in silence is supplied (secrets from the e
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import io
 import json
@@ -23,7 +24,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from kfp import components, dsl, local
@@ -39,6 +40,7 @@ from boatyard.project import DataConfig, section
 logger = logging.getLogger(__name__)
 POLL = 0.1  # seconds between looks at a step
 EXECUTOR_OUTPUT = "executor_output.json"
+WITHOUT_RECIPE = ("preprocess", "evaluate")  # steps that import nothing of the project's own
 GRACE = 60.0  # seconds that a step has to save after SIGTERM
 
 
@@ -64,6 +66,7 @@ def execute(run: runs.Run, folder: Path, display: Display) -> runs.Run:
     except RuntimeError as error:
         raise runner.failure(error) from None
     finally:
+        runner.unlock(*runner.locks)
         display.close()
     runner.run = runner.run.end("succeeded")
     return runner.run
@@ -151,6 +154,17 @@ class _Runner:
     demands: Demands
     keys: dict[str, str] = field(default_factory=dict)
     errors: dict[str, dict[str, str]] = field(default_factory=dict)
+    locks: dict[str, IO[bytes]] = field(default_factory=dict)
+
+    def work(self, name: str) -> Path:
+        """Return the folder that a step goes on from after it was killed."""
+        return self.folder / runs.FOLDER / ".work" / self.keys.get(name, name)[:16]
+
+    def unlock(self, *names: str) -> None:
+        """Let other runs have a step."""
+        for name in names:
+            if file := self.locks.pop(name, None):
+                file.close()
 
     @contextlib.contextmanager
     def hooks(self) -> Iterator[None]:
@@ -180,7 +194,7 @@ class _Runner:
         self.display.start(name)
         self.note(runs.Step(name, "running"))
         started = time.monotonic()
-        work = self.folder / runs.FOLDER / ".work" / self.keys.get(name, name)[:16]
+        work = self.work(name)
         events = self.run.path / "logs" / f".{name}.progress"
         events.unlink(missing_ok=True)
         environment = {
@@ -193,7 +207,12 @@ class _Runner:
         }
         with open(self.run.log(name), "ab") as log:
             code = _run(
-                full_command, environment, log, self.demands.timeouts.get(name), lambda: self.follow(name, events)
+                full_command,
+                environment,
+                log,
+                self.demands.timeouts.get(name),
+                lambda: self.follow(name, events),
+                tuple(lock.fileno() for lock in self.locks.values()),
             )
         self.follow(name, events)
         state = self._state(name, code)
@@ -265,7 +284,7 @@ class ContentCache(kfp_cache.LocalCache):  # type: ignore[misc]
     def __init__(self, runner: _Runner) -> None:
         super().__init__(str(runner.folder / runs.FOLDER / ".cache"))
         self.runner = runner
-        self.code = stages.code_digest(runner.folder)
+        self.library, self.code = stages.code_digest(), stages.code_digest(runner.folder)
         self.environment = stages.environment()
         self.name = ""
 
@@ -286,7 +305,7 @@ class ContentCache(kfp_cache.LocalCache):  # type: ignore[misc]
             "command": full_command,
             "arguments": {name: _content(value) for name, value in arguments.items()},
             "variables": env_vars or {},
-            "code": self.code,
+            "code": self.library if self.name in WITHOUT_RECIPE else self.code,
             "environment": self.environment,
         }
         if self.name == "preprocess":
@@ -301,21 +320,47 @@ class ContentCache(kfp_cache.LocalCache):  # type: ignore[misc]
         return preprocessing.source_digests(section(DataConfig, data), self.runner.folder)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return a step's outputs if they are still there, byte for byte; None otherwise."""
+        """Return a step's outputs if they are still there, byte for byte; None otherwise, and then the step is locked.
+
+        A run that finds the step at work in another run of the project waits for what that one makes of it.
+        """
+        outputs = self._kept(key)
+        if outputs is None and self._reserve(key):
+            outputs = self._kept(key)
+        if outputs is not None:
+            self.runner.unlock(self.name)
+            self.runner.cached(self.name, outputs)
+        return outputs
+
+    def _reserve(self, key: str) -> bool:
+        """Take the step's lock, which its process holds too; return whether another run had it."""
+        path = self.runner.work(self.name).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.runner.locks.setdefault(self.name, open(path, "ab"))  # noqa: SIM115 - closed by unlock
+        waited = False
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return waited
+            if not waited:
+                self.runner.display.say(f"{self.name} is at work in another run of this project; waiting for it")
+            waited = True
+            time.sleep(POLL)
+
+    def _kept(self, key: str) -> dict[str, Any] | None:
         path = Path(self._entry_path(key))
         if not path.is_file():
             return None
         try:
-            outputs = {name: _revive(entry) for name, entry in artifacts.read_json(path).items()}
-        except (ArtifactError, KeyError, TypeError) as error:
+            return {name: _revive(entry) for name, entry in artifacts.read_json(path).items()}
+        except (BoatyardError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             logger.info("%s is run again: %s", self.name, error)
             return None
-        self.runner.cached(self.name, outputs)
-        return outputs
 
     def put(self, key: str, outputs: dict[str, Any]) -> None:
         """Keep a step's outputs: where they are, and the digest of their bytes."""
         artifacts.write_json(Path(self._entry_path(key)), {name: _pin(value) for name, value in outputs.items()})
+        self.runner.unlock(self.name)
 
 
 def _content(value: Any) -> Any:
@@ -360,6 +405,7 @@ def _run(
     log: io.BufferedWriter,
     limit: int | None,
     look: Callable[[], None],
+    held_open: tuple[int, ...] = (),
 ) -> int:
     """Run a command in a session of its own; end it and all that it started when this process is told to stop.
 
@@ -376,7 +422,7 @@ def _run(
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**environment, stages.PARENT: str(parent)},
-            pass_fds=(held, parent),
+            pass_fds=(held, parent, *held_open),
             start_new_session=True,
         )
         os.close(held)

@@ -64,11 +64,16 @@ def test_missing_data_is_said_before_any_work(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    for verb in ("runs", "report", "run"):
+        assert "nowhere" in boatyard(verb, tmp_path / "nowhere", code=1)
+
+
 def test_init_takes_ones_own_data(tmp_path: Path) -> None:
     shutil.copyfile(EXAMPLES / "tabular" / "breast_cancer.csv", tmp_path / "rows.csv")
     boatyard("init", tmp_path / "p", "--data", tmp_path / "rows.csv")
     said = boatyard("check", tmp_path / "p", code=1)
-    assert "diagnosis" in said, "the target is not called label: the columns there are named"
+    assert "data.target 'label' is not in" in said and "mean_radius" in said, "the columns there are named"
     assert "nothing wrong" in boatyard("check", tmp_path / "p", "--set", "data.target=diagnosis")
     assert "is there already" in boatyard("init", tmp_path / "p", code=1)
 

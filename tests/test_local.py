@@ -92,6 +92,28 @@ def test_changed_code_of_the_project_is_seen(tmp_path: Path) -> None:
     assert states(execute(tmp_path, steps.two)) == {"write": "succeeded", "double": "succeeded"}
 
 
+def test_a_step_at_work_in_another_run_is_waited_for_and_its_result_taken(tmp_path: Path) -> None:
+    made = [runs.new("test", tmp_path) for _ in range(2)]
+    for run in made:
+        steps.two(run.spec)
+    at_once = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT.replace("sys.argv[1]))", f"sys.argv[1]), '{run.id}')", 1), tmp_path]
+        )
+        for run in made
+    ]
+    assert [process.wait(timeout=60) for process in at_once] == [0, 0]
+    one, two = (states(runs.read(run.path)) for run in made)
+    assert {(one[name], two[name]) for name in one} <= {("cached", "succeeded"), ("succeeded", "cached")}
+
+
+def test_a_cache_entry_that_was_cut_is_a_step_run_again(tmp_path: Path) -> None:
+    execute(tmp_path, steps.two)
+    for number, entry in enumerate(sorted((tmp_path / "runs" / ".cache").glob("*.json"))):
+        entry.write_text(["", "[1]", "{"][number])
+    assert states(execute(tmp_path, steps.two)) == {"write": "succeeded", "double": "succeeded"}
+
+
 def test_a_failed_run_goes_on_from_the_failed_step(tmp_path: Path) -> None:
     fail = tmp_path / "fail"
     fail.touch()

@@ -114,6 +114,13 @@ def test_plain_values_hold_no_null_and_come_back_as_the_same_project() -> None:
     assert project.check(made.values(), "f") == made
 
 
+def test_a_section_whose_dials_are_all_comments_is_at_its_defaults() -> None:
+    made = project.check({**SMALL, "preprocess": None, "resources": {"train": None}}, "f")
+    assert made == project.check(SMALL, "f")
+    with pytest.raises(ConfigError, match="data: is needed"):
+        project.check({"name": "a", "data": None}, "f")
+
+
 def test_a_step_keeps_the_defaults_of_the_dials_that_it_does_not_give() -> None:
     made = project.check(changed("resources.train", {"gpu": {"count": 2}}), "f")
     assert (made.resources.train.memory, made.resources.train.timeout) == ("4Gi", "12h")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from boatyard import progress, stages
+from boatyard import progress, project, stages
 from boatyard.errors import DataError, StorageError
 
 
@@ -65,6 +65,28 @@ def test_the_codes_digest_sees_a_changed_recipe(tmp_path: Path) -> None:
     assert stages.code_digest(tmp_path) == before != stages.code_digest()
     (tmp_path / "model.py").write_text("a = 2")
     assert stages.code_digest(tmp_path) != before
+
+
+def test_code_below_the_project_counts_and_what_runs_left_there_does_not(tmp_path: Path) -> None:
+    before = stages.code_digest(tmp_path)
+    for left in ("runs/1/a.py", "build/a.py", ".venv/a.py", "env/lib/a.py"):
+        (tmp_path / left).parent.mkdir(parents=True)
+        (tmp_path / left).write_text("a = 1")
+    (tmp_path / "env" / "pyvenv.cfg").touch()
+    assert stages.code_digest(tmp_path) == before
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "net.py").write_text("a = 1")
+    assert stages.code_digest(tmp_path) != before
+
+
+def test_a_lineage_is_the_same_however_a_pipeline_hands_on_its_parameters() -> None:
+    made = project.check({"name": "a", "data": {"source": "csv", "path": "b"}}, "f").values()
+    shuffled = {key: made[key] for key in reversed(made)} | {
+        "train": {**made["train"], "epochs": float(made["train"]["epochs"])}
+    }
+    shuffled["data"] = {key: made["data"][key] for key in reversed(made["data"])}
+    told = [json.dumps(stages.lineage(values, "d", {})) for values in (made, shuffled)]
+    assert told[0] == told[1]
 
 
 def test_a_step_ends_when_its_runner_is_gone() -> None:
