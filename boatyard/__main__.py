@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -571,7 +572,7 @@ def _root(folder: Path) -> Path:
 
 
 def _shown(folder: Path) -> str:
-    return "" if folder == Path(".") else f" {folder}"
+    return "" if folder == Path(".") else f" {shlex.quote(str(folder))}"
 
 
 def _check(project: Project, root: Path) -> dict[str, str]:

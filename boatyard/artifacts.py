@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -195,6 +196,11 @@ def replace_folder(new: Path, path: Path) -> None:
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """Say an operating system's error in our words; a full disk is the one that people meet."""
+    if isinstance(error, shutil.Error):  # a folder's copy: all that went wrong, as text
+        _, at, text = next(iter(error.args[0]))
+        number = re.search(r"\[Errno (\d+)\]", str(text))
+        code = int(number[1]) if number else errno.EIO
+        path, error = Path(at), OSError(code, os.strerror(code))
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(existing_parent(path)).free
         return StorageError(

@@ -490,7 +490,10 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Project:
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(f"no project file at {file}; `boatyard init` writes one")
-    values = parse(file.read_text(encoding="utf-8"), str(file))
+    try:
+        values = parse(file.read_text(encoding="utf-8"), str(file))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not text in UTF-8: {error}") from error
     for override in overrides:
         _apply(values, override)
     return check(values, str(file))

@@ -109,9 +109,10 @@ def read(path: Path) -> Run:
     try:
         steps = tuple(Step(**step) for step in value.pop("steps"))
         run = Run(path, steps=steps, **value)
+        gone = run.state == "running" and not _alive(run.process)
     except (TypeError, KeyError, AttributeError) as error:
         raise ArtifactError(f"{path / RECORD} is not a run's record: {error}") from error
-    if run.state == "running" and not _alive(run.process):
+    if gone:
         return replace(run, state="interrupted", error="its process ended without a word")
     return run
 

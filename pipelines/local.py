@@ -86,7 +86,8 @@ def read_demands(spec: Path) -> Demands:
     """Read both documents of a spec, of which the local runner reads the first; raises ConfigError."""
     try:
         documents = [document for document in yaml.safe_load_all(spec.read_text()) if document]
-    except (OSError, yaml.YAMLError) as error:
+        components.load_component_from_file(str(spec))
+    except Exception as error:  # KFP's own are of many kinds
         raise ConfigError(f"{spec} is not a compiled pipeline: {error}") from error
     executors = documents[0].get("deploymentSpec", {}).get("executors", {})
     platform: dict[str, Any] = {}

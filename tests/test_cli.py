@@ -64,6 +64,13 @@ def test_missing_data_is_said_before_any_work(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_own_code_that_does_not_import_is_one_message_with_its_line(tmp_path: Path) -> None:
+    boatyard("init", tmp_path / "p")
+    (tmp_path / "p" / "model.py").write_text("import os\nraise ValueError('boom')\n")
+    said = boatyard("check", tmp_path / "p", "--set", "train.recipe=model:Net", code=1)
+    assert "model.py does not import: ValueError: boom, line 2" in said and "Traceback" not in said
+
+
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     for verb in ("runs", "report", "run"):
         assert "nowhere" in boatyard(verb, tmp_path / "nowhere", code=1)

@@ -170,11 +170,22 @@ def test_a_step_can_save_and_ends_when_its_runner_is_stopped(tmp_path: Path, num
     assert runs.find(tmp_path).state == "interrupted"
 
 
-def test_what_is_not_a_compiled_pipeline_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spec", [b"{[", b"", b"a: 1", b"- a", b"\xff\xfe"])
+def test_what_is_not_a_compiled_pipeline_is_refused(tmp_path: Path, spec: bytes) -> None:
     run = runs.new("test", tmp_path)
-    run.spec.write_text("{[")
+    run.spec.write_bytes(spec)
     with pytest.raises(ConfigError, match="is not a compiled pipeline"):
         local.execute(run, tmp_path, Silence())
+
+
+RECORD = '{"steps": [], "project": "a", "state": "running", "started": "x", "process": "q"}'
+
+
+@pytest.mark.parametrize("text", ['{"pro', "[]", '{"steps": 3}', RECORD])
+def test_a_damaged_record_hides_its_run_and_no_other(tmp_path: Path, text: str) -> None:
+    whole, cut = runs.new("test", tmp_path), runs.new("test", tmp_path)
+    (cut.path / "run.json").write_text(text)
+    assert [run.id for run in runs.all_of(tmp_path)] == [whole.id]
 
 
 def test_the_seams_of_the_runner_are_where_they_were() -> None:

@@ -1,5 +1,9 @@
 """The compiled spec: what a real backend is given."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,8 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from boatyard import project
+from boatyard import packages, project, registry, stages, templates
+from boatyard.errors import ArtifactError
 from boatyard.pipelines import training
 
 VALUES: dict[str, Any] = {
@@ -115,6 +120,48 @@ def test_retries_and_secrets_are_those_of_the_project(documents: Any) -> None:
     assert retried == {"train": 2}
     (secret,) = platform["exec-train"]["secretAsEnv"]
     assert (secret["secretName"], secret["keyToEnv"][0]["envVar"]) == ("hub", "HUB_TOKEN")
+
+
+PLAIN = """
+import sys
+from kfp import components, local
+local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2])
+components.load_component_from_file(sys.argv[1])()
+"""
+
+
+def test_kfps_own_local_runner_runs_the_spec_whole_without_us(tmp_path: Path) -> None:
+    templates.write(tmp_path)
+    dials = ["train.epochs=1", "gate.minimum.accuracy=0.01", "train.model.blocks=[4]"]
+    training.compile(project.load(tmp_path, dials), tmp_path / "pipeline.yaml")
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, "pipeline.yaml", "out"],
+        cwd=tmp_path,
+        env={**os.environ, "BOATYARD_PROJECT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (package,) = (tmp_path / "out").glob("*/push/package")
+    assert packages.verify(package).name == "digits"
+    assert [version.version for version in registry.open("registry", tmp_path).versions("digits")] == [1]
+
+
+def test_what_was_emptied_behind_a_cache_hit_is_noticed_by_every_consumer(tmp_path: Path) -> None:
+    empty, values = str(tmp_path / "empty"), project.check(VALUES, "f").values()
+    Path(empty).mkdir()
+    out = str(tmp_path / "out")
+    consumers: list[Callable[[], object]] = [
+        lambda: stages.train(values["train"], values["preprocess"], values["gate"], empty, out, out),
+        lambda: stages.evaluate(values["evaluate"], empty, empty, out, out),
+        lambda: stages.gate(values["gate"], {"registry": out}, "a", empty, empty, empty, out),
+        lambda: stages.push({}, values, empty, empty, empty, f"{empty}/verdict", out),
+        lambda: stages.settle(f"{empty}/verdict"),
+    ]
+    for consume in consumers:
+        with pytest.raises(ArtifactError):
+            consume()
+    assert not Path(out).exists()
 
 
 def test_the_same_project_compiles_to_the_same_bytes(tmp_path: Path) -> None:

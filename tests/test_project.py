@@ -101,6 +101,12 @@ def test_what_is_not_a_project_is_refused(tmp_path: Path, text: str) -> None:
         project.load(tmp_path)
 
 
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "boatyard.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not text in UTF-8"):
+        project.load(tmp_path)
+
+
 def test_a_missing_project_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="boatyard init"):
         project.load(tmp_path)

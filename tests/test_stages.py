@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,16 @@ def test_a_full_disk_is_said_in_our_words(tmp_path: Path) -> None:
 
     with pytest.raises(StorageError, match="the disk is full"), stages.step("train"):
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "weights"))
+
+
+def test_a_disk_that_fills_while_a_folder_is_copied_is_said_in_one_line(tmp_path: Path) -> None:
+    error = shutil.Error([("a", str(tmp_path / "b"), "[Errno 28] No space left on device: 'a' -> 'b'")] * 5)
+    with (
+        pytest.raises(StorageError, match=r"^the disk is full: could not write \S*/b \(") as raised,
+        stages.step("push"),
+    ):
+        raise error
+    assert "\n" not in str(raised.value) and "Errno" not in str(raised.value)
 
 
 def test_the_codes_digest_sees_a_changed_recipe(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -164,8 +165,11 @@ def _import(module: str, file: Path, root: Path) -> Any:
         importlib.invalidate_caches()
         try:
             return importlib.import_module(module)
-        except (ImportError, SyntaxError) as error:
-            raise ConfigError(f"train.recipe: {file} does not import: {error}") from error
+        except Exception as error:  # whatever the author's code raises
+            said = str(error) if isinstance(error, ImportError | SyntaxError) else f"{type(error).__name__}: {error}"
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+            at = f", line {lines[-1]}" if lines else ""
+            raise ConfigError(f"train.recipe: {file} does not import: {said}{at}") from error
         finally:
             sys.path.remove(str(root))
 
