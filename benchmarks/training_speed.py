@@ -6,20 +6,22 @@
 The usual loop: a torch Dataset whose __getitem__ turns one uint8 image into a normalised float tensor,
 DataLoader(shuffle=True) with 0 and with 2 workers (the better of the two counts), an eager nn.Sequential in the
 textbook order (convolution, ReLU, pooling), AdamW. Ours: what `boatyard train` runs. Same layers, same number of
-weights, same batch size, same threads. The three take turns, in an order that rotates, so that a busy machine is busy
-for all; the ratio is taken within each turn.
+weights, same batch size, same threads. Each has a process of its own; the three take turns, in an order that rotates,
+so that a busy machine is busy for all; the ratio is taken within each turn.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import multiprocessing
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +35,12 @@ from boatyard.progress import Progress
 from boatyard.project import PreprocessConfig, TrainConfig
 from boatyard.schema import Array, Batch, Field, Schema
 from boatyard.training import loop
+from boatyard.training.memory import keep_freed_blocks
 from boatyard.training.signals import Stop
 
 FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
 LABELS = tuple("0123456789")
+WAYS = {"ours": 0, "usual, 0 workers": 0, "usual, 2 workers": 2}  # and the DataLoader's workers
 DIALS = {"mlp": {"hidden": [128]}, "cnn": {"blocks": [32, 64], "dense": [128]}}
 
 
@@ -85,6 +89,7 @@ def ours(recipe: str, data: Rows, arguments: argparse.Namespace) -> Callable[[],
         schedule="constant",
     )
     config = config.completed()
+    keep_freed_blocks()
     trainer = loop.Trainer(config, PreprocessConfig(), data, key="", root=Path(), work=None)
 
     def epoch() -> float:
@@ -161,20 +166,43 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def measure(recipe: str, data: Rows, arguments: argparse.Namespace) -> None:
+def prepare(name: str, recipe: str, arguments: argparse.Namespace) -> Callable[[], float]:
+    """Return the function that trains for an epoch, by its name in the table."""
+    os.environ["BOATYARD_THREADS"] = str(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    data = dataset(images(arguments.rows))
+    return ours(recipe, data, arguments) if name == "ours" else usual(recipe, data, WAYS[name], arguments)
+
+
+def work(pipe: Connection, name: str, recipe: str, arguments: argparse.Namespace) -> None:
+    """Train for an epoch each time that the parent asks, and send its seconds; the first one only warms up."""
+    epoch = prepare(name, recipe, arguments)
+    while pipe.recv():
+        pipe.send(epoch())
+
+
+def measure(recipe: str, arguments: argparse.Namespace) -> None:
     """Print one recipe's table."""
-    runs = {
-        "ours": ours(recipe, data, arguments),
-        "usual, 0 workers": usual(recipe, data, 0, arguments),
-        "usual, 2 workers": usual(recipe, data, 2, arguments),
-    }
-    for run in runs.values():
-        run()  # warm up: memory, workers, autotuning
+    spawn = multiprocessing.get_context("spawn")
+    runs: dict[str, Connection] = {}
+    for name in WAYS:
+        runs[name], theirs = spawn.Pipe()
+        spawn.Process(target=work, args=(theirs, name, recipe, arguments)).start()
+        theirs.close()
+
+    def run(name: str) -> float:
+        runs[name].send(True)
+        return float(runs[name].recv())
+
+    for name in runs:
+        run(name)
     rates: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
     for turn in range(arguments.repeats):
         for name in names[turn % 3 :] + names[: turn % 3]:
-            rates[name].append(data.rows("train") / runs[name]())
+            rates[name].append(arguments.rows / run(name))
+    for pipe in runs.values():
+        pipe.send(False)
     best = max(names[1:], key=lambda name: statistics.median(rates[name]))
     print(f"\n{recipe} {DIALS[recipe]}")
     for name in names:
@@ -199,16 +227,13 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--recipes", nargs="+", choices=tuple(DIALS), default=list(DIALS))
     arguments = parser.parse_args()
-    os.environ["BOATYARD_THREADS"] = str(arguments.threads)
-    torch.set_num_threads(arguments.threads)
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
     print(
         f"torch {torch.__version__}, {where}, {arguments.threads} threads of {os.cpu_count()} processors, "
         f"{arguments.rows} images an epoch, batch {arguments.batch}, {arguments.precision}, {arguments.repeats} turns"
     )
-    data = dataset(images(arguments.rows))
     for recipe in arguments.recipes:
-        measure(recipe, data, arguments)
+        measure(recipe, arguments)
 
 
 if __name__ == "__main__":

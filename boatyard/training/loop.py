@@ -29,6 +29,7 @@ from boatyard.training import losses, optimisers, states, tensorboard
 from boatyard.training.augmentation import Augmentation
 from boatyard.training.export import Graph, compare, export
 from boatyard.training.loader import Rows, Source, cuts, open_split, seed_of
+from boatyard.training.memory import keep_freed_blocks
 from boatyard.training.signals import Stop
 
 logger = logging.getLogger(__name__)
@@ -311,6 +312,7 @@ def run(
     """Train and write the checkpoint: see `boatyard.training.train`."""
     with reproducible(), disk_of(work or out), Stop() as stop:
         started = time.monotonic()
+        keep_freed_blocks()
         config = config.completed()
         trainer = Trainer(config, how, dataset, key=key_of(config, how, dataset, seal, root), root=root, work=work)
         derived = trainer.derived()
