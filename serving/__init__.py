@@ -11,6 +11,8 @@ from pathlib import Path
 
 from boatyard import prediction
 
+from .limits import Limits
+
 BODY_LIMIT = 64 << 20  # bytes of a request's body; a batch of 80 000 small images
 
 
@@ -25,11 +27,16 @@ def serve(
     threads: int | None = None,
     body_limit: int = BODY_LIMIT,
     drain: float = 0,
+    batch: int = Limits.batch,
+    queue: int = Limits.rows,
+    timeout: float = Limits.seconds,
+    access_log: float = 0.01,
 ) -> None:
     """Serve a package until SIGTERM or SIGINT; return when the requests at work then are answered.
 
     `name` is the model's in URLs (the package's own by default); with `digest`, only the package of
-    that digest is served; no `grpc_port`, no gRPC. On a signal readiness flips
+    that digest is served; no `grpc_port`, no gRPC. `batch` rows are answered at once, `queue` rows may wait, each for
+    `timeout` seconds at most; a share of `access_log` of the requests is logged. On a signal readiness flips
     at once and `drain` seconds pass before the listeners close. Raises ArtifactError when the package does not verify
     or does not answer its golden examples, ConfigError when a port cannot be had.
     """
@@ -40,6 +47,14 @@ def serve(
         from .server import Server
     finally:
         sys.argv = arguments
-    model = Predictor(loaded, name)
-    server = Server(model, host=host, http_port=http_port, grpc_port=grpc_port, body_limit=body_limit, drain=drain)
+    model = Predictor(loaded, name, Limits(batch=batch, rows=queue, seconds=timeout))
+    server = Server(
+        model,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        body_limit=body_limit,
+        drain=drain,
+        access_log=access_log,
+    )
     server.start([model])

@@ -12,6 +12,7 @@ from boatyard import storage
 from boatyard.errors import BoatyardError
 
 from . import BODY_LIMIT, serve
+from .limits import Limits
 
 MOUNT = "/mnt/models"  # where KServe's storage initializer puts what STORAGE_URI names
 
@@ -31,6 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
             threads=options.threads,
             body_limit=options.body_limit,
             drain=options.drain,
+            batch=options.batch,
+            queue=options.queue,
+            timeout=options.timeout,
+            access_log=options.access_log,
         )
     except BoatyardError as error:
         print(error, file=sys.stderr, flush=True)
@@ -49,6 +54,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--grpc-port", type=int, default=8081, help="0: no gRPC (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="of one inference (default: the processors this process may use)")
     parser.add_argument("--body-limit", type=int, default=BODY_LIMIT, help="bytes of a request (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=Limits.batch, help="rows answered at once (default: %(default)s)")
+    parser.add_argument("--queue", type=int, default=Limits.rows, help="rows that may wait (default: %(default)s)")
+    parser.add_argument("--timeout", type=float, default=Limits.seconds, help="seconds of a request (default: 60)")
+    parser.add_argument("--access-log", type=float, default=0.01, help="share of requests logged (default: 0.01)")
     parser.add_argument("--drain", type=float, default=0, help="seconds between not ready and closed (default: 0)")
     return parser.parse_args(arguments)
 

@@ -8,11 +8,11 @@ LONGEST = 2000  # characters of a message; what a client sent may be quoted in i
 
 
 class HttpError(Exception):
-    """A refusal with its HTTP status; `allow` names the methods that a 405 offers."""
+    """A refusal with its HTTP status; `headers` go with it, such as the methods that a 405 offers."""
 
-    def __init__(self, status: int, message: str, allow: str | None = None) -> None:
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status, self.allow = status, allow
+        self.status, self.headers = status, headers or {}
 
 
 def body(message: str) -> bytes:

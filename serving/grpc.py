@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,10 @@ from typing import Any
 
 import numpy as np
 from grpc import StatusCode, aio
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
@@ -21,12 +26,14 @@ from boatyard.prediction.decoding import array, show, wrong
 from boatyard.schema import Array, Tensor
 
 from . import v2
+from .batching import Busy, Late
 from .errors import LONGEST
 from .predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
 CONTENTS = {"uint8": "uint_contents", "float32": "fp32_contents", "str": "bytes_contents"}
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 CLOSED = "loading and unloading models is closed; deploy another version instead"
 
 
@@ -39,16 +46,18 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         await self._mine(request.model_name, request.model_version, context)
+        started = time.perf_counter()
         try:
             inputs = _inputs(self.model, request)
             wanted = _outputs(self.model, request)
-            answers = await self.model.answer(inputs)
-        except RequestError as error:
-            await context.abort(StatusCode.INVALID_ARGUMENT, str(error)[:LONGEST])
-        except Exception:
-            logger.exception("ModelInfer failed")
-            await context.abort(StatusCode.INTERNAL, "the server failed; its log says why")
-        return _response(self.model, request, wanted, answers)
+            answers = await self.model.batcher.submit(inputs, context.time_remaining())
+            response = _response(self.model, request, wanted, answers)
+        except Exception as error:
+            code, message = _refusal(error)
+            self.model.metrics.answered("grpc", code.value[0], time.perf_counter() - started)
+            await context.abort(code, message)
+        self.model.metrics.answered("grpc", 0, time.perf_counter() - started)
+        return response
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:
         await self._mine(request.name, request.version, context)
@@ -75,11 +84,24 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
             await context.abort(StatusCode.NOT_FOUND, message)
 
 
+def _refusal(error: Exception) -> tuple[StatusCode, str]:
+    """Return the code and words of what went wrong; of the server's own mistakes nothing but that."""
+    if isinstance(error, RequestError):
+        return StatusCode.INVALID_ARGUMENT, str(error)[:LONGEST]
+    if isinstance(error, Busy):
+        return StatusCode.RESOURCE_EXHAUSTED, str(error)
+    if isinstance(error, Late):
+        return StatusCode.DEADLINE_EXCEEDED, "wanted an answer within the deadline, found it passed, at the queue"
+    logger.error("ModelInfer failed", exc_info=error)
+    return StatusCode.INTERNAL, "the server failed; its log says why"
+
+
 class Server:
     """KServe's gRPC service at an address of our choice, with a bound on a message."""
 
     def __init__(self, plane: DataPlane, model: Predictor, host: str, port: int, body_limit: int) -> None:
         self.servicer, self.address, self.body_limit = Servicer(plane, model), f"{host}:{port}", body_limit
+        self._health = health.aio.HealthServicer()
 
     async def start(self) -> None:
         """Listen; raises ConfigError when the port cannot be had."""
@@ -87,11 +109,20 @@ class Server:
         options.append(("grpc.so_reuseport", 0))  # a port that another process listens at is an error, not shared
         self._server = aio.server(ThreadPoolExecutor(max_workers=1), options=options)
         add_GRPCInferenceServiceServicer_to_server(self.servicer, self._server)
+        add_HealthServicer_to_server(self._health, self._server)
+        services = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(services, self._server)
+        for service in ("", SERVICE):
+            await self._health.set(service, HealthCheckResponse.SERVING)
         try:
             self._server.add_insecure_port(self.address)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen at {self.address} for gRPC; give another port, or 0 for none") from error
         await self._server.start()
+
+    async def drain(self) -> None:
+        """Say not serving to whoever watches; calls are still answered."""
+        await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and wait for those at work."""

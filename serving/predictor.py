@@ -1,10 +1,8 @@
-"""The KServe model: a verified package and the one thread that runs it, off the event loop."""
+"""The KServe model: a verified package and the queue before its one thread, off the event loop."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import kserve
@@ -14,15 +12,21 @@ from boatyard.prediction import Answers
 from boatyard.schema import Array
 
 from . import v2
+from .batching import Batcher
+from .direct import Direct
+from .limits import Limits
+from .metrics import Metrics
 
 
 class Predictor(kserve.Model):  # type: ignore[misc]
     """Graph inputs in, answers out; made of a package that verified and whose golden examples agree: ready at once."""
 
-    def __init__(self, package: prediction.Predictor, name: str | None = None) -> None:
+    def __init__(self, package: prediction.Predictor, name: str | None = None, limits: Limits | None = None) -> None:
         super().__init__(name or package.name)
         self.package, self.schema, self.version = package, package.schema, package.digest
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self.direct = Direct(package.schema)
+        self.batcher = Batcher(package.engine.run, limits or Limits(), self._observe)
+        self.metrics = Metrics(self.name, self.version, "onnxruntime", self.batcher.load)
         self.load()
 
     def start(self) -> None:
@@ -33,17 +37,14 @@ class Predictor(kserve.Model):  # type: ignore[misc]
         return payload
 
     async def predict(self, payload: Mapping[str, Array], headers: dict[str, str] | None = None) -> Answers:
-        """Answer graph inputs in the inference thread; raises RequestError."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self.package.run, payload)
-
-    async def answer(self, inputs: Mapping[str, Array]) -> Answers:
-        """Answer graph inputs by way of KServe's call, which keeps its latency metrics."""
-        answers, _ = await self(inputs)
-        found: Answers = answers
-        return found
+        """Answer graph inputs; raises RequestError, Busy or Late."""
+        return await self.batcher.submit(payload)
 
     def get_input_types(self) -> list[dict[str, Any]]:
         return v2.inputs(self.schema)
 
     def get_output_types(self) -> list[dict[str, Any]]:
         return v2.outputs(self.schema)
+
+    def _observe(self, name: str, value: float) -> None:
+        getattr(self.metrics, name).observe(value)

@@ -1,4 +1,4 @@
-"""The HTTP door: inference and model metadata are answered here, the rest is KServe's; what is neither is refused.
+"""The HTTP door: inference, metadata and metrics are answered here, the rest is KServe's; what is neither is refused.
 
 A pure ASGI application in front of KServe's own. Decoding a large body leaves the event loop to others; inference
 always does.
@@ -9,16 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 import orjson
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from boatyard import prediction
 from boatyard.errors import RequestError
 from boatyard.prediction.decoding import show, wrong
+from boatyard.schema import Array, Schema
 
-from . import errors, v2
+from . import compression, errors, v1, v2
+from .access import AccessLog
+from .batching import Busy, Late
+from .direct import Direct
 from .errors import HttpError
 from .predictor import Predictor
 
@@ -28,22 +35,27 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = dict[str, str]
-Response = tuple[bytes, Headers]
+Fields = list[tuple[bytes, bytes]]
+Headers = dict[bytes, bytes]
+Reply = tuple[int, bytes, Fields]
 
-JSON = {"content-type": "application/json"}
-LARGE = 256 << 10  # bytes from which decoding takes milliseconds: not on the event loop
-V1_KEYS = ("instances", "parameters", "signature_name")
+JSON: Fields = [(b"content-type", b"application/json")]
+LARGE = 256 << 10  # bytes from which decoding JSON takes milliseconds: not on the event loop
 VERSION = r"(?:/versions/(?P<version>[^/]+))?"
 OURS = {
     "predict": ("POST", re.compile(r"/v1/models/(?P<name>[^/:]+):predict")),
     "infer": ("POST", re.compile(rf"/v2/models/(?P<name>[^/]+){VERSION}/infer")),
     "metadata": ("GET", re.compile(rf"/v2/models/(?P<name>[^/]+){VERSION}")),
+    "metrics": ("GET", re.compile("/metrics")),
 }
 KSERVE = re.compile(
-    r"/|/metrics|/openapi\.json|/v1/models(/(?P<one>[^/:]+))?|/v2(/health/(live|ready)|/models(/(?P<other>[^/]+)/ready)?)?"
+    r"/|/openapi\.json|/v1/models(/(?P<one>[^/:]+))?|/v2(/health/(live|ready)|/models(/(?P<other>[^/]+)/ready)?)?"
 )
 CLOSED = re.compile(r"/v2/repository(/.*)?")
+TIMEOUTS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
+# curl -d says a form, and some clients say text; a body of another kind is a mistake
+TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded", b"text/json", b"text/plain")
+CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
 
 
 class Gone(Exception):
@@ -53,39 +65,42 @@ class Gone(Exception):
 class Front:
     """The ASGI application that uvicorn runs: `kserve` is KServe's own, behind it."""
 
-    def __init__(self, kserve: App, model: Predictor, body_limit: int) -> None:
-        self.kserve, self.model, self.body_limit = kserve, model, body_limit
+    def __init__(self, kserve: App, model: Predictor, body_limit: int, log: AccessLog) -> None:
+        self.kserve, self.model, self.body_limit, self.log = kserve, model, body_limit, log
+        self.path = f"/v1/models/{model.name}:predict"
+        self.plain = f"/v1/models/{quote(model.name)}:predict".encode()
+        self._verbs = {"predict": self._predict, "infer": self._infer, "metadata": self._metadata, "metrics": _metrics}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.kserve(scope, receive, send)
+        started = time.perf_counter()
+        protocol = scope["path"][1:3]
         try:
             verb, match = self._route(scope["method"], scope["path"])
             if verb is None:
                 return await self.kserve(scope, receive, send)
-            self._mine(match["name"], match.groupdict().get("version"))
-            body, headers = await getattr(self, f"_{verb}")(scope, receive)
-            await _send(send, 200, body, headers)
-        except RequestError as error:
-            await _send(send, 400, errors.body(str(error)), JSON)
-        except HttpError as error:
-            allow = {"allow": error.allow} if error.allow else {}
-            await _send(send, error.status, errors.body(str(error)), {**JSON, **allow})
+            if match.groupdict():
+                self._mine(**match.groupdict())
+            reply = await self._verbs[verb](dict(scope["headers"]), receive)
         except Gone:
             return
-        except Exception:
-            # the client is told nothing of it: the log is for those who run the server
-            logger.exception("%s %s failed", scope["method"], scope["path"])
-            await _send(send, 500, errors.body("the server failed; its log says why"), JSON)
+        except Exception as error:
+            reply = refusal(error, f"{scope['method']} {scope['path']}")
+        seconds = time.perf_counter() - started
+        if protocol in ("v1", "v2"):
+            self.model.metrics.answered(protocol, reply[0], seconds)
+        self.log(scope["method"], scope["path"], reply[0], seconds, scope["headers"])
+        await _send(send, *reply)
 
     def _route(self, method: str, path: str) -> tuple[str | None, Any]:
         """Return what to do: one of our verbs, or None for what KServe answers; raises HttpError."""
-        if CLOSED.fullmatch(path):
-            raise HttpError(403, "loading and unloading models is closed; deploy another version instead")
         for verb, (allowed, pattern) in OURS.items():
             if match := pattern.fullmatch(path):
                 _allow(method, allowed)
                 return verb, match
+        if CLOSED.fullmatch(path):
+            raise HttpError(403, "loading and unloading models is closed; deploy another version instead")
         match = KSERVE.fullmatch(path)
         if not match:
             name = self.model.name
@@ -101,96 +116,135 @@ class Front:
         if version not in (None, self.model.version):
             raise HttpError(404, f"wanted version {self.model.version} or none, found {show(version)}")
 
-    async def _predict(self, scope: Scope, receive: Receive) -> Response:
-        body = await self._body(scope, receive)
-        inputs = await _decoded(body, self._instances, body)
-        answers = await self.model.answer(inputs)
-        return _v1(answers), JSON
+    async def _predict(self, headers: Headers, receive: Receive) -> Reply:
+        kind = media_type(headers, v1.PICTURES if self.model.schema.is_image else ())
+        seconds = deadline(headers)
+        body = await self._body(headers, receive)
+        if kind in v1.PICTURES:
+            inputs = await asyncio.to_thread(v1.decode_picture, self.model.schema, body)
+        elif len(body) < LARGE:
+            inputs = self.model.direct.decode(body) or v1.decode(self.model.schema, body)
+        else:
+            inputs = await asyncio.to_thread(_decode_large, self.model.schema, body)
+        return 200, v1.encode(await self.model.batcher.submit(inputs, seconds)), JSON
 
-    async def _infer(self, scope: Scope, receive: Receive) -> Response:
-        length = _header_length(scope)
-        body = await self._body(scope, receive)
-        request = await _decoded(body, v2.decode, self.model.schema, body, length)
-        answers = await self.model.answer(request.inputs)
+    async def _infer(self, headers: Headers, receive: Receive) -> Reply:
+        media_type(headers, ("application/octet-stream",))
+        seconds, length = deadline(headers), _header_length(headers)
+        body = await self._body(headers, receive)
+        size = len(body) if length is None else length
+        arguments = (self.model.schema, body, length)
+        request = v2.decode(*arguments) if size < LARGE else await asyncio.to_thread(v2.decode, *arguments)
+        answers = await self.model.batcher.submit(request.inputs, seconds)
         found, head = v2.encode(self.model.schema, self.model.name, self.model.version, request, answers)
         if head is None:
-            return found, JSON
-        return found, {"content-type": "application/octet-stream", "inference-header-content-length": str(head)}
+            return 200, found, JSON
+        octets = [(b"content-type", b"application/octet-stream")]
+        return 200, found, [*octets, (b"inference-header-content-length", b"%d" % head)]
 
-    async def _metadata(self, scope: Scope, receive: Receive) -> Response:
-        return orjson.dumps(v2.metadata(self.model.name, self.model.version, self.model.schema)), JSON
+    async def _metadata(self, headers: Headers, receive: Receive) -> Reply:
+        return 200, orjson.dumps(v2.metadata(self.model.name, self.model.version, self.model.schema)), JSON
 
-    def _instances(self, body: bytes) -> Any:
-        value = v2.mapping(v2.load(body), "the body", ("instances",))
-        for key in value:
-            if key not in V1_KEYS:
-                raise wrong(f"keys {', '.join(V1_KEYS)}", show(key), "the body")
-        return prediction.decode(self.model.schema, value["instances"])
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        """Read a body of at most the limit, decompressed; one that says that it is longer is not read at all."""
+        coding = headers.get(b"content-encoding", b"identity").decode("latin-1").lower().strip()
+        if coding not in compression.CODINGS:
+            raise HttpError(415, f"wanted content-encoding {', '.join(compression.CODINGS)}, found {show(coding)}")
+        said = headers.get(b"content-length", b"")
+        if said.isdigit() and int(said) > self.body_limit:
+            raise HttpError(413, f"wanted a body of at most {self.body_limit} bytes, found {said.decode()}")
+        message = await receive()
+        body = message.get("body", b"")
+        if message["type"] == "http.disconnect":
+            raise Gone
+        if message.get("more_body"):
+            body = await self._rest(body, receive)
+        if coding == "identity":
+            return bytes(body)
+        return await asyncio.to_thread(compression.decompress, coding, bytes(body), self.body_limit)
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """Read a body of at most the limit; one that says that it is longer is not read at all."""
-        headers = _headers(scope)
-        _check_encoding(headers)
-        if int(headers.get("content-length", "0") or 0) > self.body_limit:
-            raise HttpError(413, f"wanted a body of at most {self.body_limit} bytes, found {headers['content-length']}")
-        chunks, size, more = [], 0, True
+    async def _rest(self, first: bytes, receive: Receive) -> bytearray:
+        body, more = bytearray(first), True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise Gone
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
+            body += message.get("body", b"")
             more = message.get("more_body", False)
-            if size > self.body_limit:
+            if len(body) > self.body_limit:
                 raise HttpError(413, f"wanted a body of at most {self.body_limit} bytes, found more")
-        return b"".join(chunks)
+        return body
+
+
+def _decode_large(schema: Schema, body: bytes) -> dict[str, Array]:
+    return Direct(schema).decode(body) or v1.decode(schema, body)  # a parser of its own: we are in a thread
+
+
+def refusal(error: Exception, what: str) -> Reply:
+    """Return the answer to what went wrong; of the server's own mistakes the client is told nothing but that."""
+    if isinstance(error, RequestError):
+        return 400, errors.body(str(error)), JSON
+    if isinstance(error, HttpError):
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()]
+        return error.status, errors.body(str(error)), JSON + headers
+    if isinstance(error, Busy):
+        return 429, errors.body(str(error)), [*JSON, (b"retry-after", b"%d" % error.seconds)]
+    if isinstance(error, Late):
+        return 504, errors.body("wanted an answer within the deadline, found it passed, at the queue"), JSON
+    logger.error("%s failed", what, exc_info=error)
+    return 500, errors.body("the server failed; its log says why"), JSON
+
+
+def media_type(headers: Headers, more: Iterable[str] = ()) -> str:
+    """Return a request's media type; raises HttpError for one that cannot be meant, or another charset."""
+    found = headers.get(b"content-type", b"")
+    if found == b"application/json":
+        return "application/json"
+    kind, _, parameters = found.partition(b";")
+    kind = kind.strip().lower()
+    text = kind.decode("latin-1")
+    if kind not in TYPES and not kind.endswith(b"+json") and text not in more:
+        raise HttpError(415, f"wanted content-type application/json{_or(more)}, found {show(text)}")
+    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters.decode("latin-1"), re.IGNORECASE)
+    if charset and charset[1].lower() not in CHARSETS:
+        raise HttpError(415, f"wanted charset utf-8, found {show(charset[1])}")
+    return text
+
+
+def deadline(headers: Headers) -> float | None:
+    """Return the seconds that a client gives its request, None when it does not say; raises RequestError."""
+    for name in TIMEOUTS:
+        if (found := headers.get(name)) is not None:
+            if not re.fullmatch(rb"[0-9]{1,9}", found) or not int(found):
+                raise wrong("whole milliseconds", show(found.decode("latin-1")), f"header {name.decode()}")
+            return int(found) / 1000
+    return None
+
+
+def _or(more: Iterable[str]) -> str:
+    return "".join(f" or {kind}" for kind in more)
 
 
 def _allow(method: str, allowed: str) -> None:
     if method != allowed:
-        raise HttpError(405, f"wanted method {allowed}, found {method[:20]}", allow=allowed)
+        raise HttpError(405, f"wanted method {allowed}, found {method[:20]}", {"allow": allowed})
 
 
-def _headers(scope: Scope) -> Headers:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-
-
-def _check_encoding(headers: Headers) -> None:
-    """Refuse a body in another charset or compressed; its media type is not looked at: clients get it wrong."""
-    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", headers.get("content-type", ""), re.IGNORECASE)
-    if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii", "ascii"):
-        raise HttpError(415, f"wanted charset utf-8, found {show(charset[1])}")
-    if (encoding := headers.get("content-encoding", "identity").lower()) not in ("identity", ""):
-        raise HttpError(415, f"wanted a body that is not compressed, found content-encoding {show(encoding)}")
-
-
-def _header_length(scope: Scope) -> int | None:
-    found = _headers(scope).get("inference-header-content-length")
+def _header_length(headers: Headers) -> int | None:
+    found = headers.get(b"inference-header-content-length")
     if found is None:
         return None
-    if not re.fullmatch(r"[0-9]{1,12}", found):
-        raise wrong("a number of bytes", show(found), "header inference-header-content-length")
+    if not re.fullmatch(rb"[0-9]{1,12}", found):
+        raise wrong("a number of bytes", show(found.decode("latin-1")), "header inference-header-content-length")
     return int(found)
 
 
-async def _decoded(body: bytes, decode: Callable[..., Any], *arguments: Any) -> Any:
-    """Decode a body, a large one in a thread."""
-    if len(body) < LARGE:
-        return decode(*arguments)
-    return await asyncio.to_thread(decode, *arguments)
+async def _metrics(headers: Headers, receive: Receive) -> Reply:
+    text = await asyncio.to_thread(generate_latest, REGISTRY)
+    return 200, text, [(b"content-type", CONTENT_TYPE_LATEST.encode())]
 
 
-def _v1(answers: prediction.Answers) -> bytes:
-    """Return the V1 response; orjson writes a float32 with the fewest digits that give it back."""
-    if answers.labels is None or answers.probabilities is None:
-        return orjson.dumps({"predictions": answers.values}, option=v2.OPTIONS)
-    rows = zip(answers.labels.tolist(), answers.probabilities, strict=True)
-    predictions = [{"label": label, "probabilities": row} for label, row in rows]
-    return orjson.dumps({"predictions": predictions}, option=v2.OPTIONS)
-
-
-async def _send(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    fields = {**headers, "content-length": str(len(body))}
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
+async def _send(send: Send, status: int, body: bytes, fields: Fields) -> None:
+    headers = [*fields, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

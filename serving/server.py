@@ -7,7 +7,9 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 import warnings
+from typing import Any
 
 import kserve
 import kserve.model_server
@@ -17,6 +19,8 @@ from kserve.protocol.rest.server import RESTServer
 from boatyard.errors import ConfigError
 
 from . import grpc
+from .access import AccessLog
+from .http import Connection
 from .predictor import Predictor
 from .rest import Front
 
@@ -37,24 +41,37 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
     """One model behind HTTP and, with a port for it, gRPC."""
 
     def __init__(
-        self, model: Predictor, *, host: str, http_port: int, grpc_port: int | None, body_limit: int, drain: float
+        self,
+        model: Predictor,
+        *,
+        host: str,
+        http_port: int,
+        grpc_port: int | None,
+        body_limit: int,
+        drain: float,
+        access_log: float,
     ) -> None:
         super().__init__(http_port=http_port, enable_grpc=False, enable_latency_logging=False, grace_period=GRACE)
         _quiet()
         self.dataplane = Plane(model_registry=self.registered_models)
         self.model, self.host, self.drain = model, host, drain
         self._socket = _listen(host, http_port)
-        self._rest_server = self._rest(body_limit)
+        self._rest_server = self._rest(body_limit, AccessLog(access_log))
         self._grpc = grpc.Server(self.dataplane, model, host, grpc_port, body_limit) if grpc_port else None
 
     def start(self, models: list[Predictor]) -> None:
         """Serve until a signal, and return when what was at work then is answered."""
         self._register_and_check_atleast_one_model_is_ready(models)
-        asyncio.run(self._serve())
+        for model in models:
+            model.metrics.register()
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._serve())
 
-    def _rest(self, body_limit: int) -> RESTServer:
-        front = Front(kserve.model_server.app, self.model, body_limit)
+    def _rest(self, body_limit: int, log: AccessLog) -> RESTServer:
+        front = Front(kserve.model_server.app, self.model, body_limit, log)
         rest = RESTServer(front, self.dataplane, self.model_repository_extension, self.http_port, grace_period=GRACE)
+        Connection.front = front
+        rest.config.http = Connection
         rest._server.capture_signals = contextlib.nullcontext  # they are ours
         return rest
 
@@ -67,7 +84,9 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             await self._grpc.start()
         host, port = self._socket.getsockname()[:2]
         logger.info("serving %s at http://%s:%d, sha256 %s", self.model.name, host, port, self.model.version)
+        sweep = loop.create_task(_sweep(self._rest_server._server.server_state.connections))
         await self._rest_server._server.serve(sockets=[self._socket])
+        sweep.cancel()
         if self._grpc:
             await self._grpc.stop(GRACE)
         logger.info("stopped")
@@ -80,7 +99,27 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             return
         logger.info("stopping: not ready from now on, closing in %g s", self.drain)
         self.model.stop()
+        if self._grpc:
+            asyncio.get_running_loop().create_task(self._grpc.drain())
         asyncio.get_running_loop().call_later(self.drain, setattr, server, "should_exit", True)
+
+
+async def _sweep(connections: Any) -> None:
+    """Close what is idle or too slow; one look a second for all connections."""
+    while True:
+        await asyncio.sleep(1)
+        now = time.monotonic()
+        for connection in list(connections):
+            connection.overdue(now)
+
+
+def _loop_factory() -> Any:
+    """Return uvloop's, which halves the cost of a request, where it is installed (not on Windows)."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _quiet() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,7 @@ from boatyard.prediction.decoding import array, show, wrong
 from boatyard.schema import Array, Schema, Tensor
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32", "str": "BYTES"}
+STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -91,11 +94,31 @@ def decode(schema: Schema, body: bytes, header: int | None) -> Request:
 
 
 def load(body: bytes) -> Any:
-    """Read JSON; raises RequestError."""
+    """Read JSON whose objects have each key once; raises RequestError."""
     try:
-        return orjson.loads(body)
+        value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise wrong("JSON in UTF-8", f"{len(body)} bytes that are not ({str(error)[:100]})", "the body") from error
+    if body.count(b":") > _keys(value) and STRINGS.sub(b"", body).count(b":") > _keys(value):
+        json.loads(body, object_pairs_hook=_once)
+    return value
+
+
+def _keys(value: Any) -> int:
+    """Return how many keys the objects in a value have; lists of numbers are not walked through."""
+    if isinstance(value, dict):
+        return len(value) + sum(map(_keys, value.values()))
+    if isinstance(value, list) and value and isinstance(value[0], dict | list):
+        return sum(map(_keys, value))
+    return 0
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    seen = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise wrong("each key once", f"{show(key)} again", "the body")
+        seen.add(key)
 
 
 def mapping(value: Any, at: str, keys: Sequence[str] = ()) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gzip
 import io
 import json
 import re
@@ -26,6 +27,9 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+import zstandard
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
@@ -33,6 +37,7 @@ from kserve.inference_client import InferenceGRPCClient
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from boatyard import artifacts, packages, prediction
 from boatyard.schema import Schema
@@ -525,15 +530,98 @@ def test_what_kserve_answers_itself_is_still_answered(servers: dict[str, Running
     assert CLIENT.post(f"{url}/v2/models/insects/versions/{version}/infer", json=v2_image()).status_code == 200
 
 
-def test_a_content_type_is_no_obstacle_but_another_charset_or_a_compressed_body_is(servers: dict[str, Running]) -> None:
+def test_a_content_type_that_clients_get_wrong_is_no_obstacle_another_charset_is(
+    servers: dict[str, Running],
+) -> None:
     server, body = servers["image"], json.dumps({"instances": [GREY]})
     for kind in ("application/json; charset=utf-8", "text/plain", "", "application/x-www-form-urlencoded", ";;=\xe9"):
         headers = [(b"content-type", kind.encode("latin-1"))]
         assert CLIENT.post(server.v1, content=body, headers=headers).status_code == 200, kind
     utf16 = CLIENT.post(server.v1, content=body, headers={"content-type": "application/json; charset=UTF-16"})
     assert "wanted charset utf-8, found 'UTF-16'" in refused(utf16, 415)
-    zipped = CLIENT.post(server.v1, content=body, headers={"content-encoding": "gzip"})
-    assert "not compressed" in refused(zipped, 415)
+    for kind in ("text/xml", "application/octet-stream", "multipart/form-data; boundary=x", "image/gif"):
+        other = CLIENT.post(server.v1, content=body, headers={"content-type": kind})
+        assert f"found '{kind.split(';')[0]}'" in refused(other, 415)
+
+
+def test_a_compressed_body_is_read_as_what_it_holds(servers: dict[str, Running]) -> None:
+    server, body = servers["image"], json.dumps({"instances": [GREY]}).encode()
+    plain = CLIENT.post(server.v1, content=body).json()
+    for coding, pack in (("gzip", gzip.compress), ("zstd", zstandard.compress)):
+        packed = CLIENT.post(server.v1, content=pack(body), headers={"content-encoding": coding})
+        assert packed.json() == plain, coding
+        bomb = CLIENT.post(server.v1, content=pack(b"[" * (BODY_LIMIT + 1)), headers={"content-encoding": coding})
+        assert "after decompression" in refused(bomb, 413), coding
+        for bad in (body, b"", pack(body)[:-1], pack(body)[:20], pack(body) + b"x"):
+            answer = CLIENT.post(server.v1, content=bad, headers={"content-encoding": coding})
+            assert coding in refused(answer), (coding, bad)
+    other = CLIENT.post(server.v1, content=body, headers={"content-encoding": "br"})
+    assert "identity, gzip, zstd, found 'br'" in refused(other, 415)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_picture_is_a_request_of_one_image(servers: dict[str, Running], kind: str) -> None:
+    server, pixels = servers["image"], np.array(GREY, np.uint8)
+    content, data = f"image/{kind.lower()}", io.BytesIO()
+    Image.fromarray(pixels).save(data, kind, **({"quality": 100} if kind == "JPEG" else {}))
+    answer = CLIENT.post(server.v1, content=data.getvalue(), headers={"content-type": content}).json()
+    seen = np.asarray(Image.open(io.BytesIO(data.getvalue())))
+    assert_same(of_v1(answer["predictions"]), expected(server, {"image": seen[None]}))
+    for bad in (b"", data.getvalue()[:40], b"{}"):
+        refused(CLIENT.post(server.v1, content=bad, headers={"content-type": content}))
+    table = CLIENT.post(servers["mixed"].v1, content=data.getvalue(), headers={"content-type": content})
+    refused(table, 415)
+
+
+def test_a_key_that_comes_twice_is_refused_and_a_colon_in_a_text_is_none(servers: dict[str, Running]) -> None:
+    twice = f'{{"instances": [{json.dumps(GREY)}], "instances": [{json.dumps(GREY)}]}}'
+    assert "each key once, found 'instances' again" in refused(CLIENT.post(servers["image"].v1, content=twice))
+    tensor = json.dumps(v2_image()).replace('"datatype"', '"name": "image", "datatype"')
+    assert "each key once, found 'name' again" in refused(CLIENT.post(servers["image"].v2, content=tensor))
+    named = {**v2_image(), "id": 'a:"b":\\'}
+    assert CLIENT.post(servers["image"].v2, json=named).json()["id"] == 'a:"b":\\'
+
+
+def test_a_deadline_that_passed_is_told_and_a_wrong_one_refused(servers: dict[str, Running]) -> None:
+    server, body = servers["image"], {"instances": [GREY]}
+    for header in ("x-request-timeout-ms", "x-envoy-expected-rq-timeout-ms"):
+        assert CLIENT.post(server.v1, json=body, headers={header: "30000"}).status_code == 200
+        for bad in ("0", "-1", "1.5", "soon", ""):
+            assert f"header {header}" in refused(CLIENT.post(server.v1, json=body, headers={header: bad}))
+
+
+def test_numbers_of_the_server_are_there_for_prometheus(servers: dict[str, Running]) -> None:
+    server = servers["image"]
+    before = CLIENT.get(f"{server.url}/metrics").text
+    CLIENT.post(server.v1, json={"instances": [GREY, GREY]})
+    CLIENT.post(server.v1, json={})
+    found = list(text_string_to_metric_families(CLIENT.get(f"{server.url}/metrics").text))
+    values = {(s.name, s.labels.get("protocol"), s.labels.get("code")): s.value for f in found for s in f.samples}
+    earlier = {
+        (s.name, s.labels.get("protocol"), s.labels.get("code")): s.value
+        for f in text_string_to_metric_families(before)
+        for s in f.samples
+    }
+
+    def more(*key: str | None) -> float:
+        return values[key] - earlier.get(key, 0)  # type: ignore[index, arg-type, call-overload]
+
+    assert more("boatyard_requests_total", "v1", "200") == 1
+    assert more("boatyard_requests_total", "v1", "400") == 1
+    assert more("boatyard_rows_total", None, None) == 2
+    assert values["boatyard_queue_rows", None, None] == 0
+    assert values["request_predict_seconds_count", None, None] >= 1
+    assert {"process_resident_memory_bytes", "boatyard_model_info"} <= {name for name, _, _ in values}
+
+
+def test_health_and_reflection_answer_over_grpc(servers: dict[str, Running]) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{servers['image'].grpc}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "inference.GRPCInferenceService"):
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        listed = ProtoReflectionDescriptorDatabase(channel).get_services()
+        assert {"grpc.health.v1.Health", "inference.GRPCInferenceService"} <= set(listed)
 
 
 def test_a_body_over_the_limit_is_refused_before_it_is_read(servers: dict[str, Running]) -> None:

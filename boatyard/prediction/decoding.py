@@ -15,6 +15,8 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,9 +58,47 @@ def check(schema: Schema, inputs: Mapping[str, Array], where: Where = lambda row
     """Hold arrays of the right types and shapes to the schema's ranges and missing values; raises RequestError."""
     for tensor in schema.tensors():
         array = inputs[tensor.name]
+        limits = bounds(schema, tensor)
+        if limits and limits.hold(array):
+            continue
         for index, name in enumerate(tensor.fields):
             column = array if schema.is_image or not tensor.shape else array[:, index]
             _check_field(schema.field(name), column, lambda row, name=name: where(row, name))  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What numbers a tensor holds: `low` and `high` float32 [F] or None; where a missing value may be, bool [F]."""
+
+    low: Array | None
+    high: Array | None
+    nullable: Array | None
+
+    def hold(self, array: Array) -> bool:
+        """Say whether all rows, [N, *shape], are within."""
+        if array.dtype == np.uint8 and self.low is None and self.high is None:
+            return True
+        finite = np.isfinite(array)
+        if not finite.all() and (self.nullable is None or not (finite | (np.isnan(array) & self.nullable)).all()):
+            return False
+        low = self.low is None or not (array < self.low).any()
+        return low and (self.high is None or not (array > self.high).any())
+
+
+@lru_cache(maxsize=64)
+def bounds(schema: Schema, tensor: Tensor) -> Bounds | None:
+    """Return the bounds of a tensor of numbers, None of one of texts."""
+    if tensor.dtype == "str":
+        return None
+    fields = [schema.field(name) for name in tensor.fields]
+    low = [-math.inf if field.minimum is None else field.minimum for field in fields]
+    high = [math.inf if field.maximum is None else field.maximum for field in fields]
+    missing = [field.kind == "number" and field.nullable for field in fields]
+    return Bounds(
+        np.array(low, np.float32) if any(map(math.isfinite, low)) else None,
+        np.array(high, np.float32) if any(map(math.isfinite, high)) else None,
+        np.array(missing) if any(missing) else None,
+    )
 
 
 def wrong(wanted: str, found: str, at: str) -> RequestError:
@@ -203,7 +243,7 @@ def _picture(field: Field, text: Any, at: str) -> Array:
         raise wrong("base64 text", f"{show(text)} ({error})", at) from error
     size = math.prod(field.shape) * np.dtype(field.dtype).itemsize
     if data.startswith(MAGIC):
-        return _opened(field, data, at)
+        return picture(field, data, at)
     if len(data) != size:
         raise wrong(f"a PNG, a JPEG or {size} raw bytes", f"{len(data)} bytes of something else", at)
     return np.frombuffer(data, np.dtype(field.dtype).newbyteorder("<")).reshape(field.shape)
@@ -213,7 +253,7 @@ def _raw(image: Array) -> bytes:
     return np.ascontiguousarray(image, image.dtype.newbyteorder("<")).tobytes()
 
 
-def _opened(field: Field, data: bytes, at: str) -> Array:
+def picture(field: Field, data: bytes, at: str) -> Array:
     """Decode a PNG or JPEG whose size in pixels is the schema's; the size is looked at before a pixel is decoded."""
     height, width = field.shape[:2]
     channels = field.shape[2] if len(field.shape) > 2 else 1

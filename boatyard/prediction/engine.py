@@ -51,6 +51,23 @@ class Answers:
         """Return what is there: labels and probabilities, or values."""
         return tuple(output for output in (self.labels, self.probabilities, self.values) if output is not None)
 
+    def rows(self, start: int, stop: int) -> Answers:
+        """Return some of the rows, not copied."""
+        if start == 0 and stop == len(self):
+            return self
+        return Answers(*(None if each is None else each[start:stop] for each in self._all()))
+
+    @classmethod
+    def joined(cls, parts: list[Answers]) -> Answers:
+        """Put answers together, row after row."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = zip(*(part._all() for part in parts), strict=True)
+        return cls(*(None if column[0] is None else np.concatenate(column) for column in columns))
+
+    def _all(self) -> tuple[Array | None, ...]:
+        return self.labels, self.probabilities, self.values
+
     def to_v1(self) -> list[Any]:
         """Return the `predictions` of KServe's V1 protocol."""
         if self.labels is None or self.probabilities is None:

@@ -1,0 +1,235 @@
+"""The queue before the model: requests that wait are one batch, an idle model answers at once.
+
+One thread runs the model. It takes what is waiting, up to the rows of a batch, a slice of a large request at a time, so
+that a small one does not wait for all of it. Nothing here blocks the event loop, and nothing waits for more to come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from boatyard.errors import RequestError
+from boatyard.prediction import Answers
+from boatyard.schema import Array
+
+from .limits import Limits
+
+Inputs = Mapping[str, Array]
+Done = Callable[[Answers | None, Exception | None], None]
+
+
+class Busy(Exception):
+    """The queue is full; `seconds` is when to come again."""
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class Late(Exception):
+    """A request's deadline passed before its answer."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """One request in the queue: [N, *shape] by input, and what is answered of it."""
+
+    inputs: Inputs
+    rows: int
+    size: int
+    deadline: float
+    done: Done
+    came: float
+    at: int = 0
+    suspect: bool = False
+    parts: list[Answers] = field(default_factory=list)
+    started: float = 0.0
+    result: Answers | None = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class Load:
+    """What is in the queue now: requests, rows, bytes. The event loop alone counts."""
+
+    requests: int = 0
+    rows: int = 0
+    size: int = 0
+
+
+class Batcher:
+    """Answers graph inputs in one thread. `queue` belongs to the event loop that first calls it."""
+
+    def __init__(
+        self,
+        run: Callable[[Inputs], Answers],
+        limits: Limits,
+        observe: Callable[[str, float], None] = lambda name, value: None,
+    ) -> None:
+        """`run` answers a batch or raises; `observe` is told seconds of `queue` and `inference`, and `batch` rows."""
+        self.limits, self.load = limits, Load()
+        self._run, self._observe = run, observe
+        self._queue: deque[Waiting] = deque()
+        self._wake = threading.Lock()  # held while there is nothing to wake for
+        self._wake.acquire()
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._pace = 0.001  # seconds a row took of late
+
+    async def submit(self, inputs: Inputs, seconds: float | None = None) -> Answers:
+        """Return the answers of valid inputs; raises RequestError, Late, or Busy when the queue is full."""
+        future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+
+        def done(answers: Answers | None, error: Exception | None) -> None:
+            if future.done():  # its client hung up
+                return
+            if answers is None:
+                future.set_exception(error or RuntimeError())
+            else:
+                future.set_result(answers)
+
+        self.queue(inputs, done, seconds)
+        return await future
+
+    def queue(self, inputs: Inputs, done: Done, seconds: float | None = None) -> None:
+        """Queue valid inputs; `done` gets the answers or the error, on the event loop. Raises Busy at once."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread.start()
+        rows = len(next(iter(inputs.values())))
+        size = sum(array.nbytes for array in inputs.values())
+        self._admit(rows, size)
+        now = time.monotonic()
+        within = self.limits.seconds if seconds is None else min(seconds, self.limits.seconds)
+        waiting = Waiting(inputs, rows, size, now + within, done, now)
+        self._queue.append(waiting)
+        self._rouse()
+
+    def close(self) -> None:
+        """Let the thread end when what waits is answered."""
+        self._closed = True
+        self._rouse()
+
+    def _rouse(self) -> None:
+        """Wake the thread; the event loop alone releases the lock, so it is not released twice."""
+        if self._wake.locked():
+            self._wake.release()
+
+    def _admit(self, rows: int, size: int) -> None:
+        """Count a request in, or refuse it; one alone is always taken, however large."""
+        load, limits = self.load, self.limits
+        if load.requests and (load.rows + rows > limits.rows or load.size + size > limits.bytes):
+            seconds = min(max(round(load.rows * self._pace), 1), 60)
+            raise Busy(
+                f"wanted room for {rows} rows, found {load.rows} rows of {load.requests} requests waiting, "
+                f"at the queue; come again in {seconds} s",
+                seconds,
+            )
+        load.requests += 1
+        load.rows += rows
+        load.size += size
+
+    # The inference thread
+
+    def _work(self) -> None:
+        while not self._closed or self._queue:
+            if self._queue:
+                self._turn()
+            else:
+                self._wake.acquire()
+
+    def _turn(self) -> None:
+        """Take a batch, answer it, hand back the requests that are done."""
+        batch, done = self._take()
+        if batch:
+            self._answer(batch)
+        for waiting, start, rows in batch:
+            if waiting.error or start + rows == waiting.rows:
+                done.append(waiting)
+            else:
+                self._queue.append(waiting)
+        if done and self._loop:
+            _finish(done)
+            self._loop.call_soon_threadsafe(self._deliver, done)
+
+    def _take(self) -> tuple[list[tuple[Waiting, int, int]], list[Waiting]]:
+        """Return slices (request, first row, rows) that make a batch, and the requests whose time is up."""
+        batch, late, room = [], [], self.limits.batch
+        now = time.monotonic()
+        while room > 0 and self._queue:
+            waiting = self._queue.popleft()
+            if now > waiting.deadline:
+                waiting.error = Late()
+                late.append(waiting)
+                continue
+            waiting.started = waiting.started or now
+            rows = min(room, waiting.rows - waiting.at)
+            batch.append((waiting, waiting.at, rows))
+            waiting.at += rows
+            room -= rows
+        return batch, late
+
+    def _answer(self, batch: list[tuple[Waiting, int, int]]) -> None:
+        started = time.monotonic()
+        try:
+            answers = self._run(_joined(batch))
+        except Exception as error:  # what a graph raises is not ours to name
+            if len(batch) == 1:
+                batch[0][0].error = error
+                return
+            for alone in batch:  # a row that the graph cannot answer fails its own request only
+                self._answer([alone])
+            return
+        rows = len(answers)
+        seconds = time.monotonic() - started
+        self._pace = 0.9 * self._pace + 0.1 * seconds / rows
+        self._observe("inference", seconds)
+        self._observe("batch", rows)
+        at, suspect = 0, answers.unanswered() is not None
+        for waiting, _, count in batch:
+            waiting.suspect |= suspect
+            waiting.parts.append(answers.rows(at, at + count))
+            at += count
+
+    # The event loop
+
+    def _deliver(self, done: list[Waiting]) -> None:
+        load = self.load
+        for waiting in done:
+            load.requests -= 1
+            load.rows -= waiting.rows
+            load.size -= waiting.size
+            if waiting.started:
+                self._observe("queue", waiting.started - waiting.came)
+            waiting.done(None if waiting.error else waiting.result, waiting.error)
+
+
+def _joined(batch: list[tuple[Waiting, int, int]]) -> dict[str, Array]:
+    """Return the batch's inputs; those of a single request are not copied."""
+    if len(batch) == 1:
+        waiting, at, rows = batch[0]
+        return {name: array[at : at + rows] for name, array in waiting.inputs.items()}
+    names = batch[0][0].inputs
+    return {name: np.concatenate([each.inputs[name][at : at + rows] for each, at, rows in batch]) for name in names}
+
+
+def _finish(done: list[Waiting]) -> None:
+    """Put the slices of each request together and refuse an answer that is no number."""
+    for waiting in done:
+        if waiting.error:
+            continue
+        answers = Answers.joined(waiting.parts)
+        row = answers.unanswered() if waiting.suspect else None
+        if row is not None:
+            waiting.error = RequestError(
+                f"wanted rows that the model has finite answers for, found none for row {row}, at row {row}"
+            )
+        waiting.result = answers

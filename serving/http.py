@@ -1,0 +1,214 @@
+"""The HTTP connection: uvicorn's, with limits of its own, one shape of error, and a short way for what most send.
+
+The short way answers a plain V1 request without an ASGI task: the body goes straight into the queue, the answer
+straight to the socket. Whatever is not plain (another route, a chunked or compressed body, a body that the direct
+decoder does not take) goes the long way, through the ASGI application, and gets the same answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any, ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from boatyard.prediction import Answers
+
+from . import errors, v1
+from .batching import Busy
+from .rest import JSON, LARGE, Fields, Front, refusal
+
+logger = logging.getLogger(__name__)
+HEADERS = 64 << 10  # bytes of a request's line and headers
+COUNT = 100  # of headers
+IDLE, SLOW = 75.0, 30.0  # seconds without a request, and for the headers or the next part of a body to come
+# a header that the short way does not know changes nothing; these change what a request is
+LONG = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"connection", b"content-type"))
+TIMED = frozenset((b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms"))
+PLAIN_TYPES = (b"application/json", b"application/json; charset=utf-8", b"application/x-www-form-urlencoded")
+
+
+class Short:
+    """What uvicorn's connection asks of a request at work; one is used again and again."""
+
+    __slots__ = ("body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete", "started")
+
+    def __init__(self) -> None:
+        self.message_event = asyncio.Event()
+        self.response_complete, self.keep_alive, self.disconnected, self.more_body = True, True, False, False
+        self.body: list[bytes] = []
+        self.started = 0.0
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection. `front` is the application that all connections share."""
+
+    front: ClassVar[Front]
+
+    def __init__(self, config: Any, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._short, self._is_short = Short(), False
+        self._heading, self._size = True, 0  # between a response and the end of the next headers; bytes of them
+        self.touched = time.monotonic()
+
+    # What comes in
+
+    def data_received(self, data: bytes) -> None:
+        self.touched = time.monotonic()
+        if self._heading:
+            self._size += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            refused = cause if isinstance(cause, Refused) else Refused(400, "a request in HTTP/1.1", "one that is not")
+            self._refuse(refused)
+        except httptools.HttpParserError:
+            self._refuse(Refused(400, "a request in HTTP/1.1", "bytes that are not"))
+        except httptools.HttpParserUpgrade:
+            self._refuse(Refused(400, "HTTP/1.1", "an upgrade to another protocol"))
+        if self._heading and self._size > HEADERS and self.parser is not None:
+            self._refuse(Refused(431, f"headers of at most {HEADERS} bytes", "more"))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._heading = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > COUNT:
+            raise Refused(431, f"at most {COUNT} headers", "more")
+
+    def on_headers_complete(self) -> None:
+        self._heading, self._size = False, 0
+        self._is_short = self._plain()
+        if self._is_short:
+            self.cycle = self._short  # type: ignore[assignment]
+            self._short.response_complete = False
+            self._short.started = time.perf_counter()
+        else:
+            self._long()
+
+    def on_body(self, body: bytes) -> None:
+        if self._is_short:
+            self._short.body.append(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._is_short:
+            return super().on_message_complete()
+        self._is_short = False
+        parts = self._short.body
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        model = self.front.model
+        inputs = model.direct.decode(body)
+        if inputs is None:
+            return self._again(body)
+        try:
+            model.batcher.queue(inputs, self._answered)
+        except Busy as error:
+            self._answered(None, error)
+
+    def _plain(self) -> bool:
+        """Say whether a request may go the short way: nothing before it at work, nothing special about it."""
+        if self.url != self.front.plain or (self.cycle is not None and not self.cycle.response_complete):
+            return False
+        parser = self.parser
+        if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
+            return False
+        length = b""
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = value
+            elif (name in LONG and value not in PLAIN_TYPES) or name in TIMED:
+                return False
+        return length.isdigit() and int(length) <= min(LARGE, self.front.body_limit)
+
+    def _long(self) -> None:
+        try:
+            super().on_headers_complete()
+        except httptools.HttpParserInvalidURLError as error:
+            raise Refused(400, "a path such as /v2/health/ready", "one that cannot be read") from error
+        except UnicodeDecodeError as error:
+            raise Refused(400, "a path in ASCII, the rest as %XX", "other bytes") from error
+
+    def _again(self, body: bytes) -> None:
+        """Send a request the long way that turned out not to be plain."""
+        self._short.response_complete = True
+        self._long()
+        self.cycle.body += body
+        super().on_message_complete()
+
+    # What goes out
+
+    def _answered(self, answers: Answers | None, error: Exception | None) -> None:
+        cycle, front = self._short, self.front
+        if answers is not None:
+            status, body, fields = 200, v1.encode(answers), JSON
+        else:
+            status, body, fields = refusal(error or RuntimeError(), "predict")
+        seconds = time.perf_counter() - cycle.started
+        front.model.metrics.answered("v1", status, seconds)
+        front.log("POST", front.path, status, seconds, self.headers)
+        cycle.response_complete = True
+        if cycle.disconnected or self.transport.is_closing():
+            cycle.disconnected = False
+            return
+        self.transport.write(self._response(status, body, fields, cycle.keep_alive))
+        self.touched = time.monotonic()
+        if not cycle.keep_alive:
+            self.transport.close()
+        elif self.pipeline:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+
+    def _response(self, status: int, body: bytes, fields: Fields, keep_alive: bool = True) -> bytes:
+        parts = [STATUS_LINE[status]]
+        for name, value in [*self.server_state.default_headers, *fields]:
+            parts += (name, b": ", value, b"\r\n")
+        close = b"" if keep_alive else b"connection: close\r\n"
+        parts.append(b"content-length: %d\r\n%b\r\n" % (len(body), close))
+        parts.append(body)
+        return b"".join(parts)
+
+    def _refuse(self, refused: Refused) -> None:
+        """Answer what is no request, after what is at work; the connection ends with it."""
+        self._heading = False
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            body = errors.body(f"wanted {refused.wanted}, found {refused.found}, at the connection")
+            self.transport.write(self._response(refused.status, body, JSON, keep_alive=False))
+        self.transport.close()
+
+    # Time
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._unset_keepalive_if_required()  # one sweep looks at all connections: no timer each
+        self.touched = time.monotonic()
+
+    def overdue(self, now: float) -> None:
+        """Close a connection that is idle, or whose client is slower than a request may be."""
+        at_work = self.cycle is not None and not self.cycle.response_complete
+        sending = self._is_short or (at_work and self.cycle.more_body)
+        if sending or self._size:
+            if now - self.touched > SLOW:
+                self._refuse(Refused(408, f"the rest of a request within {SLOW:g} s", "nothing"))
+        elif not at_work and now - self.touched > IDLE:
+            self.transport.close()
+
+
+class Refused(Exception):
+    """What is no request at all: the status, and the words of its answer."""
+
+    def __init__(self, status: int, wanted: str, found: str) -> None:
+        super().__init__(wanted)
+        self.status, self.wanted, self.found = status, wanted, found

@@ -1,0 +1,190 @@
+"""The queue before the model: many at once, each its own answer, none waits for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boatyard.errors import RequestError
+from boatyard.prediction import Answers
+from boatyard.schema import Array
+from serving.batching import Batcher, Busy, Late, Limits
+
+
+class Model:
+    """Doubles its rows; notes the batches that it saw, and waits at a door when it has one."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.rows: list[float] = []
+        self.door = threading.Event()
+        self.door.set()
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Answers:
+        self.door.wait(10)
+        rows = inputs["x"]
+        self.batches.append(len(rows))
+        self.rows += rows.tolist()
+        if (rows == 13).any():
+            raise ValueError("unlucky")
+        return Answers(values=np.where(rows == 99, np.nan, rows * 2).astype(np.float32))
+
+
+def run(scenario: Callable[[Batcher, Model], Coroutine[Any, Any, None]], limits: Limits | None = None) -> Model:
+    model = Model()
+    batcher = Batcher(model, limits or Limits())
+
+    async def whole() -> None:
+        await scenario(batcher, model)
+        assert (batcher.load.requests, batcher.load.rows, batcher.load.size) == (0, 0, 0)
+
+    asyncio.run(whole())
+    batcher.close()
+    return model
+
+
+def x(*values: float) -> dict[str, Array]:
+    return {"x": np.array(values, np.float32)}
+
+
+async def answer(batcher: Batcher, *values: float, seconds: float | None = None) -> list[float]:
+    answers = await batcher.submit(x(*values), seconds)
+    assert answers.values is not None
+    found: list[float] = answers.values.tolist()
+    return found
+
+
+async def held(batcher: Batcher, model: Model) -> asyncio.Task[list[float]]:
+    """Keep the model's thread at work until its door opens."""
+    model.door.clear()
+    first = asyncio.create_task(answer(batcher, 1))
+    while batcher._queue or not batcher.load.requests:
+        await asyncio.sleep(0.001)
+    return first
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=40), min_size=1, max_size=40), st.integers(1, 50))
+def test_each_request_gets_its_own_answer_whatever_the_batch(requests: list[list[int]], batch: int) -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        found = await asyncio.gather(*(answer(batcher, *values) for values in requests))
+        assert found == [[2.0 * value for value in values] for values in requests]
+
+    model = run(scenario, Limits(batch=batch))
+    assert max(model.batches) <= batch
+
+
+def test_what_waits_is_one_batch() -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        first = await held(batcher, model)
+        rest = [asyncio.create_task(answer(batcher, value)) for value in range(10)]
+        await asyncio.sleep(0)
+        model.door.set()
+        await asyncio.gather(first, *rest)
+
+    assert run(scenario).batches == [1, 10]
+
+
+def test_a_small_request_does_not_wait_for_the_whole_of_a_large_one() -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        first = await held(batcher, model)
+        large = asyncio.create_task(answer(batcher, *[3.0] * 1000))
+        small = asyncio.create_task(answer(batcher, 4))
+        await asyncio.sleep(0)
+        model.door.set()
+        assert await small == [8]
+        assert await large == [6.0] * 1000
+        await first
+
+    model = run(scenario, Limits(batch=8))
+    assert 4 in model.rows[: 1 + 8 + 8 + 1]
+
+
+@pytest.mark.parametrize(("bad", "kind"), [(13, ValueError), (99, RequestError)])
+def test_a_bad_row_fails_its_own_request_only(bad: float, kind: type[Exception]) -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        first = await held(batcher, model)
+        tasks = [asyncio.create_task(answer(batcher, *values)) for values in ([1], [2, bad], [3, 4])]
+        await asyncio.sleep(0)
+        model.door.set()
+        one, two, three = await asyncio.gather(*tasks, return_exceptions=True)
+        assert (one, three) == ([2], [6, 8])
+        assert isinstance(two, kind)
+        await first
+        assert await answer(batcher, 5) == [10]
+
+    run(scenario)
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        first = await held(batcher, model)
+        second = asyncio.create_task(answer(batcher, 1, 2))
+        await asyncio.sleep(0)
+        with pytest.raises(Busy, match="come again in") as refused:
+            await answer(batcher, 1)
+        assert refused.value.seconds >= 1
+        model.door.set()
+        assert await second == [2, 4]
+        await first
+        assert await answer(batcher, *[1.0] * 10) == [2.0] * 10  # alone it is taken, however large
+
+    run(scenario, Limits(rows=3))
+
+
+def test_bytes_are_bounded_too() -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        first = await held(batcher, model)
+        with pytest.raises(Busy):
+            await answer(batcher, 1, 2)
+        model.door.set()
+        await first
+
+    run(scenario, Limits(bytes=11))
+
+
+def test_what_is_late_is_dropped_and_said_and_not_worked_on() -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        first = await held(batcher, model)
+        late = asyncio.create_task(answer(batcher, 7, seconds=0.01))
+        patient = asyncio.create_task(answer(batcher, 8, seconds=30))
+        await asyncio.sleep(0.05)
+        model.door.set()
+        with pytest.raises(Late):
+            await late
+        assert await patient == [16]
+        await first
+
+    assert run(scenario).batches == [1, 1]
+
+
+def test_a_client_that_hung_up_leaves_the_others_alone() -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        first = await held(batcher, model)
+        gone, stays = (asyncio.create_task(answer(batcher, value)) for value in (1, 2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        model.door.set()
+        assert await stays == [4]
+        await asyncio.gather(first, gone, return_exceptions=True)
+
+    run(scenario)
+
+
+def test_an_idle_model_answers_at_once() -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        await answer(batcher, 1)
+        started = time.perf_counter()
+        for _ in range(50):
+            await answer(batcher, 1)
+        assert (time.perf_counter() - started) / 50 < 0.01
+
+    run(scenario)

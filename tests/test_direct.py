@@ -1,0 +1,122 @@
+"""The direct decoder: the same arrays as the general one, or None; never an array that the general one refuses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import graphs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boatyard.errors import RequestError
+from boatyard.schema import Field, Schema
+from serving import v1
+from serving.direct import Direct
+
+BOUNDED = Schema(
+    "regression",
+    (
+        Field("a", "number", "float32", (), minimum=-1, maximum=5),
+        Field("b", "number", "float32", (), nullable=True),
+        Field("c", "number", "float32", ()),
+    ),
+    "y",
+)
+SCHEMAS = {
+    "image": graphs.image_schema((2, 3)),
+    "colour": graphs.image_schema((2, 2, 3)),
+    "numbers": graphs.numbers_schema(),
+    "bounded": BOUNDED,
+    "mixed": graphs.mixed_schema(),
+}
+NUMBERS = st.one_of(st.integers(-2, 300), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.none())
+
+
+def compare(schema: Schema, body: bytes) -> bool:
+    """Hold both decoders against each other; say whether the direct one took the body."""
+    found = Direct(schema).decode(body)
+    if found is None:
+        return False
+    wanted = v1.decode(schema, body)  # a RequestError here is a body that the direct one should not have taken
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(found[name], array)
+    return True
+
+
+def nested(shape: tuple[int, ...], leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    if not shape:
+        return leaf
+    size = st.just(shape[0]) | st.integers(max(shape[0] - 1, 0), shape[0] + 1)
+    return size.flatmap(lambda n: st.lists(nested(shape[1:], leaf), min_size=n, max_size=n))
+
+
+@pytest.mark.parametrize("name", list(SCHEMAS))
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_both_decoders_see_the_same_numbers(name: str, data: st.DataObject) -> None:
+    schema = SCHEMAS[name]
+    shape = schema.tensors()[0].shape
+    leaf = data.draw(st.sampled_from([st.integers(0, 255), st.integers(0, 5), NUMBERS]))
+    rows = data.draw(st.lists(nested(shape, leaf), min_size=0, max_size=4))
+    body = data.draw(st.sampled_from([{"instances": rows}, {"instances": rows, "parameters": {}}, {"inputs": rows}]))
+    compare(schema, json.dumps(body, indent=data.draw(st.sampled_from([None, 1]))).encode())
+
+
+@pytest.mark.parametrize("name", ["image", "colour", "numbers", "bounded"])
+def test_the_usual_body_is_taken(name: str) -> None:
+    schema = SCHEMAS[name]
+    rows = np.ones((3, *schema.tensors()[0].shape), int).tolist()
+    for body in (json.dumps({"instances": rows}), json.dumps({"instances": rows}, indent=2)):
+        assert compare(schema, body.encode())
+
+
+ONE = "[[1,2,3],[4,5,6]]"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"instances":[[[1,2,3],[4,5,256]]]}',
+        '{"instances":[[[1,2,3],[4,5,-1]]]}',
+        '{"instances":[[[1,2,3],[4,5,6.5]]]}',
+        '{"instances":[[[1,2,3],[4,5,1e2]]]}',
+        '{"instances":[[[1,2,3],[4,5,true]]]}',
+        '{"instances":[[[1,2,3],[4,5]]]}',
+        '{"instances":[[[1,2,3,4],[5,6]]]}',
+        '{"instances":[[[1,2],[3,4],[5,6]]]}',
+        '{"instances":[[[],[]]]}',
+        '{"instances":[]}',
+        '{"instances":[[[1,2,3],[4,5,6]]]} 1',
+        '{"instances":[[[1,2,3],[4,5,6]]],}',
+        '{"instances":[[[1,2,3],[4,5 6]]]}',
+        '{"instances":[[[1,2,3],[4,5,06]]]}',
+        f'{{"instances":[{ONE}],"instances":[{ONE}]}}',
+        f'{{"instancs":[{ONE}]}}',
+        f'{{"inst1ances":[{ONE}]}}',
+        f'[{{"instances":[{ONE}]}}]',
+        "",
+        "null",
+        "\xff",
+    ],
+)
+def test_what_is_not_plain_is_left_to_the_general_decoder(body: str) -> None:
+    assert Direct(SCHEMAS["image"]).decode(body.encode("latin-1")) is None
+
+
+def test_a_decoder_goes_on_after_a_body_that_it_could_not_read() -> None:
+    decoder, good = Direct(SCHEMAS["image"]), f'{{"instances":[{ONE}]}}'.encode()
+    for bad in (b'{"instances":[[[1,2,3],[4,5,999999999999999999999]]]}', b"{", good.replace(b"6", b"x")):
+        assert decoder.decode(bad) is None
+        assert decoder.decode(good) is not None
+
+
+def test_a_number_past_its_bound_is_refused_by_the_one_that_says_why() -> None:
+    body = b'{"instances":[[6,1,1]]}'
+    assert Direct(BOUNDED).decode(body) is None
+    with pytest.raises(RequestError, match="from -1 to 5"):
+        v1.decode(BOUNDED, body)
