@@ -7,9 +7,8 @@ one inference thread, `server` is KServe's ModelServer with this project's doors
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-
-from boatyard import prediction
 
 from .limits import Limits
 
@@ -17,7 +16,7 @@ BODY_LIMIT = 64 << 20  # bytes of a request's body; a batch of 80 000 small imag
 
 
 def serve(
-    package: Path,
+    package: Path | Sequence[Path],
     *,
     host: str = "127.0.0.1",
     http_port: int = 8080,
@@ -27,34 +26,39 @@ def serve(
     threads: int | None = None,
     body_limit: int = BODY_LIMIT,
     drain: float = 0,
-    batch: int = Limits.batch,
+    batch: int | None = None,
     queue: int = Limits.rows,
     timeout: float = Limits.seconds,
     access_log: float = 0.01,
+    repository: Path | None = None,
+    token: str | None = None,
 ) -> None:
-    """Serve a package until SIGTERM or SIGINT; return when the requests at work then are answered.
+    """Serve a package, or several, until SIGTERM or SIGINT; return when the requests at work then are answered.
 
-    `name` is the model's in URLs (the package's own by default); with `digest`, only the package of
-    that digest is served; no `grpc_port`, no gRPC. `batch` rows are answered at once, `queue` rows may wait, each for
-    `timeout` seconds at most; a share of `access_log` of the requests is logged. On a signal readiness flips
-    at once and `drain` seconds pass before the listeners close. Raises ArtifactError when the package does not verify
-    or does not answer its golden examples, ConfigError when a port cannot be had.
+    `name` is the model's in URLs (the package's own by default); with `digest`, only the package of that digest is
+    served; no `grpc_port`, no gRPC. `batch` rows are answered at once by `threads` (both measured while loading),
+    `queue` rows may wait, each for `timeout` seconds at most; a share of `access_log` of the requests is logged.
+    Whoever shows `token` may load packages of the folder `repository` by name, and unload models. On a signal readiness
+    flips at once and `drain` seconds pass before the listeners close. Raises ArtifactError when a package does not
+    verify or does not answer its golden examples, ConfigError when a port cannot be had.
     """
-    loaded = prediction.load(package, digest=digest, threads=threads)
     arguments, sys.argv = sys.argv, sys.argv[:1]  # kserve reads the command line of whoever imports it
     try:
-        from .predictor import Predictor
+        from .models import Models
         from .server import Server
     finally:
         sys.argv = arguments
-    model = Predictor(loaded, name, Limits(batch=batch, rows=queue, seconds=timeout))
+    models = Models(Limits(rows=queue, seconds=timeout), folder=repository, threads=threads, batch=batch)
+    for each in [package] if isinstance(package, Path) else package:
+        models.add(models.open(each, name=name, digest=digest))
     server = Server(
-        model,
+        models,
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,
         body_limit=body_limit,
         drain=drain,
         access_log=access_log,
+        token=token,
     )
-    server.start([model])
+    server.start(list(models.get_models().values()))

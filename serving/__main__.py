@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
             queue=options.queue,
             timeout=options.timeout,
             access_log=options.access_log,
+            repository=options.repository,
+            token=os.environ.get("BOATYARD_ADMIN_TOKEN") or None,
         )
     except BoatyardError as error:
         print(error, file=sys.stderr, flush=True)
@@ -52,12 +54,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="0.0.0.0", help="address to listen at (default: %(default)s)")
     parser.add_argument("--http-port", type=int, default=8080, help="default: %(default)s")
     parser.add_argument("--grpc-port", type=int, default=8081, help="0: no gRPC (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="of one inference (default: the processors this process may use)")
+    parser.add_argument("--threads", type=int, help="of one inference (default: measured while loading)")
     parser.add_argument("--body-limit", type=int, default=BODY_LIMIT, help="bytes of a request (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=Limits.batch, help="rows answered at once (default: %(default)s)")
+    parser.add_argument("--batch", type=int, help="rows answered at once (default: measured while loading)")
     parser.add_argument("--queue", type=int, default=Limits.rows, help="rows that may wait (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=Limits.seconds, help="seconds of a request (default: 60)")
     parser.add_argument("--access-log", type=float, default=0.01, help="share of requests logged (default: 0.01)")
+    parser.add_argument("--repository", type=Path, help="packages to load by name, with BOATYARD_ADMIN_TOKEN")
     parser.add_argument("--drain", type=float, default=0, help="seconds between not ready and closed (default: 0)")
     return parser.parse_args(arguments)
 

@@ -20,74 +20,100 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from kserve.protocol.grpc.servicer import InferenceServicer
 
-from boatyard.errors import ConfigError, RequestError
+from boatyard.errors import ArtifactError, ConfigError, RequestError
 from boatyard.prediction import Answers, check
 from boatyard.prediction.decoding import array, show, wrong
 from boatyard.schema import Array, Tensor
 
 from . import v2
 from .batching import Busy, Late
-from .errors import LONGEST
+from .errors import LONGEST, HttpError
 from .predictor import Predictor
+from .rest import Front
 
 logger = logging.getLogger(__name__)
 
 CONTENTS = {"uint8": "uint_contents", "float32": "fp32_contents", "str": "bytes_contents"}
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-CLOSED = "loading and unloading models is closed; deploy another version instead"
+CODES = {
+    400: StatusCode.INVALID_ARGUMENT,
+    401: StatusCode.UNAUTHENTICATED,
+    403: StatusCode.PERMISSION_DENIED,
+    404: StatusCode.NOT_FOUND,
+}
 
 
 class Servicer(InferenceServicer):  # type: ignore[misc]
     """KServe's servicer with inference, metadata and refusals of our own."""
 
-    def __init__(self, plane: DataPlane, model: Predictor) -> None:
+    def __init__(self, plane: DataPlane, front: Front) -> None:
         super().__init__(plane, None)
-        self.model = model
+        self.front, self.models = front, front.models
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
-        await self._mine(request.model_name, request.model_version, context)
-        started = time.perf_counter()
+        started, numbers = time.perf_counter(), self.front.exposition.strangers
         try:
-            inputs = _inputs(self.model, request)
-            wanted = _outputs(self.model, request)
-            answers = await self.model.batcher.submit(inputs, context.time_remaining())
-            response = _response(self.model, request, wanted, answers)
+            model = self.models.find(request.model_name, request.model_version or None)
+            numbers = model.numbers
+            inputs = _inputs(model, request)
+            wanted = _outputs(model, request)
+            answers = await model.batcher.submit(inputs, context.time_remaining())
+            response = _response(model, request, wanted, answers)
         except Exception as error:
             code, message = _refusal(error)
-            self.model.metrics.answered("grpc", code.value[0], time.perf_counter() - started)
+            numbers.answered("grpc", code.value[0], time.perf_counter() - started)
             await context.abort(code, message)
-        self.model.metrics.answered("grpc", 0, time.perf_counter() - started)
+        numbers.answered("grpc", 0, time.perf_counter() - started)
         return response
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:
-        await self._mine(request.name, request.version, context)
-        found = v2.metadata(self.model.name, self.model.version, self.model.schema)
+        model = await self._find(request.name, request.version, context)
+        found = v2.metadata(model.name, model.version, model.schema)
         return pb.ModelMetadataResponse(
             **{key: found[key] for key in ("name", "versions", "platform", "inputs", "outputs")}
         )
 
     async def ModelReady(self, request: Any, context: Any) -> Any:
-        await self._mine(request.name, request.version, context)
-        return pb.ModelReadyResponse(ready=self.model.ready)
+        model = await self._find(request.name, request.version, context)
+        return pb.ModelReadyResponse(ready=model.ready)
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
-        await context.abort(StatusCode.PERMISSION_DENIED, CLOSED)
+        try:
+            self.front.admit(_authorization(context))
+            model = await self.models.load_by_name(request.model_name)
+        except Exception as error:
+            await context.abort(*_refusal(error))
+        return pb.RepositoryModelLoadResponse(model_name=model.name, isLoaded=True)
 
     async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:
-        await context.abort(StatusCode.PERMISSION_DENIED, CLOSED)
+        try:
+            self.front.admit(_authorization(context))
+            self.models.remove(*request.model_name.split("/", 1))
+        except Exception as error:
+            await context.abort(*_refusal(error))
+        return pb.RepositoryModelUnloadResponse(model_name=request.model_name, isUnloaded=True)
 
-    async def _mine(self, name: str, version: str, context: Any) -> None:
-        if name != self.model.name:
-            await context.abort(StatusCode.NOT_FOUND, f"wanted model {self.model.name}, found {show(name)}")
-        if version not in ("", self.model.version):
-            message = f"wanted version {self.model.version} or none, found {show(version)}"
-            await context.abort(StatusCode.NOT_FOUND, message)
+    async def _find(self, name: str, version: str, context: Any) -> Predictor:
+        try:
+            return self.models.find(name, version or None)
+        except HttpError as error:
+            await context.abort(*_refusal(error))
+            raise
+
+
+def _authorization(context: Any) -> bytes:
+    return str(dict(context.invocation_metadata() or ()).get("authorization", "")).encode()
 
 
 def _refusal(error: Exception) -> tuple[StatusCode, str]:
     """Return the code and words of what went wrong; of the server's own mistakes nothing but that."""
     if isinstance(error, RequestError):
         return StatusCode.INVALID_ARGUMENT, str(error)[:LONGEST]
+    if isinstance(error, HttpError):
+        return CODES[error.status], str(error)[:LONGEST]
+    if isinstance(error, ArtifactError):
+        logger.warning("load: %s", error)
+        return StatusCode.FAILED_PRECONDITION, "wanted a package that verifies and answers as sealed, found another"
     if isinstance(error, Busy):
         return StatusCode.RESOURCE_EXHAUSTED, str(error)
     if isinstance(error, Late):
@@ -99,8 +125,8 @@ def _refusal(error: Exception) -> tuple[StatusCode, str]:
 class Server:
     """KServe's gRPC service at an address of our choice, with a bound on a message."""
 
-    def __init__(self, plane: DataPlane, model: Predictor, host: str, port: int, body_limit: int) -> None:
-        self.servicer, self.address, self.body_limit = Servicer(plane, model), f"{host}:{port}", body_limit
+    def __init__(self, plane: DataPlane, front: Front, host: str, port: int) -> None:
+        self.servicer, self.address, self.body_limit = Servicer(plane, front), f"{host}:{port}", front.body_limit
         self._health = health.aio.HealthServicer()
 
     async def start(self) -> None:

@@ -20,6 +20,7 @@ from boatyard.prediction import Answers
 
 from . import errors, v1
 from .batching import Busy
+from .predictor import Predictor
 from .rest import JSON, LARGE, Fields, Front, refusal
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,17 @@ PLAIN_TYPES = (b"application/json", b"application/json; charset=utf-8", b"applic
 class Short:
     """What uvicorn's connection asks of a request at work; one is used again and again."""
 
-    __slots__ = ("body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete", "started")
+    __slots__ = (
+        "body",
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "model",
+        "more_body",
+        "response_complete",
+        "started",
+    )
+    model: Predictor
 
     def __init__(self) -> None:
         self.message_event = asyncio.Event()
@@ -106,7 +117,7 @@ class Connection(HttpToolsProtocol):
         parts = self._short.body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
-        model = self.front.model
+        model = self._short.model
         inputs = model.direct.decode(body)
         if inputs is None:
             return self._again(body)
@@ -117,8 +128,10 @@ class Connection(HttpToolsProtocol):
 
     def _plain(self) -> bool:
         """Say whether a request may go the short way: nothing before it at work, nothing special about it."""
-        if self.url != self.front.plain or (self.cycle is not None and not self.cycle.response_complete):
+        model = self.front.models.plain.get(self.url)
+        if model is None or (self.cycle is not None and not self.cycle.response_complete):
             return False
+        self._short.model = model
         parser = self.parser
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
             return False
@@ -154,8 +167,8 @@ class Connection(HttpToolsProtocol):
         else:
             status, body, fields = refusal(error or RuntimeError(), "predict")
         seconds = time.perf_counter() - cycle.started
-        front.model.metrics.answered("v1", status, seconds)
-        front.log("POST", front.path, status, seconds, self.headers)
+        cycle.model.numbers.answered("v1", status, seconds)
+        front.log("POST", self.url.decode(), status, seconds, self.headers)
         cycle.response_complete = True
         if cycle.disconnected or self.transport.is_closing():
             cycle.disconnected = False

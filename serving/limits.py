@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -13,3 +13,7 @@ class Limits:
     rows: int = 100_000
     bytes: int = 256 << 20
     seconds: float = 60.0
+
+    def of_batch(self, batch: int) -> Limits:
+        """Return the same limits with another batch."""
+        return replace(self, batch=batch)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kserve import metrics as kserve_metrics
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from .batching import Load
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
@@ -37,10 +40,10 @@ class Histogram:
         return found
 
 
-class Metrics(Collector):
+class Numbers:
     """One model's numbers. `load` is read at a scrape: requests, rows and bytes that wait."""
 
-    def __init__(self, model: str, version: str, engine: str, load: Any) -> None:
+    def __init__(self, model: str, version: str, engine: str, load: Load) -> None:
         self.model, self.version, self.engine, self.load = model, version, engine, load
         self.requests: dict[tuple[str, int], int] = {}
         self.total: dict[str, Histogram] = {}
@@ -54,60 +57,70 @@ class Metrics(Collector):
             self.total[protocol] = Histogram()
         self.total[protocol].observe(seconds)
 
+
+class Exposition(Collector):
+    """The numbers of all models at /metrics. `models` gives those that are loaded; `strangers` found none of them."""
+
+    def __init__(self, models: Callable[[], list[Numbers]]) -> None:
+        self.models, self.strangers = models, Numbers("", "", "", Load())
+
     def register(self) -> None:
-        """Show the numbers at /metrics; KServe's own of this name never count what is answered here."""
-        if kserve_metrics.PREDICT_HIST_TIME in REGISTRY._collector_to_names:
+        """Show the numbers; KServe's own of the same name never count what is answered here."""
+        with contextlib.suppress(KeyError):
             REGISTRY.unregister(kserve_metrics.PREDICT_HIST_TIME)
         REGISTRY.register(self)
-
-    def unregister(self) -> None:
-        """Take the numbers away."""
-        REGISTRY.unregister(self)
 
     def describe(self) -> list[Any]:
         return []  # registering asks for no numbers
 
     def collect(self) -> Iterator[Any]:
-        yield self._requests()
-        yield self._histograms(
-            "boatyard_request_duration_seconds", "From the whole request to its answer", "protocol", self.total
+        models = self.models()
+        requests = CounterMetricFamily("boatyard_requests", "Requests by code", labels=["model", "protocol", "code"])
+        for numbers in (*models, self.strangers):
+            for (protocol, code), count in list(numbers.requests.items()):
+                requests.add_metric([numbers.model, protocol, str(code)], count)
+        yield requests
+        total = HistogramMetricFamily(
+            "boatyard_request_duration_seconds", "From a whole request to its answer", labels=["model", "protocol"]
         )
-        for name, text, histogram in (
-            ("boatyard_queue_duration_seconds", "From queued to taken by the model's thread", self.queue),
-            ("boatyard_inference_duration_seconds", "The graph's time, a batch", self.inference),
-            ("boatyard_batch_rows", "Rows of a batch", self.batch),
-        ):
-            yield self._histograms(name, text, None, {"": histogram})
-        predict = HistogramMetricFamily("request_predict_seconds", "predict request latency", labels=["model_name"])
-        predict.add_metric([self.model], self.inference.buckets(), self.inference.total)
-        yield predict
-        for name, text, value in (
-            ("boatyard_queue_requests", "Requests that wait or are worked on", self.load.requests),
-            ("boatyard_queue_rows", "Their rows", self.load.rows),
-            ("boatyard_queue_bytes", "Their bytes, decoded", self.load.size),
-        ):
-            gauge = GaugeMetricFamily(name, text, labels=["model"])
-            gauge.add_metric([self.model], value)
-            yield gauge
+        for numbers in models:
+            for protocol, histogram in list(numbers.total.items()):
+                total.add_metric([numbers.model, protocol], histogram.buckets(), histogram.total)
+        yield total
+        yield from (_histogram(models, *each) for each in HISTOGRAMS)
+        yield from (_gauge(models, *each) for each in GAUGES)
         rows = CounterMetricFamily("boatyard_rows", "Rows answered", labels=["model"])
-        rows.add_metric([self.model], self.batch.total)
-        yield rows
         info = GaugeMetricFamily("boatyard_model_info", "Always 1", labels=["model", "version", "engine"])
-        info.add_metric([self.model, self.version, self.engine], 1)
-        yield info
+        for numbers in models:
+            rows.add_metric([numbers.model], numbers.batch.total)
+            info.add_metric([numbers.model, numbers.version, numbers.engine], 1)
+        yield from (rows, info)
 
-    def _requests(self) -> CounterMetricFamily:
-        family = CounterMetricFamily(
-            "boatyard_requests", "Requests by protocol and code", labels=["model", "protocol", "code"]
-        )
-        for (protocol, code), count in list(self.requests.items()):
-            family.add_metric([self.model, protocol, str(code)], count)
-        return family
 
-    def _histograms(
-        self, name: str, text: str, label: str | None, histograms: dict[str, Histogram]
-    ) -> HistogramMetricFamily:
-        family = HistogramMetricFamily(name, text, labels=["model", *([label] if label else [])])
-        for value, histogram in list(histograms.items()):
-            family.add_metric([self.model, *([value] if label else [])], histogram.buckets(), histogram.total)
-        return family
+HISTOGRAMS: tuple[tuple[str, str, str, Callable[[Numbers], Histogram]], ...] = (
+    ("boatyard_queue_duration_seconds", "From queued to taken by the model", "model", lambda n: n.queue),
+    ("boatyard_inference_duration_seconds", "The graph's time, a batch", "model", lambda n: n.inference),
+    ("boatyard_batch_rows", "Rows of a batch", "model", lambda n: n.batch),
+    ("request_predict_seconds", "predict request latency", "model_name", lambda n: n.inference),  # KServe's name
+)
+GAUGES: tuple[tuple[str, str, Callable[[Load], int]], ...] = (
+    ("boatyard_queue_requests", "Requests that wait or are worked on", lambda load: load.requests),
+    ("boatyard_queue_rows", "Their rows", lambda load: load.rows),
+    ("boatyard_queue_bytes", "Their bytes, decoded", lambda load: load.size),
+)
+
+
+def _histogram(
+    models: list[Numbers], name: str, text: str, label: str, of: Callable[[Numbers], Histogram]
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, text, labels=[label])
+    for numbers in models:
+        family.add_metric([numbers.model], of(numbers).buckets(), of(numbers).total)
+    return family
+
+
+def _gauge(models: list[Numbers], name: str, text: str, of: Callable[[Load], int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=["model"])
+    for numbers in models:
+        family.add_metric([numbers.model], of(numbers.load))
+    return family

@@ -15,7 +15,7 @@ from . import v2
 from .batching import Batcher
 from .direct import Direct
 from .limits import Limits
-from .metrics import Metrics
+from .metrics import Numbers
 
 
 class Predictor(kserve.Model):  # type: ignore[misc]
@@ -26,7 +26,7 @@ class Predictor(kserve.Model):  # type: ignore[misc]
         self.package, self.schema, self.version = package, package.schema, package.digest
         self.direct = Direct(package.schema)
         self.batcher = Batcher(package.engine.run, limits or Limits(), self._observe)
-        self.metrics = Metrics(self.name, self.version, "onnxruntime", self.batcher.load)
+        self.numbers = Numbers(self.name, self.version, "onnxruntime", self.batcher.load)
         self.load()
 
     def start(self) -> None:
@@ -40,6 +40,11 @@ class Predictor(kserve.Model):  # type: ignore[misc]
         """Answer graph inputs; raises RequestError, Busy or Late."""
         return await self.batcher.submit(payload)
 
+    def close(self) -> None:
+        """Answer what waits, and take no more."""
+        self.stop()
+        self.batcher.close()
+
     def get_input_types(self) -> list[dict[str, Any]]:
         return v2.inputs(self.schema)
 
@@ -47,4 +52,4 @@ class Predictor(kserve.Model):  # type: ignore[misc]
         return v2.outputs(self.schema)
 
     def _observe(self, name: str, value: float) -> None:
-        getattr(self.metrics, name).observe(value)
+        getattr(self.numbers, name).observe(value)

@@ -7,18 +7,18 @@ always does.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from boatyard.errors import RequestError
+from boatyard.errors import ArtifactError, RequestError
 from boatyard.prediction.decoding import show, wrong
 from boatyard.schema import Array, Schema
 
@@ -27,6 +27,8 @@ from .access import AccessLog
 from .batching import Busy, Late
 from .direct import Direct
 from .errors import HttpError
+from .metrics import Exposition
+from .models import Models
 from .predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -47,11 +49,14 @@ OURS = {
     "infer": ("POST", re.compile(rf"/v2/models/(?P<name>[^/]+){VERSION}/infer")),
     "metadata": ("GET", re.compile(rf"/v2/models/(?P<name>[^/]+){VERSION}")),
     "metrics": ("GET", re.compile("/metrics")),
+    "index": ("POST", re.compile("/v2/repository/index")),
+    "load": ("POST", re.compile("/v2/repository/models/(?P<name>.+)/load")),
+    "unload": ("POST", re.compile("/v2/repository/models/(?P<name>.+)/unload")),
 }
 KSERVE = re.compile(
     r"/|/openapi\.json|/v1/models(/(?P<one>[^/:]+))?|/v2(/health/(live|ready)|/models(/(?P<other>[^/]+)/ready)?)?"
 )
-CLOSED = re.compile(r"/v2/repository(/.*)?")
+INFERENCE = ("predict", "infer", "metadata")
 TIMEOUTS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 # curl -d says a form, and some clients say text; a body of another kind is a mistake
 TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded", b"text/json", b"text/plain")
@@ -65,31 +70,41 @@ class Gone(Exception):
 class Front:
     """The ASGI application that uvicorn runs: `kserve` is KServe's own, behind it."""
 
-    def __init__(self, kserve: App, model: Predictor, body_limit: int, log: AccessLog) -> None:
-        self.kserve, self.model, self.body_limit, self.log = kserve, model, body_limit, log
-        self.path = f"/v1/models/{model.name}:predict"
-        self.plain = f"/v1/models/{quote(model.name)}:predict".encode()
-        self._verbs = {"predict": self._predict, "infer": self._infer, "metadata": self._metadata, "metrics": _metrics}
+    def __init__(self, kserve: App, models: Models, body_limit: int, log: AccessLog, token: str | None = None) -> None:
+        """With a `token`, whoever shows it may load and unload models."""
+        self.kserve, self.models, self.body_limit, self.log, self._token = kserve, models, body_limit, log, token
+        self.exposition = Exposition(models.numbers)
+        self._verbs: dict[str, Callable[[Any, Headers, Receive], Awaitable[Reply]]] = {
+            "predict": self._predict,
+            "infer": self._infer,
+            "metadata": self._metadata,
+            "metrics": self._metrics,
+            "index": self._index,
+            "load": self._load,
+            "unload": self._unload,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.kserve(scope, receive, send)
         started = time.perf_counter()
-        protocol = scope["path"][1:3]
+        protocol, numbers = scope["path"][1:3], self.exposition.strangers
         try:
             verb, match = self._route(scope["method"], scope["path"])
             if verb is None:
                 return await self.kserve(scope, receive, send)
-            if match.groupdict():
-                self._mine(**match.groupdict())
-            reply = await self._verbs[verb](dict(scope["headers"]), receive)
+            subject: Any = match.groupdict().get("name")
+            if verb in INFERENCE:
+                subject = self.models.find(**match.groupdict())
+                numbers = subject.numbers
+            reply = await self._verbs[verb](subject, dict(scope["headers"]), receive)
         except Gone:
             return
         except Exception as error:
             reply = refusal(error, f"{scope['method']} {scope['path']}")
         seconds = time.perf_counter() - started
         if protocol in ("v1", "v2"):
-            self.model.metrics.answered(protocol, reply[0], seconds)
+            numbers.answered(protocol, reply[0], seconds)
         self.log(scope["method"], scope["path"], reply[0], seconds, scope["headers"])
         await _send(send, *reply)
 
@@ -99,51 +114,70 @@ class Front:
             if match := pattern.fullmatch(path):
                 _allow(method, allowed)
                 return verb, match
-        if CLOSED.fullmatch(path):
-            raise HttpError(403, "loading and unloading models is closed; deploy another version instead")
         match = KSERVE.fullmatch(path)
         if not match:
-            name = self.model.name
-            raise HttpError(404, f"wanted a path such as /v1/models/{name}:predict, found {show(path)}")
+            name = next(iter(self.models.versions), "NAME")
+            raise HttpError(404, f"wanted a path such as /v1/models/{name}:predict, found {show(path)}, at the path")
         _allow(method, "GET")
-        self._mine(match["one"] or match["other"] or self.model.name)
+        if name := match["one"] or match["other"]:
+            self.models.find(name)
         return None, None
 
-    def _mine(self, name: str, version: str | None = None) -> None:
-        """Refuse the name or version of another model."""
-        if name != self.model.name:
-            raise HttpError(404, f"wanted model {self.model.name}, found {show(name)}")
-        if version not in (None, self.model.version):
-            raise HttpError(404, f"wanted version {self.model.version} or none, found {show(version)}")
-
-    async def _predict(self, headers: Headers, receive: Receive) -> Reply:
-        kind = media_type(headers, v1.PICTURES if self.model.schema.is_image else ())
+    async def _predict(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
+        kind = media_type(headers, v1.PICTURES if model.schema.is_image else ())
         seconds = deadline(headers)
         body = await self._body(headers, receive)
         if kind in v1.PICTURES:
-            inputs = await asyncio.to_thread(v1.decode_picture, self.model.schema, body)
+            inputs = await asyncio.to_thread(v1.decode_picture, model.schema, body)
         elif len(body) < LARGE:
-            inputs = self.model.direct.decode(body) or v1.decode(self.model.schema, body)
+            inputs = model.direct.decode(body) or v1.decode(model.schema, body)
         else:
-            inputs = await asyncio.to_thread(_decode_large, self.model.schema, body)
-        return 200, v1.encode(await self.model.batcher.submit(inputs, seconds)), JSON
+            inputs = await asyncio.to_thread(_decode_large, model.schema, body)
+        return 200, v1.encode(await model.batcher.submit(inputs, seconds)), JSON
 
-    async def _infer(self, headers: Headers, receive: Receive) -> Reply:
+    async def _infer(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
         media_type(headers, ("application/octet-stream",))
         seconds, length = deadline(headers), _header_length(headers)
         body = await self._body(headers, receive)
         size = len(body) if length is None else length
-        arguments = (self.model.schema, body, length)
+        arguments = (model.schema, body, length)
         request = v2.decode(*arguments) if size < LARGE else await asyncio.to_thread(v2.decode, *arguments)
-        answers = await self.model.batcher.submit(request.inputs, seconds)
-        found, head = v2.encode(self.model.schema, self.model.name, self.model.version, request, answers)
+        answers = await model.batcher.submit(request.inputs, seconds)
+        found, head = v2.encode(model.schema, model.name, model.version, request, answers)
         if head is None:
             return 200, found, JSON
         octets = [(b"content-type", b"application/octet-stream")]
         return 200, found, [*octets, (b"inference-header-content-length", b"%d" % head)]
 
-    async def _metadata(self, headers: Headers, receive: Receive) -> Reply:
-        return 200, orjson.dumps(v2.metadata(self.model.name, self.model.version, self.model.schema)), JSON
+    async def _metadata(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
+        found = v2.metadata(model.name, model.version, model.schema)
+        found["versions"] = list(self.models.versions[model.name])
+        return 200, orjson.dumps(found), JSON
+
+    async def _metrics(self, name: None, headers: Headers, receive: Receive) -> Reply:
+        text = await asyncio.to_thread(generate_latest, REGISTRY)
+        return 200, text, [(b"content-type", CONTENT_TYPE_LATEST.encode())]
+
+    async def _index(self, name: None, headers: Headers, receive: Receive) -> Reply:
+        self.admit(headers.get(b"authorization", b""))
+        return 200, orjson.dumps(self.models.index()), JSON
+
+    async def _load(self, name: str, headers: Headers, receive: Receive) -> Reply:
+        self.admit(headers.get(b"authorization", b""))
+        model = await self.models.load_by_name(name)
+        return 200, orjson.dumps({"name": model.name, "version": model.version, "load": True}), JSON
+
+    async def _unload(self, name: str, headers: Headers, receive: Receive) -> Reply:
+        self.admit(headers.get(b"authorization", b""))
+        self.models.remove(*name.split("/", 1))
+        return 200, orjson.dumps({"name": name, "unload": True}), JSON
+
+    def admit(self, authorization: bytes) -> None:
+        """Let in who shows the token; raises HttpError."""
+        if not self._token:
+            raise HttpError(403, "loading and unloading models is closed; deploy another version instead")
+        if not hmac.compare_digest(authorization, b"Bearer " + self._token.encode()):
+            raise HttpError(401, "wanted the server's token, found another or none", {"www-authenticate": "Bearer"})
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """Read a body of at most the limit, decompressed; one that says that it is longer is not read at all."""
@@ -187,6 +221,13 @@ def refusal(error: Exception, what: str) -> Reply:
     if isinstance(error, HttpError):
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()]
         return error.status, errors.body(str(error)), JSON + headers
+    if isinstance(error, ArtifactError):
+        logger.warning("%s: %s", what, error)
+        return (
+            422,
+            errors.body("wanted a package that verifies and answers as sealed, found another"),
+            JSON,
+        )
     if isinstance(error, Busy):
         return 429, errors.body(str(error)), [*JSON, (b"retry-after", b"%d" % error.seconds)]
     if isinstance(error, Late):
@@ -237,11 +278,6 @@ def _header_length(headers: Headers) -> int | None:
     if not re.fullmatch(rb"[0-9]{1,12}", found):
         raise wrong("a number of bytes", show(found.decode("latin-1")), "header inference-header-content-length")
     return int(found)
-
-
-async def _metrics(headers: Headers, receive: Receive) -> Reply:
-    text = await asyncio.to_thread(generate_latest, REGISTRY)
-    return 200, text, [(b"content-type", CONTENT_TYPE_LATEST.encode())]
 
 
 async def _send(send: Send, status: int, body: bytes, fields: Fields) -> None:

@@ -21,6 +21,7 @@ from boatyard.errors import ConfigError
 from . import grpc
 from .access import AccessLog
 from .http import Connection
+from .models import Models
 from .predictor import Predictor
 from .rest import Front
 
@@ -33,16 +34,16 @@ class Plane(DataPlane):  # type: ignore[misc]
     """KServe's data plane, ready only while its models are."""
 
     async def ready(self) -> bool:
-        models = self.model_registry.get_models().values()
-        return all([await model.healthy() for model in models])
+        models = self.model_registry
+        return not models.draining and all([await model.healthy() for model in models.get_models().values()])
 
 
 class Server(kserve.ModelServer):  # type: ignore[misc]
-    """One model behind HTTP and, with a port for it, gRPC."""
+    """Models behind HTTP and, with a port for it, gRPC."""
 
     def __init__(
         self,
-        model: Predictor,
+        models: Models,
         *,
         host: str,
         http_port: int,
@@ -50,27 +51,35 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         body_limit: int,
         drain: float,
         access_log: float,
+        token: str | None,
     ) -> None:
-        super().__init__(http_port=http_port, enable_grpc=False, enable_latency_logging=False, grace_period=GRACE)
+        super().__init__(
+            http_port=http_port,
+            enable_grpc=False,
+            enable_latency_logging=False,
+            grace_period=GRACE,
+            registered_models=models,
+        )
         _quiet()
-        self.dataplane = Plane(model_registry=self.registered_models)
-        self.model, self.host, self.drain = model, host, drain
+        self.dataplane = Plane(model_registry=models)
+        self.models, self.host, self.drain = models, host, drain
+        self._front = Front(kserve.model_server.app, models, body_limit, AccessLog(access_log), token)
         self._socket = _listen(host, http_port)
-        self._rest_server = self._rest(body_limit, AccessLog(access_log))
-        self._grpc = grpc.Server(self.dataplane, model, host, grpc_port, body_limit) if grpc_port else None
+        self._rest_server = self._rest()
+        self._grpc = grpc.Server(self.dataplane, self._front, host, grpc_port) if grpc_port else None
 
     def start(self, models: list[Predictor]) -> None:
         """Serve until a signal, and return when what was at work then is answered."""
         self._register_and_check_atleast_one_model_is_ready(models)
-        for model in models:
-            model.metrics.register()
+        self._front.exposition.register()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._serve())
 
-    def _rest(self, body_limit: int, log: AccessLog) -> RESTServer:
-        front = Front(kserve.model_server.app, self.model, body_limit, log)
-        rest = RESTServer(front, self.dataplane, self.model_repository_extension, self.http_port, grace_period=GRACE)
-        Connection.front = front
+    def _rest(self) -> RESTServer:
+        rest = RESTServer(
+            self._front, self.dataplane, self.model_repository_extension, self.http_port, grace_period=GRACE
+        )
+        Connection.front = self._front
         rest.config.http = Connection
         rest._server.capture_signals = contextlib.nullcontext  # they are ours
         return rest
@@ -83,7 +92,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         if self._grpc:
             await self._grpc.start()
         host, port = self._socket.getsockname()[:2]
-        logger.info("serving %s at http://%s:%d, sha256 %s", self.model.name, host, port, self.model.version)
+        for each in self.models.index():
+            logger.info("serving %s at http://%s:%d, sha256 %s", each["name"], host, port, each["version"])
         sweep = loop.create_task(_sweep(self._rest_server._server.server_state.connections))
         await self._rest_server._server.serve(sockets=[self._socket])
         sweep.cancel()
@@ -94,11 +104,11 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
     def _stop(self) -> None:
         """Say not ready at once, close when endpoints have had time to notice; a second signal does not wait."""
         server = self._rest_server._server
-        if not self.model.ready:
+        if self.models.draining:
             server.should_exit = server.force_exit = True
             return
         logger.info("stopping: not ready from now on, closing in %g s", self.drain)
-        self.model.stop()
+        self.models.stop()
         if self._grpc:
             asyncio.get_running_loop().create_task(self._grpc.drain())
         asyncio.get_running_loop().call_later(self.drain, setattr, server, "should_exit", True)

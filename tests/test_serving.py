@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -612,6 +613,89 @@ def test_numbers_of_the_server_are_there_for_prometheus(servers: dict[str, Runni
     assert values["boatyard_queue_rows", None, None] == 0
     assert values["request_predict_seconds_count", None, None] >= 1
     assert {"process_resident_memory_bytes", "boatyard_model_info"} <= {name for name, _, _ in values}
+
+
+TOKEN = "open-sesame"
+
+
+def test_models_come_and_go_for_whoever_has_the_token(tmp_path: Path) -> None:
+    first = graphs.package(tmp_path / "first", SCHEMAS["image"])
+    shelf = tmp_path / "shelf"
+    shutil.copytree(graphs.package(tmp_path / "second", SCHEMAS["numbers"]).path, shelf / "numbers")
+    shutil.copytree(graphs.package(tmp_path / "third", SCHEMAS["colour"]).path, shelf / "insects" / "2")
+    (shelf / "broken").mkdir()
+    (shelf / "broken" / "package.json").write_text("{}")
+    with admin(first, shelf) as server:
+        repository, key = f"{server.url}/v2/repository", {"authorization": f"Bearer {TOKEN}"}
+
+        def post(path: str, headers: dict[str, str] = key) -> httpx.Response:
+            return CLIENT.post(f"{repository}/{path}", headers=headers)
+
+        for path in ("index", "models/numbers/load", "models/insects/unload"):
+            assert "token" in refused(post(path, {}), 401)
+            assert "token" in refused(post(path, {"authorization": "Bearer guess"}), 401)
+        assert [model["name"] for model in post("index").json()] == ["insects"]
+        assert post("models/numbers/load").status_code == 200
+        row = {"instances": [[1.0] * len(SCHEMAS["numbers"].fields)]}
+        assert CLIENT.post(f"{server.url}/v1/models/numbers:predict", json=row).status_code == 200
+        assert post("models/insects/2/load").status_code == 200
+        versions = CLIENT.get(f"{server.url}/v2/models/insects").json()["versions"]
+        assert len(versions) == 2
+        old = f"{server.url}/v2/models/insects/versions/{first.digest}/infer"
+        assert CLIENT.post(old, json=v2_image()).status_code == 200
+        refused(CLIENT.post(server.v1, json={"instances": [GREY]}))  # the newest, of another shape, answers this
+        assert post(f"models/insects/{versions[1]}/unload").status_code == 200
+        assert CLIENT.post(server.v1, json={"instances": [GREY]}).status_code == 200
+        assert "verifies" in refused(post("models/broken/load"), 422)
+        for name, status in (("nothing", 404), ("..%2Ffirst", 400), ("../first", 404), ("a%00b", 400)):
+            refused(post(f"models/{name}/load"), status)
+        assert post("models/numbers/unload").status_code == 200
+        refused(post("models/numbers/unload"), 404)
+        refused(CLIENT.post(f"{server.url}/v1/models/numbers:predict", json=row), 404)
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            request = pb.RepositoryModelLoadRequest(model_name="numbers")
+            with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
+                stub.RepositoryModelLoad(request, timeout=10)
+            stub.RepositoryModelLoad(request, timeout=20, metadata=[("authorization", f"Bearer {TOKEN}")])
+        assert CLIENT.post(f"{server.url}/v1/models/numbers:predict", json=row).status_code == 200
+
+
+@contextlib.contextmanager
+def admin(package: packages.Package, shelf: Path) -> Iterator[Running]:
+    os.environ["BOATYARD_ADMIN_TOKEN"] = TOKEN
+    try:
+        server = ready(launch(package, "--repository", str(shelf)))
+    finally:
+        del os.environ["BOATYARD_ADMIN_TOKEN"]
+    yield server
+    server.process.send_signal(signal.SIGTERM)
+    output, _ = server.process.communicate(timeout=30)
+    assert server.process.returncode == 0 and "Traceback" not in output, output
+
+
+def test_a_full_queue_is_told_and_a_deadline_that_passed(tmp_path: Path) -> None:
+    package = graphs.package(tmp_path / "p", SCHEMAS["image"])
+    server = ready(launch(package, "--queue", "1", "--batch", "1"))
+    large = json.dumps({"instances": [GREY] * 30_000})
+    found: list[httpx.Response] = []
+    with httpx.Client(timeout=30) as client:
+        worker = threading.Thread(target=lambda: found.append(client.post(server.v1, content=large)))
+        worker.start()
+        seen: set[int] = set()
+        while worker.is_alive():
+            answer = client.post(server.v1, json={"instances": [GREY]}, headers={"x-request-timeout-ms": "20000"})
+            seen.add(answer.status_code)
+            if answer.status_code == 429:
+                assert int(answer.headers["retry-after"]) >= 1
+                assert "come again in" in refused(answer, 429)
+        worker.join()
+        slow = client.post(server.v1, content=large, headers={"x-request-timeout-ms": "1"})
+        assert "deadline" in refused(slow, 504)
+        assert client.post(server.v1, json={"instances": [GREY]}).status_code == 200
+    server.process.send_signal(signal.SIGTERM)
+    server.process.communicate(timeout=30)
+    assert (found[0].status_code, seen) == (200, {200, 429})
 
 
 def test_health_and_reflection_answer_over_grpc(servers: dict[str, Running]) -> None:

@@ -1,0 +1,72 @@
+"""Threads of an inference and rows of a batch: measured on this machine, on this graph, while loading."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from boatyard.prediction import Engine, Predictor
+from boatyard.schema import Array
+from boatyard.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SIZES = (1, 4, 16, 64, 256)  # rows of a batch that are tried
+PATIENCE = 0.05  # seconds: a batch that takes longer makes those wait who came after it
+WORTH = 1.5  # times as fast: what more threads must bring, for they are taken from the rest of the server
+ENOUGH = 0.9  # of the best rows a second
+BUDGET = 0.5  # seconds of measuring
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was chosen: threads of one inference, rows of a batch."""
+
+    threads: int
+    batch: int
+
+
+def calibrate(package: Predictor, threads: int | None, batch: int | None) -> tuple[Predictor, Plan]:
+    """Return the package with the engine that was chosen; what is given is not measured.
+
+    `package` comes with an engine of one thread, or of the `threads` given.
+    """
+    rows = package.package.golden.inputs
+    if threads is None and (most := Settings().threads) > 1 and len(package.package.golden):
+        other = replace(package, engine=Engine(package.package.graph, package.schema, most))
+        if _seconds(package.engine, rows, 1) > WORTH * _seconds(other.engine, rows, 1):
+            package, threads = other, most
+    chosen = batch or _batch(lambda size: _seconds(package.engine, rows, size))
+    plan = Plan(threads or 1, chosen)
+    logger.info("calibrated: %d threads, batches of %d rows", plan.threads, plan.batch)
+    return package, plan
+
+
+def _batch(seconds: Callable[[int], float]) -> int:
+    """Return the fewest rows that bring nearly all the speed there is, among batches that nobody waits long for."""
+    started = time.perf_counter()
+    rates: dict[int, float] = {}
+    for size in SIZES:
+        taken = seconds(size)
+        if rates and taken > PATIENCE:
+            break
+        rates[size] = size / taken
+        if time.perf_counter() - started > BUDGET:
+            break
+    return min(size for size, rate in rates.items() if rate >= ENOUGH * max(rates.values()))
+
+
+def _seconds(engine: Engine, golden: Mapping[str, Array], rows: int) -> float:
+    """Return the least seconds of three runs of so many golden rows, the first not counted."""
+    inputs = {name: np.resize(array, (rows, *array.shape[1:])) for name, array in golden.items()}
+    engine.run(inputs)
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        engine.run(inputs)
+        best = min(best, time.perf_counter() - started)
+    return best

@@ -1,0 +1,126 @@
+"""The models of one process: several by name, several versions each; loaded and unloaded while the others answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from kserve import ModelRepository
+
+from boatyard import prediction
+from boatyard.prediction.decoding import show
+
+from .calibration import calibrate
+from .errors import HttpError
+from .limits import Limits
+from .metrics import Numbers
+from .predictor import Predictor
+
+logger = logging.getLogger(__name__)
+
+
+class Models(ModelRepository):  # type: ignore[misc]
+    """KServe's repository of models, with versions; the version loaded last answers requests that name none.
+
+    `folder` is where `load` looks for packages: `NAME`, or `NAME/VERSION`, each a package's folder.
+    """
+
+    def __init__(
+        self, limits: Limits, *, folder: Path | None = None, threads: int | None = None, batch: int | None = None
+    ) -> None:
+        super().__init__()
+        self.limits, self.folder, self.threads, self.batch = limits, folder, threads, batch
+        self.versions: dict[str, dict[str, Predictor]] = {}
+        self.plain: dict[bytes, Predictor] = {}  # by the path of V1 inference, as a client sends it
+        self.draining = False
+        self._busy = asyncio.Lock()
+
+    def open(self, package: Path, *, name: str | None = None, digest: str | None = None) -> Predictor:
+        """Verify, load, calibrate and warm a package; raises ArtifactError. Not for the event loop."""
+        loaded = prediction.load(package, digest=digest, threads=self.threads or 1)
+        loaded, plan = calibrate(loaded, self.threads, self.batch)
+        return Predictor(loaded, name, self.limits.of_batch(plan.batch))
+
+    def add(self, model: Predictor) -> None:
+        """Let a model answer; one of the same name stays as an earlier version."""
+        versions = self.versions.setdefault(model.name, {})
+        if old := versions.pop(model.version, None):
+            old.close()
+        versions[model.version] = model
+        self._settle(model.name)
+
+    def remove(self, name: str, version: str | None = None) -> None:
+        """Let a model, or one version of it, answer no more; raises HttpError when there is none."""
+        self.find(name, version)
+        versions = self.versions[name]
+        for each in [version] if version else list(versions):
+            versions.pop(each).close()
+        self._settle(name)
+
+    def find(self, name: str, version: str | None = None) -> Predictor:
+        """Return the model that a request names; raises HttpError."""
+        if not (versions := self.versions.get(name)):
+            raise HttpError(404, f"wanted model {_listed(self.versions)}, found {show(name)}, at the path")
+        if version is None:
+            return next(reversed(versions.values()))
+        if version not in versions:
+            raise HttpError(404, f"wanted version {_listed(versions)} or none, found {show(version)}, at the path")
+        return versions[version]
+
+    async def load_by_name(self, name: str) -> Predictor:
+        """Load the package of a name from the folder, off the event loop; raises HttpError, ArtifactError."""
+        package = self._package(name)
+        async with self._busy:
+            model = await asyncio.to_thread(self.open, package, name=name.partition("/")[0])
+            self.add(model)
+        logger.info("loaded %s, sha256 %s", model.name, model.version)
+        return model
+
+    def index(self) -> list[dict[str, Any]]:
+        """Return what is loaded, as the model repository extension lists it."""
+        return [
+            {"name": name, "version": version, "state": "READY" if model.ready else "UNAVAILABLE", "reason": ""}
+            for name, versions in self.versions.items()
+            for version, model in versions.items()
+        ]
+
+    def numbers(self) -> list[Numbers]:
+        """Return the numbers of the models that answer; of several versions of one name, the newest's."""
+        return [next(reversed(versions.values())).numbers for versions in list(self.versions.values())]
+
+    def stop(self) -> None:
+        """Say that no model is ready; all still answer."""
+        self.draining = True
+        for versions in self.versions.values():
+            for model in versions.values():
+                model.stop()
+
+    def _package(self, name: str) -> Path:
+        if self.folder is None:
+            raise HttpError(403, "wanted a server with a folder of packages (--repository), found none, at the server")
+        parts = name.split("/")
+        if len(parts) > 2 or any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+            raise HttpError(400, f"wanted a package's name, found {show(name)}, at the path")
+        found = self.folder.joinpath(*parts)
+        if not (found / "package.json").is_file():
+            raise HttpError(404, f"wanted a package in the server's folder, found no {show(name)}, at the path")
+        return found
+
+    def _settle(self, name: str) -> None:
+        """Let KServe's own routes and the short way see the version that answers now."""
+        path = f"/v1/models/{quote(name)}:predict".encode()
+        if versions := self.versions.get(name):
+            model = next(reversed(versions.values()))
+            self.update(model)
+            self.plain[path] = model
+            return
+        self.versions.pop(name, None)
+        self.models.pop(name, None)
+        self.plain.pop(path, None)
+
+
+def _listed(names: Any) -> str:
+    return " or ".join(list(names)[:5]) or "(none is loaded)"
