@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,13 @@ class Verbs(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Take a reader that has left, as `head` does, for one that has seen enough; click would exit 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -132,11 +139,13 @@ def run(folder: Path, overrides: tuple[str, ...], resume: bool, run_id: str | No
     display = open_display(Console(stderr=True), quiet=quiet or as_json)
     try:
         record = local.execute(record, root, display)
-    except BaseException as error:
-        if isinstance(error, BoatyardError | KeyboardInterrupt):
+    except BoatyardError:
+        with suppress(BoatyardError, OSError):  # what the summary meets must not hide why the run ended
             _summary(runs.read(record.path), folder, as_json)
-        elif record.state == "running":
-            record.end("failed", f"{type(error).__name__}: {error}")
+            sys.stdout.flush()
+        raise
+    except BaseException as error:
+        runs.read(record.path).end("failed", f"{type(error).__name__}: {error}")
         raise
     _summary(record, folder, as_json)
 
@@ -546,9 +555,6 @@ def main() -> None:
     except BoatyardError as error:
         _err(f"boatyard: {error}")
         raise SystemExit(EXIT.get(type(error), 1)) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
     except OSError as error:
         _err(f"boatyard: {error.filename or 'a file'}: {error.strerror or error}")
         raise SystemExit(1) from None
@@ -577,8 +583,9 @@ def _shown(folder: Path) -> str:
 
 def _check(project: Project, root: Path) -> dict[str, str]:
     """Return what was derived, once everything that can be known now was looked at."""
-    from boatyard import preprocessing, recipes
+    from boatyard import preprocessing, recipes, storage
 
+    storage.parse(project.push.registry, root)
     preprocessing.check(project.data, root)
     dials = recipes.dials(recipes.load(project.train.recipe, root), project.train.model)
     shown = ", ".join(f"{key} {value}" for key, value in dials.model_dump().items())
@@ -603,14 +610,17 @@ def _run_values(record: Run) -> dict[str, Any]:
 
 def _headline(record: Run) -> str:
     """Return what one wants to know of a run: its accuracy or error, or why it ended."""
+    from boatyard import artifacts
+
     if record.error:
         return record.error.splitlines()[0]
     numbers = record.output("evaluate", "numbers")
-    if numbers is None or not numbers.is_file():
-        return ""
-    found = json.loads(numbers.read_text())
-    main = next((name for name in ("accuracy", "rmse") if name in found), None)
-    return f"{main} {found[main]:.4f}" if main else ""
+    with suppress(BoatyardError, OSError):  # gone or damaged: evaluate makes them again
+        found = artifacts.read_json(numbers) if numbers else {}
+        for name in ("accuracy", "rmse"):
+            if isinstance(found, dict) and isinstance(found.get(name), float):
+                return f"{name} {found[name]:.4f}"
+    return ""
 
 
 def _summary(record: Run, folder: Path, as_json: bool) -> None:

@@ -33,6 +33,10 @@ OPTIMIZERS: dict[str, tuple[float, float, float | None]] = {  # learning rate, w
     "adamw": (0.001, 0.01, None),
     "adagrad": (0.01, 0.0, None),
 }
+EXACT = 2**53  # the greatest whole number that comes out of a pipeline's parameter as it went in
+DEEPEST = 20  # levels of a project file, of which Kubeflow's parameters take some 30
+MOST_VALUES = 100_000  # values of a project file, each alias counted as what it stands for
+LONGEST = 300  # letters of a value in a message
 S = TypeVar("S", bound="Section")
 
 
@@ -51,7 +55,7 @@ def _quantity(value: Any) -> Any:
 
 
 def _duration(value: Any) -> Any:
-    if not re.fullmatch(r"[1-9]\d*[smh]", str(value)):
+    if not re.fullmatch(r"[1-9]\d{0,8}[smh]", str(value)):
         raise ValueError(f"wanted a duration with its unit such as 90s, 30m or 2h, found {value!r}")
     return str(value)
 
@@ -60,7 +64,8 @@ def _off(value: Any) -> Any:
     return None if value is False else value
 
 
-Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
+Count = Annotated[int, BeforeValidator(_number), Field(ge=1, le=EXACT)]
+Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, le=EXACT)]
 Number = Annotated[float, BeforeValidator(_number)]
 Bound = Annotated[Number | None, BeforeValidator(_off)]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
@@ -196,7 +201,7 @@ class PreprocessConfig(Section):
     """How raw rows become a clean, split dataset."""
 
     split: SplitConfig = Field(SplitConfig(), description="shares of train, validation and test")
-    seed: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(0, description="of the split")
+    seed: Seed = Field(0, description="of the split")
     duplicates: Literal["auto", "drop", "keep", "refuse"] = Field(
         "auto", description="rows equal to an earlier one: dropped, unless a fifth or more are; or drop, keep, refuse"
     )
@@ -254,9 +259,7 @@ class TrainConfig(Section):
     patience: Count | None = Field(None, description="stop after this many epochs without a better validation loss")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the matrix products in training")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU when there is one")
-    seed: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(
-        0, description="of weights, order, dropout, augmentation"
-    )
+    seed: Seed = Field(0, description="of weights, order, dropout, augmentation")
 
     def completed(self) -> TrainConfig:
         """Return the section with what was not given filled in: rate, decay and momentum that suit the optimizer."""
@@ -287,7 +290,7 @@ class EvaluateConfig(Section):
     confidence: Annotated[float, BeforeValidator(_number), Field(gt=0.5, lt=1)] = Field(
         0.95, description="of every interval"
     )
-    bootstrap: Annotated[int, BeforeValidator(_number), Field(ge=100)] = Field(
+    bootstrap: Annotated[int, BeforeValidator(_number), Field(ge=100, le=1_000_000)] = Field(
         1000, description="resamples, for metrics that have no closed interval"
     )
     bins: Annotated[int, BeforeValidator(_number), Field(ge=2, le=100)] = Field(
@@ -296,7 +299,7 @@ class EvaluateConfig(Section):
     worst: Annotated[int, BeforeValidator(_number), Field(ge=0, le=200)] = Field(
         24, description="examples shown that the model got most wrong"
     )
-    seed: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(0, description="of the bootstrap")
+    seed: Seed = Field(0, description="of the bootstrap")
 
 
 class NotWorseConfig(Section):
@@ -352,6 +355,12 @@ class PushConfig(Section):
     golden: Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)] = Field(
         16, description="test rows sealed with the answers that every server must give"
     )
+
+    @model_validator(mode="after")
+    def _free(self) -> Self:
+        if self.alias == "latest":
+            raise ValueError("alias latest always is the version with the greatest number; choose another")
+        return self
 
 
 class GpuConfig(Section):
@@ -501,10 +510,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Project:
 
 def parse(text: str, where: str) -> dict[str, Any]:
     """Read YAML text into values; a key given twice is an error, as is anything but a mapping."""
-    try:
-        values = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    values = _yaml(text, where)
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: wanted sections such as data: and train:, found {type(values).__name__}")
     return values
@@ -556,6 +562,47 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _yaml(text: str, where: str) -> Any:
+    """Read YAML text; raises ConfigError. Values that their tag does not fit raise what Python's own types raise."""
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise ConfigError(f"{_short(where)} is nested too deeply to be read") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{_short(where)} is not YAML: {' '.join(str(error).split())}") from error
+    _refuse_unwritable(value, _short(where))
+    return value
+
+
+def _refuse_unwritable(value: Any, where: str) -> None:
+    """Refuse what no pipeline's parameter holds: deep or endless nesting (aliases), and text that is not Unicode."""
+    level, seen = [value], 0
+    for _ in range(DEEPEST):
+        branches = [each for each in level if isinstance(each, dict | list | tuple | set)]
+        seen += sum(map(len, branches))
+        if seen > MOST_VALUES:
+            raise ConfigError(f"{where}: wanted at most {MOST_VALUES} values, found more (an alias counts each time)")
+        if any(isinstance(each, str) and not _encodes(each) for each in level):
+            raise ConfigError(f"{where}: wanted text in Unicode, found half of a surrogate pair")
+        level = [item for branch in branches for item in _items(branch)]
+        if not level:
+            return
+    raise ConfigError(f"{where}: wanted values nested at most {DEEPEST} deep, found more")
+
+
+def _items(branch: Any) -> list[Any]:
+    return [*branch, *branch.values()] if isinstance(branch, dict) else list(branch)
+
+
+def _encodes(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _short(text: str) -> str:
+    """Return text for a message: its beginning, where it is long."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set one `key.path=value`; the value is read as YAML."""
     path, equals, text = override.partition("=")
@@ -568,10 +615,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values[parent]
         if not isinstance(values, dict):
             raise ConfigError(f"--set {override}: {parent} is not a section")
-    try:
-        values[last] = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {text!r} is not YAML") from error
+    values[last] = _yaml(text, f"--set {override}")
 
 
 def _sentence(error: Any) -> str:
@@ -583,7 +627,7 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return f"{at}is needed and not given"
     message = error["msg"].removeprefix("Value error, ")
-    found = "" if error["type"] == "value_error" else f", found {error['input']!r}"
+    found = "" if error["type"] == "value_error" else f", found {_short(repr(error['input']))}"
     return f"{at}{message[0].lower()}{message[1:]}{found}"
 
 

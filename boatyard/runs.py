@@ -2,6 +2,7 @@
 
 runs/20261122-204500-3f2a/
     run.json        state, steps, error
+    .lock           held by the process that executes the run
     pipeline.yaml   the spec that was run
     logs/           one file a step, and the runner's own
     artifacts/      one folder a step, as KFP lays them out
@@ -10,18 +11,25 @@ runs/20261122-204500-3f2a/
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
+import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from boatyard import artifacts
 from boatyard.errors import ArtifactError, ConfigError
 
 FOLDER = "runs"
 RECORD = "run.json"
+LOCK = ".lock"
+LOOKS = 20  # tries for a lock, 0.05 s apart: whoever asks whether a run is alive holds it for an instant
 State = Literal["running", "cached", "succeeded", "refused", "failed", "interrupted", "skipped"]
 GOOD: tuple[State, ...] = ("succeeded", "cached")
 
@@ -103,16 +111,35 @@ def again(run: Run) -> Run:
     return replace(run, state="running", ended="", error="", process=os.getpid(), steps=()).write()
 
 
+@contextlib.contextmanager
+def hold(run: Run) -> Iterator[None]:
+    """Hold a run while it is executed; raises ConfigError when another process does.
+
+    A process's number says little: another process may have it by now, or one in another container has the same.
+    """
+    with open(run.path / LOCK, "ab") as file:
+        for _ in range(LOOKS):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.05)
+        else:
+            raise ConfigError(f"run {run.id} is at work in another process; wait for it, or stop that one")
+        yield
+
+
 def read(path: Path) -> Run:
     """Read a run; one whose process is gone without a word was interrupted. Raises ArtifactError."""
     value = artifacts.read_json(path / RECORD)
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path / RECORD} is not a run's record: found {type(value).__name__}")
     try:
-        steps = tuple(Step(**step) for step in value.pop("steps"))
-        run = Run(path, steps=steps, **value)
-        gone = run.state == "running" and not _alive(run.process)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ArtifactError(f"{path / RECORD} is not a run's record: {error}") from error
-    if gone:
+        run = _RUN.validate_python({**value, "path": path})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(f"{path / RECORD} is not a run's record: {place}: {first['msg'].lower()}") from error
+    if run.state == "running" and not _alive(run):
         return replace(run, state="interrupted", error="its process ended without a word")
     return run
 
@@ -121,7 +148,7 @@ def all_of(folder: Path) -> tuple[Run, ...]:
     """Return a project's runs, the latest first; a folder without a readable record is left out."""
     found = []
     for path in sorted((folder / FOLDER).glob("[0-9]*"), reverse=True):
-        with contextlib.suppress(ArtifactError):
+        with contextlib.suppress(ArtifactError, OSError):
             found.append(read(path))
     return tuple(found)
 
@@ -139,17 +166,25 @@ def find(folder: Path, name: str | None = None) -> Run:
     return matching[0]
 
 
-def _alive(process: int) -> bool:
-    if process <= 0:
+def _alive(run: Run) -> bool:
+    """Say whether a run's process is at work: it holds the lock, or has just begun and is to take it."""
+    with contextlib.suppress(FileNotFoundError), open(run.path / LOCK, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
         return False
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        os.kill(run.process, 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
-    return True
+    return run.process > 0
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+_RUN = TypeAdapter(Run)

@@ -34,7 +34,7 @@ from kfp.local import executor_input_utils, subprocess_task_handler
 
 from boatyard import artifacts, runs, stages
 from boatyard.display import Display
-from boatyard.errors import ArtifactError, BoatyardError, ConfigError, Interrupted, Refused
+from boatyard.errors import ArtifactError, BoatyardError, ConfigError, Interrupted, Refused, StorageError
 from boatyard.project import DataConfig, section
 
 logger = logging.getLogger(__name__)
@@ -52,11 +52,21 @@ def execute(run: runs.Run, folder: Path, display: Display) -> runs.Run:
     """Run the run's spec to its end and return the record.
 
     Raises Refused when the gate said no, Interrupted after a signal, StepFailed for a step's error, ConfigError
-    when the spec asks for what this machine has not got.
+    when the spec asks for what this machine has not got or another process executes the run, StorageError when what
+    the runner itself keeps cannot be written.
     """
-    demands = read_demands(run.spec)
-    _refuse_missing(demands)
-    runner = _Runner(replace(run, process=os.getpid()).write(), folder, display, demands)
+    with runs.hold(run):
+        try:
+            demands = read_demands(run.spec)
+            _refuse_missing(demands)
+        except ConfigError as error:
+            run.end("failed", str(error))
+            raise
+        return _execute(_Runner(replace(run, process=os.getpid()).write(), folder, display, demands))
+
+
+def _execute(runner: _Runner) -> runs.Run:
+    run, display = runner.run, runner.display
     try:
         with runner.hooks(), _signals():
             components.load_component_from_file(str(run.spec))()
@@ -65,6 +75,10 @@ def execute(run: runs.Run, folder: Path, display: Display) -> runs.Run:
         raise Interrupted(f"run {run.id} was stopped; `boatyard run --resume` goes on from there") from None
     except RuntimeError as error:
         raise runner.failure(error) from None
+    except OSError as error:
+        raise runner.broken(artifacts.storage_error(Path(error.filename or run.path), error)) from error
+    except BoatyardError as error:
+        raise runner.broken(error) from error
     finally:
         runner.unlock(*runner.locks)
         display.close()
@@ -88,7 +102,8 @@ def read_demands(spec: Path) -> Demands:
         documents = [document for document in yaml.safe_load_all(spec.read_text()) if document]
         components.load_component_from_file(str(spec))
     except Exception as error:  # KFP's own are of many kinds
-        raise ConfigError(f"{spec} is not a compiled pipeline: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{spec} is not a compiled pipeline: {reason}; start a new run: boatyard run") from error
     executors = documents[0].get("deploymentSpec", {}).get("executors", {})
     platform: dict[str, Any] = {}
     for document in documents[1:]:
@@ -196,6 +211,7 @@ class _Runner:
         self.note(runs.Step(name, "running"))
         started = time.monotonic()
         work = self.work(name)
+        _sweep(self.run.path / "artifacts" / name)
         events = self.run.path / "logs" / f".{name}.progress"
         events.unlink(missing_ok=True)
         environment = {
@@ -234,7 +250,7 @@ class _Runner:
         folder = self.run.path / "artifacts" / name
         said = folder / EXECUTOR_OUTPUT
         parameters = json.loads(said.read_text()).get("parameterValues", {}) if said.is_file() else {}
-        return parameters | {entry.name: str(entry) for entry in sorted(folder.glob("*")) if entry != said}
+        return parameters | {entry.name: str(entry) for entry in sorted(folder.glob("[!.]*")) if entry != said}
 
     def cached(self, name: str, outputs: Mapping[str, Any]) -> None:
         """Note a step whose result was kept from an earlier run."""
@@ -260,6 +276,12 @@ class _Runner:
                 self._read[name] = file.tell()
 
     _read: dict[str, int] = field(default_factory=dict)
+
+    def broken(self, error: BoatyardError) -> BoatyardError:
+        """Record, where that can be written, that the runner itself could not go on, and return the error to raise."""
+        with contextlib.suppress(StorageError):
+            self.run = self.run.end("failed", str(error))
+        return error
 
     def failure(self, error: RuntimeError) -> BoatyardError:
         """Record how the run failed, and return the error to raise."""
@@ -478,6 +500,12 @@ def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(module, name, before)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a step that was killed had half written beside its outputs."""
+    for path in (*folder.glob(".*.part"), *folder.glob(".*.old")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _step_name(command: list[str]) -> str:

@@ -1,17 +1,20 @@
 """The pipeline from data to a registered package: preprocess → train → evaluate → gate → push, and the verdict."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl, kubernetes
 
+from boatyard import artifacts
 from boatyard.components.evaluate import evaluate as evaluate_step
 from boatyard.components.gate import gate as gate_step
 from boatyard.components.preprocess import preprocess as preprocess_step
 from boatyard.components.push import push as push_step
 from boatyard.components.train import train as train_step
 from boatyard.components.verdict import verdict as verdict_step
+from boatyard.errors import ConfigError
 from boatyard.project import Project, StepConfig, seconds
 
 SMALL = StepConfig(cpu="100m", memory="256Mi", timeout="10m")
@@ -72,9 +75,19 @@ def pipeline(project: Project) -> Callable[..., Any]:
 
 
 def compile(project: Project, path: Path) -> None:
-    """Write the pipeline's plain spec: KFP IR, and a second document with the Kubernetes settings."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(pipeline(project), str(path))
+    """Write the pipeline's plain spec, whole or not at all: KFP IR, and a second document with the Kubernetes settings.
+
+    Raises ConfigError for a file that is not called .yaml, and for values that a spec cannot hold.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"wanted a file that ends with .yaml, found {path}")
+    with tempfile.TemporaryDirectory() as folder:
+        spec = Path(folder) / "pipeline.yaml"
+        try:
+            compiler.Compiler().compile(pipeline(project), str(spec))
+        except ValueError as error:
+            raise ConfigError(f"{project.name} cannot be compiled: {error}; see its dials") from error
+        artifacts.write_bytes(path, spec.read_bytes())
 
 
 def _describe(project: Project) -> str:

@@ -58,6 +58,14 @@ def test_a_wrong_project_is_one_message_and_no_traceback(tmp_path: Path) -> None
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_registry_that_cannot_be_is_said_before_any_work(tmp_path: Path) -> None:
+    boatyard("init", tmp_path / "p")
+    for uri, said in (("s3://models", "s3:// is not supported yet"), ("", "wanted a folder or a file:// URI")):
+        for verb in ("check", "run"):
+            assert said in boatyard(verb, tmp_path / "p", "--set", f"push.registry='{uri}'", code=1)
+    assert not (tmp_path / "p" / "runs").exists()
+
+
 def test_missing_data_is_said_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "boatyard.yaml").write_text("name: a\ndata: {source: csv, path: nowhere.csv}\n")
     assert "nowhere.csv" in boatyard("run", tmp_path, code=1)
@@ -126,6 +134,33 @@ def test_a_refusal_exits_with_3_names_rule_number_and_margin_and_pushes_nothing(
     assert json.loads(verdict.read_text())["passed"] is False
     assert "push" not in {step["name"] for step in run["steps"]}
     assert boatyard("registry", "ls", ran) == before
+
+
+def test_a_reader_that_leaves_early_is_no_failure_and_hides_no_refusal(ran: Path) -> None:
+    def codes(*arguments: object) -> tuple[int, str]:
+        read, write = os.pipe()
+        os.close(read)
+        command = [sys.executable, "-m", "boatyard", *map(str, arguments)]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+        os.close(write)
+        return done.returncode, done.stderr
+
+    assert codes("runs", ran) == (0, "")
+    code, said = codes("run", ran, "--set", "train.epochs=1", "--set", "gate.minimum.accuracy=0.999")
+    assert code == 3 and "0.999" in said and "Traceback" not in said
+
+
+def test_damaged_numbers_of_one_run_do_not_hide_the_others(ran: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "digits"
+    shutil.copytree(ran / "runs", folder / "runs")
+    (latest, *_) = sorted((folder / "runs").glob("[0-9]*"))
+    for text in ("{", "[]", '{"accuracy": "x"}', "\xff"):
+        record = json.loads((latest / "run.json").read_text())
+        numbers = tmp_path / "numbers"
+        numbers.write_text(text, encoding="latin-1")
+        next(step for step in record["steps"] if step["name"] == "evaluate")["outputs"]["numbers"] = str(numbers)
+        (latest / "run.json").write_text(json.dumps(record))
+        assert latest.name in boatyard("runs", folder)
 
 
 def test_a_changed_byte_is_named_and_nothing_serves_it(ran: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import steps
 
 from boatyard import runs
 from boatyard.display import Silence
-from boatyard.errors import ConfigError, Refused
+from boatyard.errors import ConfigError, Refused, StorageError
 from boatyard.pipelines import local
 from boatyard.runs import Run
 
@@ -178,14 +179,71 @@ def test_what_is_not_a_compiled_pipeline_is_refused(tmp_path: Path, spec: bytes)
         local.execute(run, tmp_path, Silence())
 
 
-RECORD = '{"steps": [], "project": "a", "state": "running", "started": "x", "process": "q"}'
+RECORD = '{"project": "a", "state": "failed", "started": "x", '
+DAMAGED = (
+    '"steps": [], "process": "q"}',
+    '"steps": [], "error": 3}',
+    '"steps": [{"name": "a", "state": "succeeded", "outputs": "x"}]}',
+    '"steps": [{"name": "a", "state": "succeeded", "seconds": "x"}]}',
+    '"steps": [{"name": "a", "state": 3}]}',
+)
 
 
-@pytest.mark.parametrize("text", ['{"pro', "[]", '{"steps": 3}', RECORD])
+@pytest.mark.parametrize("text", ['{"pro', "[]", '{"steps": 3}', *(RECORD + damaged for damaged in DAMAGED)])
 def test_a_damaged_record_hides_its_run_and_no_other(tmp_path: Path, text: str) -> None:
     whole, cut = runs.new("test", tmp_path), runs.new("test", tmp_path)
     (cut.path / "run.json").write_text(text)
     assert [run.id for run in runs.all_of(tmp_path)] == [whole.id]
+
+
+def test_a_run_is_alive_while_its_lock_is_held_whoever_has_its_process_number_now(tmp_path: Path) -> None:
+    run = runs.new("test", tmp_path)
+    assert runs.read(run.path).state == "running", "it has just begun"
+    with runs.hold(run):
+        assert runs.read(run.path).state == "running"
+    assert os.getpid() == run.process and runs.read(run.path).state == "interrupted"
+    assert runs.read(replace(runs.new("test", tmp_path), process=10**30).write().path).state == "interrupted"
+
+
+def test_a_run_that_another_process_executes_is_left_alone(tmp_path: Path) -> None:
+    run = runs.new("test", tmp_path)
+    steps.two(run.spec)
+    with runs.hold(run), pytest.raises(ConfigError, match=f"run {run.id} is at work in another process"):
+        local.execute(run, tmp_path, Silence())
+    assert runs.read(run.path).error == "its process ended without a word"
+    assert local.execute(runs.again(run), tmp_path, Silence()).state == "succeeded"
+
+
+def test_a_run_that_could_not_start_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        execute(tmp_path, steps.one, platform="volume")
+    run = runs.find(tmp_path)
+    assert run.state == "failed" and "mounts pvcMount at /data" in run.error
+
+
+def test_a_runner_that_cannot_write_says_so_and_keeps_its_steps(tmp_path: Path) -> None:
+    (tmp_path / "runs" / ".cache").mkdir(parents=True)
+    fail = tmp_path / "fail"
+    fail.touch()
+    with pytest.raises(local.StepFailed):
+        execute(tmp_path, steps.two, "a", str(fail))
+    fail.unlink()
+    (tmp_path / "runs" / ".work").rename(tmp_path / "work")
+    (tmp_path / "runs" / ".work").write_text("")
+    with pytest.raises(StorageError, match=r"could not write .*\.work"):
+        local.execute(runs.again(runs.find(tmp_path)), tmp_path, Silence())
+    run = runs.find(tmp_path)
+    assert run.state == "failed" and ".work" in run.error and states(run) == {"write": "cached"}
+
+
+def test_half_written_outputs_of_a_killed_step_are_swept_and_never_counted(tmp_path: Path) -> None:
+    run = runs.new("test", tmp_path)
+    steps.one(run.spec)
+    half = run.path / "artifacts" / "empty" / ".report.0123abcd.part"
+    half.mkdir(parents=True)
+    done = local.execute(run, tmp_path, Silence())
+    assert not half.exists()
+    assert all(not name.startswith(".") for step in done.steps for name in step.outputs)
 
 
 def test_the_seams_of_the_runner_are_where_they_were() -> None:

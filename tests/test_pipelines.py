@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from boatyard import packages, project, registry, stages, templates
-from boatyard.errors import ArtifactError
+from boatyard.errors import ArtifactError, ConfigError
 from boatyard.pipelines import training
 
 VALUES: dict[str, Any] = {
@@ -176,3 +176,20 @@ def test_a_sections_values_survive_the_spec(documents: Any) -> None:
     for key in ("data", "preprocess", "train", "evaluate", "gate", "push"):
         value = parameters[key]["defaultValue"]
         assert project.section(type(getattr(made, key)), value) == getattr(made, key), key
+
+
+@pytest.mark.parametrize("name", ["spec", "spec.json", "folder"])
+def test_a_spec_goes_to_a_yaml_file_and_nothing_else(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match=r"wanted a file that ends with \.yaml, found .*" + name):
+        training.compile(project.check(VALUES, "f"), tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_spec_that_cannot_be_compiled_leaves_the_one_before_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    training.compile(project.check(VALUES, "f"), path)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="digits cannot be compiled: "):
+        training.compile(project.check({**VALUES, "description": "\ud800"}, "f"), path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

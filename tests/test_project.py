@@ -163,3 +163,53 @@ def test_the_checked_in_schema_is_the_one_of_the_types() -> None:
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("examples/*/boatyard.yaml")), ids=str)
 def test_every_example_is_a_project(path: Path) -> None:
     assert project.load(path).name == path.parent.name
+
+
+BOMB = (
+    "train: {model: {"
+    + ", ".join(f"k{n}: &k{n} [{', '.join([f'*k{n - 1}'] * 9 if n else ['x'])}]" for n in range(9))
+    + "}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train: {epochs: !!int x}", "is not YAML: invalid literal"),
+        ("train: {epochs: !!float x}", "is not YAML: could not convert"),
+        ("train: {epochs: !!bool x}", "is not YAML"),
+        ("train: {epochs: !!timestamp x}", "is not YAML"),
+        ("train: {epochs: 2020-99-99}", "is not YAML: month must be"),
+        ("train: {model: {a: &a [*a]}}", "wanted values nested at most 20 deep"),
+        (f"train: {{model: {'{a: ' * 50}1{'}' * 50}}}", "wanted values nested at most 20 deep"),
+        (f"x: {'[' * 5000}{']' * 5000}", "is nested too deeply"),
+        (BOMB, "wanted at most 100000 values"),
+        ('description: "a\\ud800"', "half of a surrogate pair"),
+    ],
+)
+def test_what_yaml_can_hold_and_a_pipeline_cannot_is_one_message(tmp_path: Path, text: str, said: str) -> None:
+    head = "name: a\ndata: {source: csv, path: b}\n"
+    (tmp_path / "boatyard.yaml").write_text(head + text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        project.load(tmp_path)
+    assert len(str(caught.value)) < 1000
+    (tmp_path / "boatyard.yaml").write_text(head)
+    key, _, value = text.partition(": ")
+    with pytest.raises(ConfigError, match=f"--set {key}=(.|\n)*{said}"):
+        project.load(tmp_path, [f"{key}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epochs=9007199254740993", "less than or equal to 9007199254740992"),
+        ("train.seed=100000000000000000", "less than or equal to 9007199254740992"),
+        ("preprocess.seed=100000000000000000", "less than or equal to 9007199254740992"),
+        ("resources.train.timeout=9999999999h", "wanted a duration"),
+        ("push.alias=latest", "alias latest always is the version with the greatest number"),
+    ],
+)
+def test_what_would_fail_after_training_is_refused_before_it(tmp_path: Path, override: str, said: str) -> None:
+    (tmp_path / "boatyard.yaml").write_text("name: a\ndata: {source: csv, path: b}\n")
+    with pytest.raises(ConfigError, match=said):
+        project.load(tmp_path, [override])
