@@ -52,7 +52,9 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            from boatyard import display
+
+            display.mute(sys.stdout)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -118,10 +120,8 @@ def run(folder: Path, overrides: tuple[str, ...], resume: bool, run_id: str | No
 
     Example:  boatyard run --set train.epochs=3
     """
-    from rich.console import Console
-
     from boatyard import runs
-    from boatyard.display import open_display
+    from boatyard.display import Screen, open_display
     from boatyard.pipelines import local, training
 
     root = _root(folder)
@@ -136,7 +136,7 @@ def run(folder: Path, overrides: tuple[str, ...], resume: bool, run_id: str | No
         training.compile(project, record.spec)
         if not (quiet or as_json):
             _err(f"run {record.id}: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
-    display = open_display(Console(stderr=True), quiet=quiet or as_json)
+    display = open_display(Screen(), quiet=quiet or as_json)
     try:
         record = local.execute(record, root, display)
     except BoatyardError:
@@ -561,7 +561,12 @@ def main() -> None:
 
 
 def _err(text: str) -> None:
-    click.echo(text, err=True)
+    try:
+        click.echo(text, err=True)
+    except BrokenPipeError:
+        from boatyard import display
+
+        display.mute(sys.stderr)
 
 
 def _load(folder: Path, overrides: tuple[str, ...]) -> Project:
@@ -695,16 +700,14 @@ def _print(numbers: dict[str, float]) -> None:
 @contextmanager
 def _stage(folder: Path) -> Iterator[None]:
     """Run a stage in this process: the project's folder set, its progress drawn."""
-    from rich.console import Console
-
     from boatyard import progress
-    from boatyard.display import open_display
+    from boatyard.display import Screen, open_display
 
     os.environ["BOATYARD_PROJECT"] = str(_root(folder))
     scratch = Path(tempfile.mkdtemp())
     events, done = scratch / "progress", threading.Event()
     os.environ[progress.VARIABLE] = str(events)
-    display = open_display(Console(stderr=True))
+    display = open_display(Screen())
     drawer = threading.Thread(target=_draw, args=(events, done, display), daemon=True)
     drawer.start()
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -31,6 +33,23 @@ class Display(Protocol):
 
     def close(self) -> None:
         """Nothing more comes."""
+
+
+class Screen(Console):
+    """Standard error; when its reader leaves (`2>&1 | head`), rich would end the process, and with it the run."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        mute(sys.stderr)
+
+
+def mute(stream: TextIO) -> None:
+    """Let nothing more of a stream come out: its reader has left."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def open_display(console: Console, *, quiet: bool = False) -> Display:
