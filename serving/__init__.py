@@ -32,22 +32,29 @@ def serve(
     access_log: float = 0.01,
     repository: Path | None = None,
     token: str | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
 ) -> None:
     """Serve a package, or several, until SIGTERM or SIGINT; return when the requests at work then are answered.
 
     `name` is the model's in URLs (the package's own by default); with `digest`, only the package of that digest is
     served; no `grpc_port`, no gRPC. `batch` rows are answered at once by `threads` (both measured while loading),
     `queue` rows may wait, each for `timeout` seconds at most; a share of `access_log` of the requests is logged.
-    Whoever shows `token` may load packages of the folder `repository` by name, and unload models. On a signal readiness
-    flips at once and `drain` seconds pass before the listeners close. Raises ArtifactError when a package does not
-    verify or does not answer its golden examples, ConfigError when a port cannot be had.
+    Whoever shows `token` may load packages of the folder `repository` by name, and unload models. With the files
+    `certificate` and `key` both protocols speak TLS. On a signal readiness flips at once and `drain` seconds pass
+    before the listeners close. Raises ArtifactError when a package does not verify or does not answer its golden
+    examples, ConfigError when a port or the certificate cannot be had.
     """
     arguments, sys.argv = sys.argv, sys.argv[:1]  # kserve reads the command line of whoever imports it
     try:
         from .models import Models
         from .server import Server
+        from .tls import Tls
     finally:
         sys.argv = arguments
+    tls = Tls(certificate, key) if certificate and key else None
+    if tls:
+        tls.check()
     models = Models(Limits(rows=queue, seconds=timeout), folder=repository, threads=threads, batch=batch)
     for each in [package] if isinstance(package, Path) else package:
         models.add(models.open(each, name=name, digest=digest))
@@ -60,5 +67,6 @@ def serve(
         drain=drain,
         access_log=access_log,
         token=token,
+        tls=tls,
     )
     server.start(list(models.get_models().values()))

@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
             timeout=options.timeout,
             access_log=options.access_log,
             repository=options.repository,
+            certificate=options.tls_certificate,
+            key=options.tls_key,
             token=os.environ.get("BOATYARD_ADMIN_TOKEN") or None,
         )
     except BoatyardError as error:
@@ -60,9 +62,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--queue", type=int, default=Limits.rows, help="rows that may wait (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=Limits.seconds, help="seconds of a request (default: 60)")
     parser.add_argument("--access-log", type=float, default=0.01, help="share of requests logged (default: 0.01)")
+    parser.add_argument("--tls-certificate", type=Path, help="PEM file, read again when it changes")
+    parser.add_argument("--tls-key", type=Path, help="PEM file of its key")
     parser.add_argument("--repository", type=Path, help="packages to load by name, with BOATYARD_ADMIN_TOKEN")
     parser.add_argument("--drain", type=float, default=0, help="seconds between not ready and closed (default: 0)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if (options.tls_certificate is None) != (options.tls_key is None):
+        parser.error("--tls-certificate and --tls-key go together")
+    return options
 
 
 def _unpacked(path: Path) -> Path:

@@ -30,6 +30,7 @@ from .batching import Busy, Late
 from .errors import LONGEST, HttpError
 from .predictor import Predictor
 from .rest import Front
+from .tls import Tls
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +126,9 @@ def _refusal(error: Exception) -> tuple[StatusCode, str]:
 class Server:
     """KServe's gRPC service at an address of our choice, with a bound on a message."""
 
-    def __init__(self, plane: DataPlane, front: Front, host: str, port: int) -> None:
+    def __init__(self, plane: DataPlane, front: Front, host: str, port: int, tls: Tls | None = None) -> None:
         self.servicer, self.address, self.body_limit = Servicer(plane, front), f"{host}:{port}", front.body_limit
+        self._tls = tls
         self._health = health.aio.HealthServicer()
 
     async def start(self) -> None:
@@ -141,7 +143,10 @@ class Server:
         for service in ("", SERVICE):
             await self._health.set(service, HealthCheckResponse.SERVING)
         try:
-            self._server.add_insecure_port(self.address)
+            if self._tls:
+                self._server.add_secure_port(self.address, self._tls.grpc_credentials())
+            else:
+                self._server.add_insecure_port(self.address)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen at {self.address} for gRPC; give another port, or 0 for none") from error
         await self._server.start()

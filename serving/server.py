@@ -24,6 +24,7 @@ from .http import Connection
 from .models import Models
 from .predictor import Predictor
 from .rest import Front
+from .tls import Tls
 
 warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")  # kserve 0.21 under the fastapi that it allows
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         drain: float,
         access_log: float,
         token: str | None,
+        tls: Tls | None,
     ) -> None:
         super().__init__(
             http_port=http_port,
@@ -59,6 +61,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             enable_latency_logging=False,
             grace_period=GRACE,
             registered_models=models,
+            ssl_certfile=str(tls.certificate) if tls else None,
+            ssl_keyfile=str(tls.key) if tls else None,
         )
         _quiet()
         self.dataplane = Plane(model_registry=models)
@@ -66,7 +70,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         self._front = Front(kserve.model_server.app, models, body_limit, AccessLog(access_log), token)
         self._socket = _listen(host, http_port)
         self._rest_server = self._rest()
-        self._grpc = grpc.Server(self.dataplane, self._front, host, grpc_port) if grpc_port else None
+        self._grpc = grpc.Server(self.dataplane, self._front, host, grpc_port, tls) if grpc_port else None
 
     def start(self, models: list[Predictor]) -> None:
         """Serve until a signal, and return when what was at work then is answered."""
@@ -77,7 +81,13 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
 
     def _rest(self) -> RESTServer:
         rest = RESTServer(
-            self._front, self.dataplane, self.model_repository_extension, self.http_port, grace_period=GRACE
+            self._front,
+            self.dataplane,
+            self.model_repository_extension,
+            self.http_port,
+            grace_period=GRACE,
+            ssl_certfile=self.ssl_certfile,
+            ssl_keyfile=self.ssl_keyfile,
         )
         Connection.front = self._front
         rest.config.http = Connection
@@ -93,7 +103,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             await self._grpc.start()
         host, port = self._socket.getsockname()[:2]
         for each in self.models.index():
-            logger.info("serving %s at http://%s:%d, sha256 %s", each["name"], host, port, each["version"])
+            scheme = "https" if self.ssl_certfile else "http"
+            logger.info("serving %s at %s://%s:%d, sha256 %s", each["name"], scheme, host, port, each["version"])
         sweep = loop.create_task(_sweep(self._rest_server._server.server_state.connections))
         await self._rest_server._server.serve(sockets=[self._socket])
         sweep.cancel()

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -28,6 +29,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+import trustme
 import zstandard
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -696,6 +698,66 @@ def test_a_full_queue_is_told_and_a_deadline_that_passed(tmp_path: Path) -> None
     server.process.send_signal(signal.SIGTERM)
     server.process.communicate(timeout=30)
     assert (found[0].status_code, seen) == (200, {200, 429})
+
+
+def issue(authority: trustme.CA, folder: Path) -> None:
+    made = authority.issue_cert("localhost", "127.0.0.1")
+    made.private_key_pem.write_to_path(folder / "key.pem")
+    made.cert_chain_pems[0].write_to_path(folder / "certificate.pem")
+
+
+def test_both_protocols_speak_tls_and_see_a_renewed_certificate(tmp_path: Path) -> None:
+    first, second = trustme.CA(), trustme.CA()
+    issue(first, tmp_path)
+    files = ["--tls-certificate", str(tmp_path / "certificate.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    server = launch(graphs.package(tmp_path / "p", SCHEMAS["image"]), *files)
+
+    def answers(authority: trustme.CA) -> bool:
+        trusted = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+        try:
+            body = {"instances": [GREY]}
+            asked = httpx.post(server.v1.replace("http:", "https:"), json=body, verify=trusted)
+        except httpx.TransportError:
+            return False
+        credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+        with grpc.secure_channel(f"127.0.0.1:{server.grpc}", credentials) as channel:
+            try:
+                live = GRPCInferenceServiceStub(channel).ServerLive(pb.ServerLiveRequest(), timeout=5).live
+            except grpc.RpcError:
+                return False
+        return bool(asked.status_code == 200 and live)
+
+    def waited(authority: trustme.CA) -> bool:
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            if answers(authority):
+                return True
+            time.sleep(0.2)
+        return False
+
+    try:
+        assert waited(first)
+        issue(second, tmp_path)
+        assert waited(second)
+        assert not answers(first)
+    finally:
+        server.process.send_signal(signal.SIGTERM)
+        output, _ = server.process.communicate(timeout=30)
+    assert server.process.returncode == 0 and "Traceback" not in output, output
+
+
+@pytest.mark.parametrize("broken", ["none", "other"])
+def test_a_certificate_without_its_key_is_refused_before_anything_loads(tmp_path: Path, broken: str) -> None:
+    issue(trustme.CA(), tmp_path)
+    if broken == "none":
+        (tmp_path / "key.pem").unlink()
+    else:
+        trustme.CA().issue_cert("x").private_key_pem.write_to_path(tmp_path / "key.pem")
+    files = ["--tls-certificate", str(tmp_path / "certificate.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    server = launch(graphs.package(tmp_path / "p", SCHEMAS["image"]), *files)
+    output, _ = server.process.communicate(timeout=30)
+    assert server.process.returncode == 1
+    assert "wanted a certificate and its key" in output and "Traceback" not in output
 
 
 def test_health_and_reflection_answer_over_grpc(servers: dict[str, Running]) -> None:
