@@ -34,6 +34,7 @@ SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", hel
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 OUT = click.option("-o", "--out", type=click.Path(path_type=Path), help="Where to write.")
 PATH = click.Path(path_type=Path)
+PORT = click.IntRange(0, 65535)
 ORDER = (
     "init", "check", "run", "runs", "report", "recipes",
     "preprocess", "train", "evaluate", "gate", "push", "serve",
@@ -133,7 +134,8 @@ def run(folder: Path, overrides: tuple[str, ...], resume: bool, run_id: str | No
         project = _load(folder, overrides)
         facts = _check(project, root)
         record = runs.new(project.name, root)
-        training.compile(project, record.spec)
+        with runs.forgotten_on_error(record.path):
+            training.compile(project, record.spec)
         if not (quiet or as_json):
             _err(f"run {record.id}: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
     display = open_display(Screen(), quiet=quiet or as_json)
@@ -358,8 +360,8 @@ def push(folder: Path, overrides: tuple[str, ...], out: Path | None) -> None:
 @click.argument("package")
 @click.option("--name", help="Name of the model in URLs; the package's own by default.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option("--port", default=8080, show_default=True, help="Port of REST.")
-@click.option("--grpc-port", default=8081, show_default=True, help="Port of gRPC.")
+@click.option("--port", default=8080, type=PORT, show_default=True, help="Port of REST.")
+@click.option("--grpc-port", default=8081, type=PORT, show_default=True, help="Port of gRPC.")
 def serve(package: str, name: str | None, host: str, port: int, grpc_port: int) -> None:
     """Serve a package over the KServe protocols, V1, V2 and gRPC, until stopped.
 

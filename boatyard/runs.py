@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +25,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from boatyard import artifacts
-from boatyard.errors import ArtifactError, ConfigError
+from boatyard.errors import ArtifactError, BoatyardError, ConfigError
 
 FOLDER = "runs"
 RECORD = "run.json"
@@ -103,7 +104,18 @@ def new(project: str, folder: Path) -> Run:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     path = folder / FOLDER / f"{stamp}-{secrets.token_hex(2)}"
     (path / "logs").mkdir(parents=True)
-    return Run(path, project, "running", _now(), process=os.getpid()).write()
+    with forgotten_on_error(path):
+        return Run(path, project, "running", _now(), process=os.getpid()).write()
+
+
+@contextlib.contextmanager
+def forgotten_on_error(path: Path) -> Iterator[None]:
+    """Remove a run's folder when it cannot even begin: there would be nothing to resume."""
+    try:
+        yield
+    except (BoatyardError, OSError):
+        shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def again(run: Run) -> Run:

@@ -47,6 +47,7 @@ def test_every_verb_has_help_with_an_example(name: str) -> None:
 def test_wrong_usage_exits_with_2() -> None:
     assert "No such command" in boatyard("trian", code=2)
     assert "No such option" in boatyard("run", "--epochs", "3", code=2)
+    assert "99999 is not in the range" in boatyard("serve", ".", "--port", "99999", code=2)
 
 
 def test_a_wrong_project_is_one_message_and_no_traceback(tmp_path: Path) -> None:
@@ -64,6 +65,14 @@ def test_a_registry_that_cannot_be_is_said_before_any_work(tmp_path: Path) -> No
         for verb in ("check", "run"):
             assert said in boatyard(verb, tmp_path / "p", "--set", f"push.registry='{uri}'", code=1)
     assert not (tmp_path / "p" / "runs").exists()
+
+
+def test_a_run_that_cannot_be_compiled_leaves_no_run(tmp_path: Path) -> None:
+    boatyard("init", tmp_path / "p")
+    ascii = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # KFP writes in the machine's encoding
+    assert "digits cannot be compiled: 'ascii' codec" in boatyard("run", tmp_path / "p", code=1, **ascii)
+    assert "no runs yet" in boatyard("runs", tmp_path / "p")
+    assert not list((tmp_path / "p" / "runs").glob("[0-9]*"))
 
 
 def test_missing_data_is_said_before_any_work(tmp_path: Path) -> None:
