@@ -19,6 +19,7 @@ import select
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -221,6 +222,7 @@ class _Runner:
             "BOATYARD_PROJECT": str(self.folder),
             "BOATYARD_WORK": str(work),
             "PYTHONUNBUFFERED": "1",
+            "TMPDIR": tempfile.gettempdir(),  # one that can be written: KFP's shell takes what is set as it is
         }
         with open(self.run.log(name), "ab") as log:
             code = _run(

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -234,6 +235,12 @@ def test_a_runner_that_cannot_write_says_so_and_keeps_its_steps(tmp_path: Path) 
         local.execute(runs.again(runs.find(tmp_path)), tmp_path, Silence())
     run = runs.find(tmp_path)
     assert run.state == "failed" and ".work" in run.error and states(run) == {"write": "cached"}
+
+
+def test_a_temporary_folder_that_is_not_there_stops_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert execute(tmp_path, steps.one).state == "succeeded"
 
 
 def test_half_written_outputs_of_a_killed_step_are_swept_and_never_counted(tmp_path: Path) -> None:
