@@ -44,6 +44,7 @@ class Short:
         "model",
         "more_body",
         "response_complete",
+        "response_started",
         "started",
     )
     model: Predictor
@@ -51,6 +52,7 @@ class Short:
     def __init__(self) -> None:
         self.message_event = asyncio.Event()
         self.response_complete, self.keep_alive, self.disconnected, self.more_body = True, True, False, False
+        self.response_started = True
         self.body: list[bytes] = []
         self.started = 0.0
 
@@ -196,10 +198,16 @@ class Connection(HttpToolsProtocol):
         self._heading = False
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        if self._may_speak():
             body = errors.body(f"wanted {refused.wanted}, found {refused.found}, at the connection")
             self.transport.write(self._response(refused.status, body, JSON, keep_alive=False))
         self.transport.close()
+
+    def _may_speak(self) -> bool:
+        """Say whether nobody else is answering: no request is at work, or the one that is has not come whole."""
+        if self.cycle is None or self.cycle.response_complete or self._is_short:
+            return True
+        return bool(self.cycle.more_body and not self.pipeline and not self.cycle.response_started)
 
     # Time
 
