@@ -5,10 +5,11 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO ?= examples/fashion-cnn
 DEMO_PORT ?= 8080
+SOAK ?= 600
 SHELL = /bin/bash
 .ONESHELL:
 .SHELLFLAGS = -euo pipefail -c
-.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers clean
+.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers soak clean
 
 setup: $(VENV)/.done  ## make the environment
 
@@ -61,12 +62,16 @@ bench-answers: setup  ## the served answers against the report's, every test row
 	dataset=$$(ls -d $(DEMO)/runs/2*/artifacts/preprocess/dataset | tail -1)
 	$(BIN)/python benchmarks/answers.py "$$package" "$$dataset"
 
+soak: setup  ## ten minutes of mixed load: does the server's memory stay flat? (after make demo)
+	@$(BIN)/python benchmarks/soak.py "$$($(BIN)/boatyard show $(DEMO) --path)" $(SOAK)
+
 bench-small: setup data  ## the same, small, for CI
 	@$(BIN)/python benchmarks/help_time.py
 	$(BIN)/python benchmarks/step_overhead.py --steps 5 --rounds 1
 	$(BIN)/python benchmarks/training_speed.py --rows 6400 --repeats 1
 	$(BIN)/python benchmarks/preprocess_memory.py
 	$(MAKE) bench-answers
+	$(MAKE) soak SOAK=60
 
 clean:  ## remove what was made
 	rm -rf build .venv data

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import difflib
 import io
 import math
@@ -156,11 +157,28 @@ def _plain(value: Any) -> Any:
 
 def array(tensor: Tensor, rows: int, value: Any, at: str) -> Array:
     """Return one graph input, [rows, *shape], of a flat or nested list in row-major order; null is a missing number."""
+    size = rows * math.prod(tensor.shape)
+    if isinstance(value, list) and len(value) == size and (plain := _plain_numbers(value, tensor.dtype)) is not None:
+        return plain.reshape(rows, *tensor.shape)
     out: list[Any] = []
     nested = isinstance(value, list) and bool(value) and isinstance(value[0], list)
     shape = (rows, *tensor.shape) if nested else (rows * math.prod(tensor.shape),)
     _flatten(value, shape, LEAVES[tensor.dtype], out, at)
     return np.array(out, object if tensor.dtype == "str" else tensor.dtype).reshape(rows, *tensor.shape)
+
+
+def _plain_numbers(value: list[Any], dtype: str) -> Array | None:
+    """Return a flat list of numbers that are all as wanted, without a look at each; None leaves it to who looks."""
+    types = set(map(type, value))
+    if dtype == "uint8" and types == {int}:
+        with contextlib.suppress(ValueError):
+            return np.frombuffer(bytes(value), np.uint8)
+    if dtype == "float32" and types <= {int, float}:
+        with contextlib.suppress(OverflowError):
+            wide = np.array(value, np.float64)
+            if (np.abs(wide) <= GREATEST).all():
+                return wide.astype(np.float32)
+    return None
 
 
 # Images
