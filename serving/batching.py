@@ -7,6 +7,7 @@ that a small one does not wait for all of it. Nothing here blocks the event loop
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from boatyard.schema import Array
 
 from .limits import Limits
 
+logger = logging.getLogger(__name__)
+
 Inputs = Mapping[str, Array]
 Done = Callable[[Answers | None, Exception | None], None]
 
@@ -31,6 +34,10 @@ class Busy(Exception):
     def __init__(self, message: str, seconds: int) -> None:
         super().__init__(message)
         self.seconds = seconds
+
+
+class Closed(Exception):
+    """The model was unloaded."""
 
 
 class Late(Exception):
@@ -100,7 +107,9 @@ class Batcher:
         return await future
 
     def queue(self, inputs: Inputs, done: Done, seconds: float | None = None) -> None:
-        """Queue valid inputs; `done` gets the answers or the error, on the event loop. Raises Busy at once."""
+        """Queue valid inputs; `done` gets the answers or the error, on the event loop. Raises Busy, Closed at once."""
+        if self._closed:
+            raise Closed
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._thread.start()
@@ -209,7 +218,10 @@ class Batcher:
             load.size -= waiting.size
             if waiting.started:
                 self._observe("queue", waiting.started - waiting.came)
-            waiting.done(None if waiting.error else waiting.result, waiting.error)
+            try:
+                waiting.done(None if waiting.error else waiting.result, waiting.error)
+            except Exception:  # the others are to hear of theirs
+                logger.exception("an answer could not be handed over")
 
 
 def _joined(batch: list[tuple[Waiting, int, int]]) -> dict[str, Array]:
@@ -226,10 +238,13 @@ def _finish(done: list[Waiting]) -> None:
     for waiting in done:
         if waiting.error:
             continue
-        answers = Answers.joined(waiting.parts)
-        row = answers.unanswered() if waiting.suspect else None
+        try:
+            waiting.result = Answers.joined(waiting.parts)
+        except MemoryError as error:
+            waiting.error = error
+            continue
+        row = waiting.result.unanswered() if waiting.suspect else None
         if row is not None:
             waiting.error = RequestError(
                 f"wanted rows that the model has finite answers for, found none for row {row}, at row {row}"
             )
-        waiting.result = answers

@@ -26,7 +26,7 @@ from boatyard.prediction.decoding import array, show, wrong
 from boatyard.schema import Array, Tensor
 
 from . import v2
-from .batching import Busy, Late
+from .batching import Busy, Closed, Late
 from .errors import LONGEST, HttpError
 from .predictor import Predictor
 from .rest import Front
@@ -117,6 +117,8 @@ def _refusal(error: Exception) -> tuple[StatusCode, str]:
         return StatusCode.FAILED_PRECONDITION, "wanted a package that verifies and answers as sealed, found another"
     if isinstance(error, Busy):
         return StatusCode.RESOURCE_EXHAUSTED, str(error)
+    if isinstance(error, Closed):
+        return StatusCode.UNAVAILABLE, "wanted a model that is loaded, found it unloaded, at the queue"
     if isinstance(error, Late):
         return StatusCode.DEADLINE_EXCEEDED, "wanted an answer within the deadline, found it passed, at the queue"
     logger.error("ModelInfer failed", exc_info=error)

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from boatyard.prediction import Answers
 
 from . import errors, v1
-from .batching import Busy
+from .batching import Busy, Closed
 from .predictor import Predictor
 from .rest import JSON, LARGE, Fields, Front, refusal
 
@@ -30,7 +30,7 @@ IDLE, SLOW = 75.0, 30.0  # seconds without a request, and for the headers or the
 # a header that the short way does not know changes nothing; these change what a request is
 LONG = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"connection", b"content-type"))
 TIMED = frozenset((b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms"))
-PLAIN_TYPES = (b"application/json", b"application/json; charset=utf-8", b"application/x-www-form-urlencoded")
+PLAIN = (b"keep-alive", b"application/json", b"application/json; charset=utf-8", b"application/x-www-form-urlencoded")
 
 
 class Short:
@@ -125,7 +125,7 @@ class Connection(HttpToolsProtocol):
             return self._again(body)
         try:
             model.batcher.queue(inputs, self._answered)
-        except Busy as error:
+        except (Busy, Closed) as error:
             self._answered(None, error)
 
     def _plain(self) -> bool:
@@ -141,7 +141,7 @@ class Connection(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"content-length":
                 length = value
-            elif (name in LONG and value not in PLAIN_TYPES) or name in TIMED:
+            elif (name in LONG and value not in PLAIN) or name in TIMED:
                 return False
         return length.isdigit() and int(length) <= min(LARGE, self.front.body_limit)
 
@@ -194,13 +194,16 @@ class Connection(HttpToolsProtocol):
         return b"".join(parts)
 
     def _refuse(self, refused: Refused) -> None:
-        """Answer what is no request, after what is at work; the connection ends with it."""
-        self._heading = False
+        """Answer what is no request; the connection ends with it, or with the answer of a whole request before it."""
+        self._heading, self._size = False, 0
         if self.transport.is_closing():
             return
         if self._may_speak():
             body = errors.body(f"wanted {refused.wanted}, found {refused.found}, at the connection")
             self.transport.write(self._response(refused.status, body, JSON, keep_alive=False))
+        elif not self.cycle.more_body:
+            self.cycle.keep_alive = False
+            return
         self.transport.close()
 
     def _may_speak(self) -> bool:

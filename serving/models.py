@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +12,7 @@ from urllib.parse import quote
 from kserve import ModelRepository
 
 from boatyard import prediction
+from boatyard.errors import ConfigError
 from boatyard.prediction.decoding import show
 
 from .calibration import calibrate
@@ -20,6 +22,7 @@ from .metrics import Numbers
 from .predictor import Predictor
 
 logger = logging.getLogger(__name__)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # what a URL takes as it is
 
 
 class Models(ModelRepository):  # type: ignore[misc]
@@ -39,7 +42,9 @@ class Models(ModelRepository):  # type: ignore[misc]
         self._busy = asyncio.Lock()
 
     def open(self, package: Path, *, name: str | None = None, digest: str | None = None) -> Predictor:
-        """Verify, load, calibrate and warm a package; raises ArtifactError. Not for the event loop."""
+        """Verify, load, calibrate and warm a package; raises ArtifactError, ConfigError. Not for the event loop."""
+        if name is not None and not NAME.fullmatch(name):
+            raise ConfigError(f"wanted a model's name of letters, digits, '.', '_' and '-', found {show(name)}")
         loaded = prediction.load(package, digest=digest, threads=self.threads or 1)
         loaded, plan = calibrate(loaded, self.threads, self.batch)
         return Predictor(loaded, name, self.limits.of_batch(plan.batch))

@@ -24,7 +24,7 @@ from boatyard.schema import Array, Schema
 
 from . import compression, errors, v1, v2
 from .access import AccessLog
-from .batching import Busy, Late
+from .batching import Busy, Closed, Late
 from .direct import Direct
 from .errors import HttpError
 from .metrics import Exposition
@@ -230,6 +230,8 @@ def refusal(error: Exception, what: str) -> Reply:
         )
     if isinstance(error, Busy):
         return 429, errors.body(str(error)), [*JSON, (b"retry-after", b"%d" % error.seconds)]
+    if isinstance(error, Closed):
+        return 503, errors.body("wanted a model that is loaded, found it unloaded, at the queue"), JSON
     if isinstance(error, Late):
         return 504, errors.body("wanted an answer within the deadline, found it passed, at the queue"), JSON
     logger.error("%s failed", what, exc_info=error)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from boatyard.errors import RequestError
 from boatyard.prediction import Answers
 from boatyard.schema import Array
-from serving.batching import Batcher, Busy, Late, Limits
+from serving.batching import Batcher, Busy, Closed, Late, Limits
 
 
 class Model:
@@ -175,6 +175,18 @@ def test_a_client_that_hung_up_leaves_the_others_alone() -> None:
         model.door.set()
         assert await stays == [4]
         await asyncio.gather(first, gone, return_exceptions=True)
+
+    run(scenario)
+
+
+def test_a_closed_model_answers_what_waits_and_takes_no_more() -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        first = await held(batcher, model)
+        batcher.close()
+        model.door.set()
+        assert await first == [2]
+        with pytest.raises(Closed):
+            await answer(batcher, 1)
 
     run(scenario)
 

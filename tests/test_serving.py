@@ -821,6 +821,14 @@ def test_a_request_in_any_pieces_is_the_same_request(servers: dict[str, Running]
                 assert responses(client, 1) == [(200, wanted)]
 
 
+def test_a_request_before_a_broken_one_is_answered(servers: dict[str, Running]) -> None:
+    server, body = servers["image"], json.dumps({"instances": [GREY] * 200}).encode()
+    for more in ("Content-Type: application/json", "X-Request-Timeout-Ms: 9000"):
+        with socket.create_connection(("127.0.0.1", server.http)) as client:
+            client.sendall(raw_request(server, body, more) + b"\0\0\r\n\r\n")
+            assert [status for status, _ in responses(client, 2)] == [200]
+
+
 def test_a_client_that_asks_to_close_is_answered_and_closed(servers: dict[str, Running]) -> None:
     server, body = servers["image"], json.dumps({"instances": [GREY]}).encode()
     with socket.create_connection(("127.0.0.1", server.http)) as client:
@@ -847,6 +855,13 @@ def test_a_client_that_stops_halfway_is_told_and_let_go(servers: dict[str, Runni
         client.settimeout(45)
         assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
         assert client.recv(1) == b""
+
+
+def test_a_name_that_no_url_takes_is_refused_at_once(tmp_path: Path) -> None:
+    server = launch(graphs.package(tmp_path / "p", SCHEMAS["image"]), "--name", "a/b c")
+    output, _ = server.process.communicate(timeout=30)
+    assert server.process.returncode == 1
+    assert "found 'a/b c'" in output and "Traceback" not in output
 
 
 def test_health_and_reflection_answer_over_grpc(servers: dict[str, Running]) -> None:
