@@ -9,7 +9,7 @@ SOAK ?= 600
 SHELL = /bin/bash
 .ONESHELL:
 .SHELLFLAGS = -euo pipefail -c
-.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers soak clean
+.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers bad-requests soak clean
 
 setup: $(VENV)/.done  ## make the environment
 
@@ -61,6 +61,9 @@ bench-answers: setup  ## the served answers against the report's, every test row
 	@package=$$($(BIN)/boatyard show $(DEMO) --path)
 	dataset=$$(ls -d $(DEMO)/runs/2*/artifacts/preprocess/dataset | tail -1)
 	$(BIN)/python benchmarks/answers.py "$$package" "$$dataset"
+
+bad-requests: setup  ## 100 000 generated mistakes: each refused, none in the way of others (after make demo)
+	@$(BIN)/python benchmarks/bad_requests.py "$$($(BIN)/boatyard show $(DEMO) --path)"
 
 soak: setup  ## ten minutes of mixed load: does the server's memory stay flat? (after make demo)
 	@$(BIN)/python benchmarks/soak.py "$$($(BIN)/boatyard show $(DEMO) --path)" $(SOAK)

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from grpc import StatusCode, aio
+from google.protobuf.message import DecodeError
+from grpc import StatusCode, aio, unary_unary_rpc_method_handler
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
@@ -125,6 +126,28 @@ def _refusal(error: Exception) -> tuple[StatusCode, str]:
     return StatusCode.INTERNAL, "the server failed; its log says why"
 
 
+class Unreadable(aio.ServerInterceptor):  # type: ignore[misc]
+    """Answers bytes that are no message as a client's mistake; gRPC's own answer is an unknown error of the server."""
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = await continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+
+        def read(data: bytes) -> Any:
+            try:
+                return handler.request_deserializer(data)
+            except DecodeError:
+                return None
+
+        async def answer(request: Any, context: Any) -> Any:
+            if request is None:
+                await context.abort(StatusCode.INVALID_ARGUMENT, f"wanted the message of {details.method}, found bytes")
+            return await handler.unary_unary(request, context)
+
+        return unary_unary_rpc_method_handler(answer, read, handler.response_serializer)
+
+
 class Server:
     """KServe's gRPC service at an address of our choice, with a bound on a message."""
 
@@ -137,7 +160,7 @@ class Server:
         """Listen; raises ConfigError when the port cannot be had."""
         options = [("grpc.max_receive_message_length", self.body_limit), ("grpc.max_send_message_length", -1)]
         options.append(("grpc.so_reuseport", 0))  # a port that another process listens at is an error, not shared
-        self._server = aio.server(ThreadPoolExecutor(max_workers=1), options=options)
+        self._server = aio.server(ThreadPoolExecutor(max_workers=1), interceptors=[Unreadable()], options=options)
         add_GRPCInferenceServiceServicer_to_server(self.servicer, self._server)
         add_HealthServicer_to_server(self._health, self._server)
         services = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
