@@ -124,8 +124,7 @@ class Front:
         return None, None
 
     async def _predict(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
-        kind = media_type(headers, v1.PICTURES if model.schema.is_image else ())
-        seconds = deadline(headers)
+        kind, until = media_type(headers, v1.PICTURES if model.schema.is_image else ()), deadline(headers)
         body = await self._body(headers, receive)
         if kind in v1.PICTURES:
             inputs = await asyncio.to_thread(v1.decode_picture, model.schema, body)
@@ -133,16 +132,16 @@ class Front:
             inputs = model.direct.decode(body) or v1.decode(model.schema, body)
         else:
             inputs = await asyncio.to_thread(_decode_large, model.schema, body)
-        return 200, v1.encode(await model.batcher.submit(inputs, seconds)), JSON
+        return 200, v1.encode(await model.batcher.submit(inputs, _left(until))), JSON
 
     async def _infer(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
         media_type(headers, ("application/octet-stream",))
-        seconds, length = deadline(headers), _header_length(headers)
+        until, length = deadline(headers), _header_length(headers)
         body = await self._body(headers, receive)
         size = len(body) if length is None else length
         arguments = (model.schema, body, length)
         request = v2.decode(*arguments) if size < LARGE else await asyncio.to_thread(v2.decode, *arguments)
-        answers = await model.batcher.submit(request.inputs, seconds)
+        answers = await model.batcher.submit(request.inputs, _left(until))
         found, head = v2.encode(model.schema, model.name, model.version, request, answers)
         if head is None:
             return 200, found, JSON
@@ -255,13 +254,17 @@ def media_type(headers: Headers, more: Iterable[str] = ()) -> str:
 
 
 def deadline(headers: Headers) -> float | None:
-    """Return the seconds that a client gives its request, None when it does not say; raises RequestError."""
+    """Return until when (time.monotonic) a client waits, None when it does not say; raises RequestError."""
     for name in TIMEOUTS:
         if (found := headers.get(name)) is not None:
             if not re.fullmatch(rb"[0-9]{1,9}", found) or not int(found):
                 raise wrong("whole milliseconds", show(found.decode("latin-1")), f"header {name.decode()}")
-            return int(found) / 1000
+            return time.monotonic() + int(found) / 1000
     return None
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else until - time.monotonic()
 
 
 def _or(more: Iterable[str]) -> str:
