@@ -9,7 +9,7 @@ SOAK ?= 600
 SHELL = /bin/bash
 .ONESHELL:
 .SHELLFLAGS = -euo pipefail -c
-.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers bad-requests soak clean
+.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers bench-serving bench-serving-small bad-requests soak clean
 
 setup: $(VENV)/.done  ## make the environment
 
@@ -56,6 +56,12 @@ bench: setup data  ## the measures, as tables: needs a quiet machine, a trained 
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/preprocess_memory.py --gigabytes 4
 	$(MAKE) bench-answers
+
+bench-serving: setup data  ## this server against its peers, 25 minutes: needs wrk, a quiet machine and the network once
+	@$(BIN)/python -m benchmarks.serving
+
+bench-serving-small: setup data  ## the same, three minutes, against KServe alone and with floors, for CI
+	@$(BIN)/python -m benchmarks.serving --small
 
 bench-answers: setup  ## the served answers against the report's, every test row (after make demo)
 	@package=$$($(BIN)/boatyard show $(DEMO) --path)

@@ -22,8 +22,7 @@ from .protocols import Question
 from .servers import Running
 
 HERE = Path(__file__).parent
-WARM = 0.5  # seconds of load before a cell that are not counted: the server was stopped
-REST = 0.1  # seconds after a load, for what is still in flight
+WARM = 1  # seconds of load before a cell that are not counted: the server was stopped
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,14 @@ class Bodies:
             file.write_bytes(question.body)
 
 
-def closed(server: Running, bodies: Bodies, connections: int, seconds: float) -> Cell:
+def closed(server: Running, bodies: Bodies, connections: int, seconds: int) -> Cell:
     """Load a server over HTTP by wrk with one thread and so many connections; a short load before is not counted."""
     _wrk(server, bodies, connections, WARM)
+    server.settle()
     before = server.seconds()
     found, generator = _wrk(server, bodies, connections, seconds)
+    used = server.seconds() - before
+    server.settle()
     return Cell(
         rate=(found["requests"] - found["status"]) / found["seconds"],
         p50=found["p50"] / 1000,
@@ -80,17 +82,16 @@ def closed(server: Running, bodies: Bodies, connections: int, seconds: float) ->
         greatest=found["max"] / 1000,
         errors=found["status"] + found["socket"],
         generator=generator / found["seconds"],
-        server=(server.seconds() - before) / found["seconds"],
+        server=used / found["seconds"],
         answers=found["requests"],
     )
 
 
-def _wrk(server: Running, bodies: Bodies, connections: int, seconds: float) -> tuple[dict[str, Any], float]:
-    """Return wrk's numbers and its CPU seconds. wrk counts whole seconds: a fraction is rounded up."""
+def _wrk(server: Running, bodies: Bodies, connections: int, seconds: int) -> tuple[dict[str, Any], float]:
+    """Return wrk's numbers and its CPU seconds; wrk takes whole seconds only."""
     headers = [part for name, value in bodies.headers.items() for part in ("-H", f"{name}: {value}")]
     url = f"http://127.0.0.1:{server.port}{bodies.path}"
-    whole = f"{max(1, round(seconds))}s"
-    options = ["-t1", f"-c{connections}", f"-d{whole}", "--timeout", "30s", "-s", str(HERE / "post.lua"), *headers, url]
+    options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(HERE / "post.lua"), *headers, url]
     before = os.times()
     out = subprocess.run([need_wrk(), *options, "--", *map(str, bodies.files)], check=True, capture_output=True).stdout
     after = os.times()
@@ -102,11 +103,13 @@ def _wrk(server: Running, bodies: Bodies, connections: int, seconds: float) -> t
 def opened(server: Running, bodies: Bodies, rate: float, seconds: float, **more: Any) -> dict[str, Any]:
     """Load a server at a rate that it has no say in; see open_loop.py for what goes in and comes back."""
     plan = {"port": server.port, "path": bodies.path, "headers": dict(bodies.headers), "rate": rate, **more}
-    return _generate("open_loop.py", plan, bodies, seconds)
+    found = _generate("open_loop.py", plan, bodies, seconds)
+    server.settle()
+    return found
 
 
 def rpc(server: Running, bodies: Bodies, calls: int, seconds: float) -> Cell:
-    """Load a server over gRPC with so many calls at a time; the first half second is not counted."""
+    """Load a server over gRPC with so many calls at a time; the first second is not counted."""
     before = server.seconds()
     found = _generate("grpc_load.py", {"port": server.grpc, "calls": calls, "warm": WARM}, bodies, seconds)
     used = server.seconds() - before

@@ -28,8 +28,10 @@ LATE = 0.01  # seconds behind its plan at which the generator itself is slow
 
 @dataclass
 class Tally:
-    """What came back: seconds by answer of status 200, and how many of each other end there were."""
+    """What came back: seconds by answer of status 200, those of them before `end`, and how many of each end."""
 
+    end: float = float("inf")
+    inside: int = 0
     taken: list[float] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
     idle: deque[Connection] = field(default_factory=deque)
@@ -64,7 +66,9 @@ class Connection(asyncio.Protocol):
         if not self.busy:
             return
         if status == 200:
-            self.tally.taken.append(time.perf_counter() - self.due)
+            now = time.perf_counter()
+            self.tally.taken.append(now - self.due)
+            self.tally.inside += now <= self.tally.end
         self._over(str(status))
         if self.parser.should_keep_alive():
             self.parser = httptools.HttpResponseParser(self)
@@ -107,6 +111,7 @@ async def load(plan: dict[str, Any]) -> dict[str, Any]:
             connection.give_up(due)
 
     times, begun = iter(_times(plan)), time.perf_counter()
+    tally.end = begun + plan["seconds"]
     worked = time.process_time()
     due, sent = next(times, None), 0
     while due is not None:
@@ -151,7 +156,10 @@ def _request(plan: dict[str, Any], body: bytes) -> bytes:
 
 
 def _numbers(plan: dict[str, Any], tally: Tally, sent: int, behind: float, worked: float) -> dict[str, Any]:
-    """Return counts and latencies in milliseconds; what was not answered well counts as endless."""
+    """Return counts and latencies in milliseconds; what was not answered well counts as endless.
+
+    `good` is right answers a second that came while requests were sent: what a backlog yields afterwards does not count.
+    """
     endless = [float("inf")] * (sent - len(tally.taken))
     ordered = sorted(tally.taken) + endless
 
@@ -161,7 +169,7 @@ def _numbers(plan: dict[str, Any], tally: Tally, sent: int, behind: float, worke
 
     return {
         "offered": sent / plan["seconds"],
-        "good": len(tally.taken) / plan["seconds"],
+        "good": tally.inside / plan["seconds"],
         "p50": at(0.5),
         "p90": at(0.9),
         "p99": at(0.99),

@@ -12,6 +12,7 @@ import orjson
 from boatyard.schema import Array
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+ID = "1"  # KServe 0.21 answers 500 to a V2 request over REST that has none
 JSON = {"content-type": "application/json"}
 
 
@@ -46,13 +47,13 @@ def v1(images: Array, path: str) -> Question:
 def v2(images: Array, path: str) -> Question:
     """Ask as a tensor whose data is a flat list."""
     entry = {**_about(images), "data": images.ravel()}
-    return Question(path, orjson.dumps({"inputs": [entry]}, option=orjson.OPT_SERIALIZE_NUMPY))
+    return Question(path, orjson.dumps({"id": ID, "inputs": [entry]}, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def v2_binary(images: Array, path: str) -> Question:
     """Ask as a tensor whose bytes follow the JSON."""
     entry = {**_about(images), "parameters": {"binary_data_size": images.nbytes}}
-    head = orjson.dumps({"inputs": [entry]})
+    head = orjson.dumps({"id": ID, "inputs": [entry]})
     headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
     return Question(path, head + images.tobytes(), headers)
 

@@ -28,6 +28,8 @@ from .protocols import Question
 HERE = Path(__file__).parent
 PAGE, TICK = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 READY = 90  # seconds that a server may take to start
+REFUSED = 2000  # answers of another status than 200 until then: some listen before they have loaded
+SETTLED, QUIET_SECONDS = 10, 0.03  # seconds waited at most; CPU seconds in a tenth that are no work but polling
 THREADS = 1  # of an inference, for every server
 
 
@@ -41,7 +43,7 @@ class Server:
     command: tuple[str, ...]
     protocol: str = "v1"
     path: str = "/v1/models/fashion:predict"
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     grpc: bool = False
 
     @property
@@ -63,12 +65,13 @@ BARE = Server(
      "--http", "httptools", "--no-access-log", "--log-level", "warning"),
 )  # fmt: skip
 KSERVE_COMMAND = (_peer("kserve_model.py"), "--http_port", "{port}", "--grpc_port", "{grpc}")
+QUIET = ("--enable_latency_logging", "no", "--configure_logging", "no")
 KSERVE = Server("KServe", "as it comes", "kserve", KSERVE_COMMAND, grpc=True)
 KSERVE_HERE = dataclasses.replace(KSERVE, environment=None)  # with the packages that ours has
 KSERVES = (
     KSERVE,
-    dataclasses.replace(KSERVE, variant="no latency log", command=(*KSERVE_COMMAND, "--enable_latency_logging", "no")),
-    dataclasses.replace(KSERVE, variant="2 workers", command=(*KSERVE_COMMAND, "--workers", "2")),
+    dataclasses.replace(KSERVE, variant="no logs", command=(*KSERVE_COMMAND, *QUIET)),
+    dataclasses.replace(KSERVE, variant="no logs, 2 workers", command=(*KSERVE_COMMAND, *QUIET, "--workers", "2")),
 )
 
 
@@ -98,7 +101,7 @@ PEERS: dict[str, tuple[Server, ...]] = {
         _mlserver("in one process", 0, 0),
         _mlserver("1 worker, batches", 64, 1),
     ),
-    "BentoML": (_bentoml("batches", 64, 1), _bentoml("no batches", 1, 1), _bentoml("2 workers", 1, 2)),
+    "BentoML": (_bentoml("batches", 64, 1), _bentoml("no batches", 0, 1), _bentoml("batches, 2 workers", 64, 2)),
     "LitServe": (
         _litserve("batches", 64),
         _litserve("no batches", 1),
@@ -129,7 +132,7 @@ class Running:
                 [python, *command],
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env={**os.environ, "PEER_THREADS": str(THREADS), "OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": _peer(""), **settings},
+                env=_environment(settings),
                 start_new_session=True,
             )  # fmt: skip
 
@@ -145,16 +148,17 @@ class Running:
 
     def ready(self, question: Question) -> float:
         """Ask until a 200 comes and return the seconds from exec until then; raises RuntimeError."""
-        while time.perf_counter() < self.started + READY:
-            if self.process.poll() is not None:
-                break
+        status, refused = 0, 0
+        while time.perf_counter() < self.started + READY and self.process.poll() is None and refused < REFUSED:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                if self.ask(question)[0] == 200:
+                status = self.ask(question)[0]
+                if status == 200:
                     return time.perf_counter() - self.started
+                refused += 1
             time.sleep(0.005)
         self.stop()
         said = self.log.read_text(errors="replace")[-2000:]
-        raise RuntimeError(f"{self.server.title} did not answer {question.path} in {READY} s; its log ends:\n{said}")
+        raise RuntimeError(f"{self.server.title} does not answer {question.path} (status {status}); its log ends:\n{said}")
 
     def pause(self) -> None:
         """Stop all its processes where they are."""
@@ -163,6 +167,15 @@ class Running:
     def resume(self) -> None:
         """Let them go on."""
         self._signal(signal.SIGCONT)
+
+    def settle(self) -> None:
+        """Wait until it has done what it was asked: the work that a load leaves behind is not the next one's."""
+        until = time.perf_counter() + SETTLED
+        while time.perf_counter() < until:
+            before = self.seconds()
+            time.sleep(0.1)
+            if self.seconds() - before <= QUIET_SECONDS:
+                break
 
     def memory(self) -> int:
         """Return the bytes resident, summed over its processes: what they share with each other counts once each."""
@@ -233,6 +246,11 @@ def _stat(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/stat").read_text()
     rest = text.rpartition(")")[2].split()
     return [pid, 0, *(int(part) if part.lstrip("-").isdigit() else 0 for part in rest)]
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    threads = str(THREADS)
+    return {**os.environ, "PEER_THREADS": threads, "OMP_NUM_THREADS": threads, "PYTHONPATH": _peer(""), **settings}
 
 
 def _ports(count: int) -> tuple[int, ...]:
