@@ -39,6 +39,7 @@ from boatyard.errors import ArtifactError, BoatyardError, ConfigError, Interrupt
 from boatyard.project import DataConfig, section
 
 logger = logging.getLogger(__name__)
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where PyYAML was built with it
 POLL = 0.1  # seconds between looks at a step
 EXECUTOR_OUTPUT = "executor_output.json"
 WITHOUT_RECIPE = ("preprocess", "evaluate")  # steps that import nothing of the project's own
@@ -70,7 +71,7 @@ def _execute(runner: _Runner) -> runs.Run:
     run, display = runner.run, runner.display
     try:
         with runner.hooks(), _signals():
-            components.load_component_from_file(str(run.spec))()
+            runner.demands.pipeline()
     except KeyboardInterrupt:
         runner.run = runner.run.end("interrupted", "stopped by a signal")
         raise Interrupted(f"run {run.id} was stopped; `boatyard run --resume` goes on from there") from None
@@ -89,8 +90,9 @@ def _execute(runner: _Runner) -> runs.Run:
 
 @dataclass(frozen=True)
 class Demands:
-    """What a spec asks of a cluster, by step: variables of secrets, volumes, GPUs, seconds."""
+    """A spec's pipeline, and what it asks of a cluster, by step: variables of secrets, volumes, GPUs, seconds."""
 
+    pipeline: Any
     secrets: Mapping[str, tuple[tuple[str, str], ...]]
     volumes: Mapping[str, tuple[str, ...]]
     gpus: Mapping[str, int]
@@ -100,8 +102,9 @@ class Demands:
 def read_demands(spec: Path) -> Demands:
     """Read both documents of a spec, of which the local runner reads the first; raises ConfigError."""
     try:
-        documents = [document for document in yaml.safe_load_all(spec.read_text()) if document]
-        components.load_component_from_file(str(spec))
+        text = spec.read_text()
+        documents = [document for document in yaml.load_all(text, Loader=_LOADER) if document]
+        pipeline = components.load_component_from_text(text)
     except Exception as error:  # KFP's own are of many kinds
         reason = " ".join(str(error).split())
         raise ConfigError(f"{spec} is not a compiled pipeline: {reason}; start a new run: boatyard run") from error
@@ -110,6 +113,7 @@ def read_demands(spec: Path) -> Demands:
     for document in documents[1:]:
         platform |= document.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
     return Demands(
+        pipeline,
         secrets={_bare(n): tuple(_variables(s)) for n, s in platform.items()},
         volumes={_bare(n): tuple(_volumes(s)) for n, s in platform.items()},
         gpus={_bare(n): _gpus(e) for n, e in executors.items()},
