@@ -91,7 +91,17 @@ def _wrk(server: Running, bodies: Bodies, connections: int, seconds: int) -> tup
     """Return wrk's numbers and its CPU seconds; wrk takes whole seconds only."""
     headers = [part for name, value in bodies.headers.items() for part in ("-H", f"{name}: {value}")]
     url = f"http://127.0.0.1:{server.port}{bodies.path}"
-    options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(HERE / "post.lua"), *headers, url]
+    options = [
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "30s",
+        "-s",
+        str(HERE / "post.lua"),
+        *headers,
+        url,
+    ]
     before = os.times()
     out = subprocess.run([need_wrk(), *options, "--", *map(str, bodies.files)], check=True, capture_output=True).stdout
     after = os.times()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import statistics
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 from boatyard.packages import Package
 
 from . import checks, load, models, protocols, servers
+from .environments import Unequal
 from .load import Bodies, Cell
 from .models import EXAMPLE, TENSOR, Model
 from .plan import Plan
@@ -27,7 +29,10 @@ OURS = BOATYARD.name
 HEAVY = models.SIZES[-1]  # so slow that five times its rate is a light load for the generator
 DEADLINE, MARGIN = 1.0, 0.25  # seconds a client gives the server, and those it waits longer for the way
 FEW = 4  # connections where an answer takes long: what is in flight at the end of a cell is not counted
+SCREEN = 2  # seconds of a cell that only chooses how a peer is started
+AGAIN = 2  # times that a cell with an error is measured again
 SWEEP = (2, 2)  # seconds and repetitions of a point of a curve
+ABLE = 0.95  # of its greatest rate: above it a server's latency is that of an endless queue
 V2 = "/v2/models/fashion/infer"
 
 Cells = dict[str, list[Cell]]
@@ -35,7 +40,10 @@ Cells = dict[str, list[Cell]]
 
 @dataclass
 class Results:
-    """All that was found; `cells` by the name of a measure and the server, `sweeps` by what was varied."""
+    """All that was found; `cells` by the name of a measure and the server, `sweeps` by what was varied.
+
+    `invalid` says which cells had errors and were measured again.
+    """
 
     chosen: dict[str, str] = field(default_factory=dict)
     screened: dict[str, float] = field(default_factory=dict)
@@ -44,6 +52,7 @@ class Results:
     cells: dict[str, Cells] = field(default_factory=dict)
     singles: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     sweeps: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    invalid: list[str] = field(default_factory=list)
 
 
 class Bench:
@@ -86,6 +95,8 @@ class Bench:
         for variants in PEERS.values():
             rates = {variant: self._screened(variant) for variant in variants}
             best = max(rates, key=lambda variant: rates[variant])
+            if not rates[best]:
+                raise Unequal(f"{best.name} cannot be started in any way")
             chosen.append(best)
             self.results.chosen[best.name] = best.variant
             self.results.screened |= {variant.title: rate for variant, rate in rates.items()}
@@ -93,9 +104,16 @@ class Bench:
         self.peers = tuple(chosen)
 
     def _screened(self, server: Server) -> float:
-        with self.started([server], EXAMPLE) as running, alone(running[server.name]) as one:
-            bodies = self.bodies(server, EXAMPLE)
-            return math.sqrt(math.prod(load.closed(one, bodies, connections, 1).rate for connections in (16, 64)))
+        """Return requests/s; 0 of a way that does not start, or answers with errors."""
+        try:
+            with self.started([server], EXAMPLE) as running, alone(running[server.name]) as one:
+                bodies = self.bodies(server, EXAMPLE)
+                return math.sqrt(
+                    math.prod(load.closed(one, bodies, connections, SCREEN).rate for connections in (16, 64))
+                )
+        except (Unequal, RuntimeError) as error:
+            self.note(f"  {server.title} is out: {error}")
+            return 0.0
 
     # V1 JSON, one image a request
 
@@ -162,8 +180,7 @@ class Bench:
             bodies = Bodies([Question("", request) for request in requests])
 
             def measure(name: str) -> Cell:
-                with alone(running[name]) as server:
-                    return load.rpc(server, bodies, 16, self.plan.seconds)
+                return self._valid(running[name], lambda server: load.rpc(server, bodies, 16, self.plan.seconds))
 
             cells = interleaved(list(running), self.plan.repeats, measure)
         self.results.cells["gRPC ModelInfer, 16 calls"] = cells
@@ -262,20 +279,22 @@ class Bench:
             for name, cells in self.results.cells["V1 JSON, 64 connections"].items()
         }
         best = max(rate for name, rate in peak.items() if name not in (OURS, BARE.name))
-        steps = sorted({*(best * share for share in (0.25, 0.5, 0.75, 0.9)), *(peak[OURS] * s for s in (0.25, 0.5, 0.7))})
+        steps = [
+            *(best * share for share in (0.25, 0.5, 0.75, 0.9)),
+            *(peak[OURS] * share for share in (0.25, 0.5, 0.7)),
+        ]
         with self.started([BOATYARD, *self.peers], EXAMPLE) as running:
-            for rate in steps:
-                able = [name for name in running if rate <= 0.95 * peak[name]]
-                found = interleaved(able, 2, lambda name, rate=rate: self._offered(running[name], rate))  # type: ignore[misc]
-                for name, rows in found.items():
-                    for row in rows:
-                        self.results.sweeps.setdefault("offered load", []).append({"server": name, "rate": rate, **row})
+            for rate in sorted(steps):
+                able = [name for name in running if rate <= ABLE * peak[name]]
+                found = interleaved(able, 2, functools.partial(self._offered, running, rate))
+                rows = [{"server": name, "rate": rate, **row} for name, each in found.items() for row in each]
+                self.results.sweeps.setdefault("offered load", []).extend(rows)
 
-    def _offered(self, running: Running, rate: float) -> dict[str, Any]:
-        bodies = self.bodies(running.server, EXAMPLE)
-        with alone(running):
-            load.opened(running, bodies, rate, 0.5)
-            return load.opened(running, bodies, rate, self.plan.seconds)
+    def _offered(self, running: Mapping[str, Running], rate: float, name: str) -> dict[str, Any]:
+        with alone(running[name]) as server:
+            bodies = self.bodies(server.server, EXAMPLE)
+            load.opened(server, bodies, rate, 0.5)
+            return load.opened(server, bodies, rate, self.plan.seconds)
 
     def _sweep(self, varied: str, about: str, value: float, cells: Cells) -> None:
         for name, each in cells.items():
@@ -291,10 +310,24 @@ class Bench:
         repeats: int = 0,
     ) -> Cells:
         def measure(name: str) -> Cell:
-            with alone(running[name]) as server:
+            def one(server: Running) -> Cell:
                 return load.closed(server, bodies[name], connections, seconds or self.plan.seconds)
 
+            return self._valid(running[name], one)
+
         return interleaved(list(running), repeats or self.plan.repeats, measure)
+
+    def _valid(self, running: Running, measure: Callable[[Running], Cell]) -> Cell:
+        """Measure a server alone; a cell with an error is noted and measured again, twice at most."""
+        for _ in range(AGAIN):
+            try:
+                with alone(running) as server:
+                    return measure(server)
+            except Unequal as error:
+                self.results.invalid.append(f"{running.server.name}: {error}")
+                self.note(f"  again, {self.results.invalid[-1]}")
+        with alone(running) as server:
+            return measure(server)
 
     def _check(
         self, what: str, running: Mapping[str, Running], model: Model, kinds: Sequence[str] = ("own",), count: int = 5

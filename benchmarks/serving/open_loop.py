@@ -158,7 +158,7 @@ def _request(plan: dict[str, Any], body: bytes) -> bytes:
 def _numbers(plan: dict[str, Any], tally: Tally, sent: int, behind: float, worked: float) -> dict[str, Any]:
     """Return counts and latencies in milliseconds; what was not answered well counts as endless.
 
-    `good` is right answers a second that came while requests were sent: what a backlog yields afterwards does not count.
+    `good` is right answers a second that came while requests were sent: what a backlog yields later does not count.
     """
     endless = [float("inf")] * (sent - len(tally.taken))
     ordered = sorted(tally.taken) + endless

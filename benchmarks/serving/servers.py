@@ -120,7 +120,13 @@ class Running:
         folder = build / "servers" / f"{server.name}-{server.variant}".replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
         python = environments.python(server.environment, build.parent / "peers") if server.environment else OURS
-        places = {"port": self.port, "grpc": self.grpc, "package": package, "folder": folder, "bin": Path(python).parent}
+        places = {
+            "port": self.port,
+            "grpc": self.grpc,
+            "package": package,
+            "folder": folder,
+            "bin": Path(python).parent,
+        }
         command = [part.format(**places) for part in server.command]
         graph = str((package / "model.onnx").resolve())
         settings = {"PEER_PORT": str(self.port), "PEER_GRAPH": graph, **server.settings}
@@ -158,7 +164,9 @@ class Running:
             time.sleep(0.005)
         self.stop()
         said = self.log.read_text(errors="replace")[-2000:]
-        raise RuntimeError(f"{self.server.title} does not answer {question.path} (status {status}); its log ends:\n{said}")
+        raise RuntimeError(
+            f"{self.server.title} does not answer {question.path} (status {status}); its log ends:\n{said}"
+        )
 
     def pause(self) -> None:
         """Stop all its processes where they are."""

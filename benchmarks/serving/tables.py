@@ -21,6 +21,8 @@ def render(results: Results, about: Mapping[str, Any]) -> str:
         parts += [f"## {name}\n", _cells(cells)]
     if results.singles:
         parts += ["## Starting and overload\n", _singles(results)]
+    if rows := results.sweeps.get("overload"):
+        parts += ["## Overload: one image a request, offered five times the greatest rate\n", _overload(rows)]
     for varied in ("batch size", "model size"):
         if varied in results.sweeps:
             parts += [f"## Requests/s by {varied}, ours as a multiple\n", _sweep(results.sweeps[varied])]
@@ -28,6 +30,8 @@ def render(results: Results, about: Mapping[str, Any]) -> str:
         parts += ["## Latency against offered load (open loop), ms\n", _offered(rows)]
     if results.screened:
         parts += ["## How each peer was started\n", _screened(results)]
+    if results.invalid:
+        parts += ["## Cells with errors, measured again\n", *(f"- {each}" for each in results.invalid)]
     return "\n".join(parts)
 
 
@@ -88,6 +92,20 @@ def _singles(results: Results) -> str:
         for name, values in by_server.items()
     ]
     return table(["what", "server", "median", "least – greatest"], rows)
+
+
+def _overload(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        [
+            row["server"],
+            *(f"{row[key]:.0f}" for key in ("peak", "offered", "good")),
+            ", ".join(f"{count} {end}" for end, count in sorted(row["ends"].items())),
+            f"{row['behind']:.0f}",
+        ]
+        for row in rows
+    ]
+    head = ["server", "peak/s", "offered/s", "right in time/s", "how requests ended", "generator behind, ms"]
+    return table(head, lines)
 
 
 def _sweep(rows: Sequence[Mapping[str, Any]]) -> str:
