@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from boatyard.report.plots import legend, n, svg, text
+from boatyard.report.plots import n, svg, text
 
 from .ratios import show
 
@@ -29,7 +29,7 @@ def bars(values: Mapping[str, Sequence[float]]) -> str:
         parts.append(
             f'<text class="tick" x="{n(NAME - 6)}" y="{n(y + 9)}" dy=".32em" text-anchor="end">{text(name[:15])}</text>'
             f'<rect class="bar" x="{n(NAME)}" y="{n(y)}" width="{n(middle / most * reach)}" height="18" rx="2" '
-            f'fill-opacity="{1 if index == 0 else 0.4}"/>'
+            f'style="fill-opacity:{1 if index == 0 else 0.4}"/>'
             f'<path class="reference" d="M{x(min(each))} {n(y + 9)}H{x(max(each))}"/>'
             f'<text class="tick" x="{n(WIDTH)}" y="{n(y + 9)}" dy=".32em" text-anchor="end">{number(middle)}</text>'
         )
@@ -57,8 +57,16 @@ def curves(series: Mapping[str, Points], names: Sequence[str], x_name: str, y_na
         dots = "".join(f"M{n(x(a))} {n(y(b))}h0" for a, b in line)
         parts.append(f'<path class="curve {colour}" d="M{path}"/><path class="mark {colour}" d="{dots}"/>')
     told = "; ".join(f"{name} from {number(line[0][1])} to {number(line[-1][1])}" for name, line in series.items())
-    listed = [(name, f"{number(series[name][-1][1])} at the end" if name in series else "") for name in names]
-    return svg(width, height, f"{y_name} by {x_name}: {told}", *parts) + legend(listed)
+    return svg(width, height, f"{y_name} by {x_name}: {told}", *parts) + _legend(series, names)
+
+
+def _legend(series: Mapping[str, Points], names: Sequence[str]) -> str:
+    items = "".join(
+        f'<li><span class="key s{names.index(name) % 8}"></span>{text(name)}'
+        f"<small>{number(line[-1][1])} at the end</small></li>"
+        for name, line in series.items()
+    )
+    return f'<ul class="legend">{items}</ul>'
 
 
 class Scale:

@@ -18,7 +18,7 @@ from boatyard.packages import Package
 from . import checks, load, models, protocols, servers
 from .environments import Unequal
 from .load import Bodies, Cell
-from .models import EXAMPLE, TENSOR, Model
+from .models import HEADLINE, TENSOR, Model
 from .plan import Plan
 from .protocols import Question
 from .ratios import Ratio, against_best, best_name, interleaved
@@ -106,8 +106,8 @@ class Bench:
     def _screened(self, server: Server) -> float:
         """Return requests/s; 0 of a way that does not start, or answers with errors."""
         try:
-            with self.started([server], EXAMPLE) as running, alone(running[server.name]) as one:
-                bodies = self.bodies(server, EXAMPLE)
+            with self.started([server], HEADLINE) as running, alone(running[server.name]) as one:
+                bodies = self.bodies(server, HEADLINE)
                 return math.sqrt(
                     math.prod(load.closed(one, bodies, connections, SCREEN).rate for connections in (16, 64))
                 )
@@ -120,15 +120,15 @@ class Bench:
     def rates(self) -> None:
         """Rates and latencies at 16 and 64 connections, of ours, every peer and the bare ASGI server."""
         chosen = [BOATYARD, *self.peers, BARE]
-        with self.started(chosen, EXAMPLE) as running:
+        with self.started(chosen, HEADLINE) as running:
             serving = {name: server for name, server in running.items() if name != BARE.name}
-            self._check("V1", serving, EXAMPLE)
-            bodies = {name: self.bodies(server.server, EXAMPLE) for name, server in running.items()}
+            self._check("V1", serving, HEADLINE)
+            bodies = {name: self.bodies(server.server, HEADLINE) for name, server in running.items()}
             for connections in (16, 64):
                 cells = self._closed(running, bodies, connections)
                 self.results.cells[f"V1 JSON, {connections} connections"] = cells
                 self._ratios_of_rates(cells, connections)
-            self._check("V1, after the load", serving, EXAMPLE)
+            self._check("V1, after the load", serving, HEADLINE)
 
     def _ratios_of_rates(self, cells: Cells, connections: int) -> None:
         rate = {name: [cell.rate for cell in each] for name, each in cells.items()}
@@ -165,7 +165,7 @@ class Bench:
         with self.started([_asked_by_v2(server) for server in (BOATYARD, self.kserve)], model) as running:
             self._check(f"V2 binary, {model.about}", running, model, ("v2_binary",), 2)
             bodies = {name: self.bodies(each.server, model, 1, "v2_binary", V2) for name, each in running.items()}
-            return self._closed(running, bodies, FEW, seconds=max(4, self.plan.seconds))
+            return self._closed(running, bodies, FEW, max(4, self.plan.seconds), 0 if model is TENSOR else SWEEP[1])
 
     @property
     def kserve(self) -> Server:
@@ -173,9 +173,9 @@ class Bench:
 
     def rpcs(self) -> None:
         """ModelInfer with raw contents, 16 calls at a time."""
-        with self.started([BOATYARD, self.kserve], EXAMPLE) as running:
-            self._check("gRPC", running, EXAMPLE, ("grpc",))
-            images = models.images(EXAMPLE, BODIES)
+        with self.started([BOATYARD, self.kserve], HEADLINE) as running:
+            self._check("gRPC", running, HEADLINE, ("grpc",))
+            images = models.images(HEADLINE, BODIES)
             requests = [protocols.grpc_request(images[index : index + 1]) for index in range(BODIES)]
             bodies = Bodies([Question("", request) for request in requests])
 
@@ -193,7 +193,7 @@ class Bench:
     def starts(self) -> None:
         """From exec to the first right answer and the memory then, against the import of what a KServe server needs."""
         chosen = {each.name: each for each in (BOATYARD, *self.peers)}
-        package, image = self.package(EXAMPLE), models.images(EXAMPLE, 1)
+        package, image = self.package(HEADLINE), models.images(HEADLINE, 1)
         wanted = checks.reference(package, image)
 
         def measure(name: str) -> tuple[float, int]:
@@ -257,9 +257,9 @@ class Bench:
 
     def batches(self) -> None:
         """Rows a request, V1 JSON or the peer's own, 16 connections."""
-        with self.started([BOATYARD, *self.peers], EXAMPLE) as running:
+        with self.started([BOATYARD, *self.peers], HEADLINE) as running:
             for rows in (1, 4, 16, 64):
-                bodies = {name: self.bodies(each.server, EXAMPLE, rows) for name, each in running.items()}
+                bodies = {name: self.bodies(each.server, HEADLINE, rows) for name, each in running.items()}
                 cells = self._closed(running, bodies, 16, *SWEEP)
                 self._sweep("batch size", f"{rows} rows", rows, cells)
 
@@ -283,7 +283,7 @@ class Bench:
             *(best * share for share in (0.25, 0.5, 0.75, 0.9)),
             *(peak[OURS] * share for share in (0.25, 0.5, 0.7)),
         ]
-        with self.started([BOATYARD, *self.peers], EXAMPLE) as running:
+        with self.started([BOATYARD, *self.peers], HEADLINE) as running:
             for rate in sorted(steps):
                 able = [name for name in running if rate <= ABLE * peak[name]]
                 found = interleaved(able, 2, functools.partial(self._offered, running, rate))
@@ -292,7 +292,7 @@ class Bench:
 
     def _offered(self, running: Mapping[str, Running], rate: float, name: str) -> dict[str, Any]:
         with alone(running[name]) as server:
-            bodies = self.bodies(server.server, EXAMPLE)
+            bodies = self.bodies(server.server, HEADLINE)
             load.opened(server, bodies, rate, 0.5)
             return load.opened(server, bodies, rate, self.plan.seconds)
 
