@@ -86,7 +86,7 @@ class Batcher:
         self._queue: deque[Waiting] = deque()
         self._wake = threading.Lock()  # held while there is nothing to wake for
         self._wake.acquire()
-        self._closed = False
+        self._closed = self._rousing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._pace = 0.001  # seconds a row took of late
@@ -120,7 +120,9 @@ class Batcher:
         within = self.limits.seconds if seconds is None else min(seconds, self.limits.seconds)
         waiting = Waiting(inputs, rows, size, now + within, done, now)
         self._queue.append(waiting)
-        self._rouse()
+        if not self._rousing:  # once the loop has read what else came, which is of the same batch
+            self._rousing = True
+            self._loop.call_soon(self._rouse)
 
     def close(self) -> None:
         """Let the thread end when what waits is answered."""
@@ -129,6 +131,7 @@ class Batcher:
 
     def _rouse(self) -> None:
         """Wake the thread; the event loop alone releases the lock, so it is not released twice."""
+        self._rousing = False
         if self._wake.locked():
             self._wake.release()
 

@@ -47,7 +47,7 @@ def calibrate(package: Predictor, threads: int | None, batch: int | None) -> tup
 
 
 def _batch(seconds: Callable[[int], float]) -> int:
-    """Return the fewest rows that bring nearly all the speed there is, among batches that nobody waits long for."""
+    """Return the most rows that bring nearly all the speed there is, among batches that nobody waits long for."""
     started = time.perf_counter()
     rates: dict[int, float] = {}
     for size in SIZES:
@@ -57,7 +57,7 @@ def _batch(seconds: Callable[[int], float]) -> int:
         rates[size] = size / taken
         if time.perf_counter() - started > BUDGET:
             break
-    return min(size for size, rate in rates.items() if rate >= ENOUGH * max(rates.values()))
+    return max(size for size, rate in rates.items() if rate >= ENOUGH * max(rates.values()))
 
 
 def _seconds(engine: Engine, golden: Mapping[str, Array], rows: int) -> float:
