@@ -24,6 +24,8 @@ from .limits import Limits
 
 logger = logging.getLogger(__name__)
 
+PATIENCE = 0.75  # of a request's time: when what is ahead of it takes longer, it is not taken
+
 Inputs = Mapping[str, Array]
 Done = Callable[[Answers | None, Exception | None], None]
 
@@ -115,9 +117,9 @@ class Batcher:
             self._thread.start()
         rows = len(next(iter(inputs.values())))
         size = sum(array.nbytes for array in inputs.values())
-        self._admit(rows, size)
-        now = time.monotonic()
         within = self.limits.seconds if seconds is None else min(seconds, self.limits.seconds)
+        self._admit(rows, size, within)
+        now = time.monotonic()
         waiting = Waiting(inputs, rows, size, now + within, done, now)
         self._queue.append(waiting)
         if not self._rousing:  # once the loop has read what else came, which is of the same batch
@@ -135,14 +137,20 @@ class Batcher:
         if self._wake.locked():
             self._wake.release()
 
-    def _admit(self, rows: int, size: int) -> None:
-        """Count a request in, or refuse it; one alone is always taken, however large."""
+    def _admit(self, rows: int, size: int, within: float) -> None:
+        """Count a request in, or refuse it: one alone is always taken, however large.
+
+        One that would come to its turn when its time is nearly up is refused at once. Under overload that keeps the
+        model at work on what is still waited for; a queue that takes all answers each too late.
+        """
         load, limits = self.load, self.limits
-        if load.requests and (load.rows + rows > limits.rows or load.size + size > limits.bytes):
-            seconds = min(max(round(load.rows * self._pace), 1), 60)
+        ahead = load.rows * self._pace  # seconds
+        full = load.rows + rows > limits.rows or load.size + size > limits.bytes
+        if load.requests and (full or ahead > PATIENCE * within):
+            seconds = min(max(round(ahead), 1), 60)
             raise Busy(
-                f"wanted room for {rows} rows, found {load.rows} rows of {load.requests} requests waiting, "
-                f"at the queue; come again in {seconds} s",
+                f"wanted room for {rows} rows within {within:g} s, found {load.rows} rows of {load.requests} requests "
+                f"waiting, at the queue; come again in {seconds} s",
                 seconds,
             )
         load.requests += 1

@@ -140,6 +140,22 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
     run(scenario, Limits(rows=3))
 
 
+def test_what_would_come_to_its_turn_too_late_is_refused_at_once() -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        first = await held(batcher, model)
+        batcher._pace = 0.1  # seconds a row took of late
+        waiting = [asyncio.create_task(answer(batcher, *[1.0] * 10, seconds=20)) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy, match="within 2 s"):  # 3 s are ahead of it
+            await answer(batcher, 1, seconds=2)
+        patient = asyncio.create_task(answer(batcher, 1, seconds=20))
+        await asyncio.sleep(0)
+        model.door.set()
+        await asyncio.gather(first, patient, *waiting)
+
+    run(scenario)
+
+
 def test_bytes_are_bounded_too() -> None:
     async def scenario(batcher: Batcher, model: Model) -> None:
         first = await held(batcher, model)
