@@ -1,7 +1,9 @@
 """The queue before the model: requests that wait are one batch, an idle model answers at once.
 
 One thread runs the model. It takes what is waiting, up to the rows of a batch, a slice of a large request at a time, so
-that a small one does not wait for all of it. Nothing here blocks the event loop, and nothing waits for more to come.
+that a small one does not wait for all of it. Nothing waits for more to come.
+
+What takes less time than handing it to the thread and back would cost everybody, the event loop answers itself.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from .limits import Limits
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 0.75  # of a request's time: when what is ahead of it takes longer, it is not taken
+QUICK = 0.0005  # seconds of inference that the event loop does itself
+PATIENCE = 0.5  # of a request's time: when what is ahead of it takes longer, it is not taken
 
 Inputs = Mapping[str, Array]
 Done = Callable[[Answers | None, Exception | None], None]
@@ -88,6 +91,7 @@ class Batcher:
         self._queue: deque[Waiting] = deque()
         self._wake = threading.Lock()  # held while there is nothing to wake for
         self._wake.acquire()
+        self._turning = threading.Lock()  # held by who runs the model
         self._closed = self._rousing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
@@ -117,7 +121,7 @@ class Batcher:
             self._thread.start()
         rows = len(next(iter(inputs.values())))
         size = sum(array.nbytes for array in inputs.values())
-        within = self.limits.seconds if seconds is None else min(seconds, self.limits.seconds)
+        within = self._within(seconds)
         self._admit(rows, size, within)
         now = time.monotonic()
         waiting = Waiting(inputs, rows, size, now + within, done, now)
@@ -126,19 +130,39 @@ class Batcher:
             self._rousing = True
             self._loop.call_soon(self._rouse)
 
+    def expect(self, seconds: float | None = None) -> None:
+        """Raise Busy when not even one row would be taken: what is refused need not be decoded."""
+        self._refuse(1, 0, self._within(seconds))
+
     def close(self) -> None:
         """Let the thread end when what waits is answered."""
         self._closed = True
-        self._rouse()
-
-    def _rouse(self) -> None:
-        """Wake the thread; the event loop alone releases the lock, so it is not released twice."""
-        self._rousing = False
         if self._wake.locked():
             self._wake.release()
 
+    def _rouse(self) -> None:
+        """Answer what is quick, or wake the thread; the event loop alone releases the lock, so never twice."""
+        self._rousing = False
+        if self.load.rows * self._pace < QUICK and self._turning.acquire(blocking=False):
+            try:
+                done = self._turn()
+            finally:
+                self._turning.release()
+            self._deliver(done)
+        if self._queue and self._wake.locked():
+            self._wake.release()
+
+    def _within(self, seconds: float | None) -> float:
+        return self.limits.seconds if seconds is None else min(seconds, self.limits.seconds)
+
     def _admit(self, rows: int, size: int, within: float) -> None:
-        """Count a request in, or refuse it: one alone is always taken, however large.
+        self._refuse(rows, size, within)
+        self.load.requests += 1
+        self.load.rows += rows
+        self.load.size += size
+
+    def _refuse(self, rows: int, size: int, within: float) -> None:
+        """Raise Busy when a request is not to be taken: one alone always is, however large.
 
         One that would come to its turn when its time is nearly up is refused at once. Under overload that keeps the
         model at work on what is still waited for; a queue that takes all answers each too late.
@@ -146,28 +170,28 @@ class Batcher:
         load, limits = self.load, self.limits
         ahead = load.rows * self._pace  # seconds
         full = load.rows + rows > limits.rows or load.size + size > limits.bytes
-        if load.requests and (full or ahead > PATIENCE * within):
+        if load.requests and (full or 0 < PATIENCE * within < ahead):
             seconds = min(max(round(ahead), 1), 60)
             raise Busy(
                 f"wanted room for {rows} rows within {within:g} s, found {load.rows} rows of {load.requests} requests "
                 f"waiting, at the queue; come again in {seconds} s",
                 seconds,
             )
-        load.requests += 1
-        load.rows += rows
-        load.size += size
 
     # The inference thread
 
     def _work(self) -> None:
         while not self._closed or self._queue:
             if self._queue:
-                self._turn()
+                with self._turning:
+                    done = self._turn()
+                if done and self._loop:
+                    self._loop.call_soon_threadsafe(self._deliver, done)
             else:
                 self._wake.acquire()
 
-    def _turn(self) -> None:
-        """Take a batch, answer it, hand back the requests that are done."""
+    def _turn(self) -> list[Waiting]:
+        """Take a batch, answer it, return the requests that are done."""
         batch, done = self._take()
         if batch:
             self._answer(batch)
@@ -176,9 +200,8 @@ class Batcher:
                 done.append(waiting)
             else:
                 self._queue.append(waiting)
-        if done and self._loop:
-            _finish(done)
-            self._loop.call_soon_threadsafe(self._deliver, done)
+        _finish(done)
+        return done
 
     def _take(self) -> tuple[list[tuple[Waiting, int, int]], list[Waiting]]:
         """Return slices (request, first row, rows) that make a batch, and the requests whose time is up."""

@@ -54,8 +54,9 @@ def _batch(seconds: Callable[[int], float]) -> int:
         taken = seconds(size)
         if rates and taken > PATIENCE:
             break
+        slower = size / taken * ENOUGH < max(rates.values(), default=0)  # larger ones take memory, and bring nothing
         rates[size] = size / taken
-        if time.perf_counter() - started > BUDGET:
+        if slower or time.perf_counter() - started > BUDGET:
             break
     return max(size for size, rate in rates.items() if rate >= ENOUGH * max(rates.values()))
 

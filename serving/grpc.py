@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from grpc import StatusCode, aio, unary_unary_rpc_method_handler
+from grpc import StatusCode, aio, method_handlers_generic_handler, unary_unary_rpc_method_handler
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
@@ -126,26 +126,42 @@ def _refusal(error: Exception) -> tuple[StatusCode, str]:
     return StatusCode.INTERNAL, "the server failed; its log says why"
 
 
-class Unreadable(aio.ServerInterceptor):  # type: ignore[misc]
-    """Answers bytes that are no message as a client's mistake; gRPC's own answer is an unknown error of the server."""
+class Methods:
+    """What generated code takes for a server: it hands the methods on, each able to refuse what is no message.
 
-    async def intercept_service(self, continuation: Any, details: Any) -> Any:
-        handler = await continuation(details)
-        if handler is None or handler.unary_unary is None:
-            return handler
+    gRPC's own answer to such bytes is an unknown error of the server. An interceptor could say better, too, and costs
+    more than an inference.
+    """
 
-        def read(data: bytes) -> Any:
-            try:
-                return handler.request_deserializer(data)
-            except DecodeError:
-                return None
+    def __init__(self, server: Any) -> None:
+        self._server = server
 
-        async def answer(request: Any, context: Any) -> Any:
-            if request is None:
-                await context.abort(StatusCode.INVALID_ARGUMENT, f"wanted the message of {details.method}, found bytes")
-            return await handler.unary_unary(request, context)
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Give the server a service's methods."""
+        readable = {name: _readable(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((method_handlers_generic_handler(service, readable),))
 
-        return unary_unary_rpc_method_handler(answer, read, handler.response_serializer)
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Do nothing: these are the same methods again."""
+
+
+def _readable(method: str, handler: Any) -> Any:
+    """Return a method that answers bytes that are no message as a client's mistake."""
+    if handler.unary_unary is None:
+        return handler
+
+    def read(data: bytes) -> Any:
+        try:
+            return handler.request_deserializer(data)
+        except DecodeError:
+            return None
+
+    async def answer(request: Any, context: Any) -> Any:
+        if request is None:
+            await context.abort(StatusCode.INVALID_ARGUMENT, f"wanted the message of {method}, found bytes")
+        return await handler.unary_unary(request, context)
+
+    return unary_unary_rpc_method_handler(answer, read, handler.response_serializer)
 
 
 class Server:
@@ -160,9 +176,10 @@ class Server:
         """Listen; raises ConfigError when the port cannot be had."""
         options = [("grpc.max_receive_message_length", self.body_limit), ("grpc.max_send_message_length", -1)]
         options.append(("grpc.so_reuseport", 0))  # a port that another process listens at is an error, not shared
-        self._server = aio.server(ThreadPoolExecutor(max_workers=1), interceptors=[Unreadable()], options=options)
-        add_GRPCInferenceServiceServicer_to_server(self.servicer, self._server)
-        add_HealthServicer_to_server(self._health, self._server)
+        self._server = aio.server(ThreadPoolExecutor(max_workers=1), options=options)
+        methods = Methods(self._server)
+        add_GRPCInferenceServiceServicer_to_server(self.servicer, methods)
+        add_HealthServicer_to_server(self._health, methods)
         services = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(services, self._server)
         for service in ("", SERVICE):

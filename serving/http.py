@@ -21,7 +21,7 @@ from boatyard.prediction import Answers
 from . import errors, v1
 from .batching import Busy, Closed
 from .predictor import Predictor
-from .rest import JSON, LARGE, Fields, Front, refusal
+from .rest import JSON, LARGE, TIMEOUTS, Fields, Front, left, refusal
 
 logger = logging.getLogger(__name__)
 HEADERS = 64 << 10  # bytes of a request's line and headers
@@ -29,7 +29,7 @@ COUNT = 100  # of headers
 IDLE, SLOW = 75.0, 30.0  # seconds without a request, and for the headers or the next part of a body to come
 # a header that the short way does not know changes nothing; these change what a request is
 LONG = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"connection", b"content-type"))
-TIMED = frozenset((b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms"))
+TIMED = frozenset(TIMEOUTS)
 PLAIN = (b"keep-alive", b"application/json", b"application/json; charset=utf-8", b"application/x-www-form-urlencoded")
 
 
@@ -46,15 +46,17 @@ class Short:
         "response_complete",
         "response_started",
         "started",
+        "until",
     )
     model: Predictor
+    until: float | None
 
     def __init__(self) -> None:
         self.message_event = asyncio.Event()
         self.response_complete, self.keep_alive, self.disconnected, self.more_body = True, True, False, False
         self.response_started = True
         self.body: list[bytes] = []
-        self.started = 0.0
+        self.started, self.until = 0.0, None
 
 
 class Connection(HttpToolsProtocol):
@@ -119,12 +121,13 @@ class Connection(HttpToolsProtocol):
         parts = self._short.body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
-        model = self._short.model
-        inputs = model.direct.decode(body)
-        if inputs is None:
-            return self._again(body)
+        model, until = self._short.model, self._short.until
         try:
-            model.batcher.queue(inputs, self._answered)
+            model.batcher.expect(left(until))
+            inputs = model.direct.decode(body)
+            if inputs is None:
+                return self._again(body)
+            model.batcher.queue(inputs, self._answered, left(until))
         except (Busy, Closed) as error:
             self._answered(None, error)
 
@@ -133,7 +136,7 @@ class Connection(HttpToolsProtocol):
         model = self.front.models.plain.get(self.url)
         if model is None or (self.cycle is not None and not self.cycle.response_complete):
             return False
-        self._short.model = model
+        self._short.model, self._short.until = model, None
         parser = self.parser
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
             return False
@@ -141,9 +144,16 @@ class Connection(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"content-length":
                 length = value
-            elif (name in LONG and value not in PLAIN) or name in TIMED:
+            elif (name in LONG and value not in PLAIN) or (name in TIMED and not self._timed(value)):
                 return False
         return length.isdigit() and int(length) <= min(LARGE, self.front.body_limit)
+
+    def _timed(self, milliseconds: bytes) -> bool:
+        """Note until when the client waits; say no to what the long way has to look at."""
+        if self._short.until is not None or not milliseconds.isdigit() or not 0 < len(milliseconds) < 10:
+            return False
+        self._short.until = time.monotonic() + int(milliseconds) / 1000
+        return int(milliseconds) > 0
 
     def _long(self) -> None:
         try:

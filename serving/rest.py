@@ -126,13 +126,14 @@ class Front:
     async def _predict(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
         kind, until = media_type(headers, v1.PICTURES if model.schema.is_image else ()), deadline(headers)
         body = await self._body(headers, receive)
+        model.batcher.expect(left(until))
         if kind in v1.PICTURES:
             inputs = await asyncio.to_thread(v1.decode_picture, model.schema, body)
         elif len(body) < LARGE:
             inputs = model.direct.decode(body) or v1.decode(model.schema, body)
         else:
             inputs = await asyncio.to_thread(_decode_large, model.schema, body)
-        return 200, v1.encode(await model.batcher.submit(inputs, _left(until))), JSON
+        return 200, v1.encode(await model.batcher.submit(inputs, left(until))), JSON
 
     async def _infer(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
         media_type(headers, ("application/octet-stream",))
@@ -141,7 +142,7 @@ class Front:
         size = len(body) if length is None else length
         arguments = (model.schema, body, length)
         request = v2.decode(*arguments) if size < LARGE else await asyncio.to_thread(v2.decode, *arguments)
-        answers = await model.batcher.submit(request.inputs, _left(until))
+        answers = await model.batcher.submit(request.inputs, left(until))
         found, head = v2.encode(model.schema, model.name, model.version, request, answers)
         if head is None:
             return 200, found, JSON
@@ -263,7 +264,8 @@ def deadline(headers: Headers) -> float | None:
     return None
 
 
-def _left(until: float | None) -> float | None:
+def left(until: float | None) -> float | None:
+    """Return the seconds until then; None stays None."""
     return None if until is None else until - time.monotonic()
 
 

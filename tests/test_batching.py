@@ -25,12 +25,14 @@ class Model:
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.rows: list[float] = []
+        self.threads: list[str] = []
         self.door = threading.Event()
         self.door.set()
 
     def __call__(self, inputs: Mapping[str, Array]) -> Answers:
         self.door.wait(10)
         rows = inputs["x"]
+        self.threads.append(threading.current_thread().name)
         self.batches.append(len(rows))
         self.rows += rows.tolist()
         if (rows == 13).any():
@@ -148,6 +150,9 @@ def test_what_would_come_to_its_turn_too_late_is_refused_at_once() -> None:
         await asyncio.sleep(0)
         with pytest.raises(Busy, match="within 2 s"):  # 3 s are ahead of it
             await answer(batcher, 1, seconds=2)
+        with pytest.raises(Busy):
+            batcher.expect(2)
+        batcher.expect(20)
         patient = asyncio.create_task(answer(batcher, 1, seconds=20))
         await asyncio.sleep(0)
         model.door.set()
@@ -216,3 +221,45 @@ def test_an_idle_model_answers_at_once() -> None:
         assert (time.perf_counter() - started) / 50 < 0.01
 
     run(scenario)
+
+
+def test_what_is_quick_is_answered_by_the_loop_and_what_is_not_by_the_thread() -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        for _ in range(60):  # until it has seen how quick the model is
+            await answer(batcher, 1)
+        model.threads.clear()
+        await asyncio.gather(*(answer(batcher, 1) for _ in range(3)))
+        assert model.threads == ["MainThread"]
+        batcher._pace = 1.0  # seconds a row took of late
+        await answer(batcher, 1)
+        assert model.threads == ["MainThread", "inference"]
+
+    run(scenario)
+
+
+def test_the_loop_and_the_thread_never_run_the_model_at_once() -> None:
+    at_work, most, answered = 0, 0, 0
+
+    def model(inputs: Mapping[str, Array]) -> Answers:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        time.sleep(0.0002)
+        at_work -= 1
+        return Answers(values=inputs["x"] * 2)
+
+    batcher = Batcher(model, Limits(batch=2))
+
+    async def client(value: float) -> None:
+        nonlocal answered
+        for turn in range(40):
+            assert await answer(batcher, value + turn) == [2 * (value + turn)]
+            batcher._pace = 1e-6 if turn % 2 else 1.0  # now one, now the other
+            answered += 1
+
+    async def clients() -> None:
+        await asyncio.gather(*(client(100.0 * n) for n in range(12)))
+
+    asyncio.run(clients())
+    batcher.close()
+    assert (most, answered) == (1, 480)
