@@ -365,7 +365,8 @@ def push(folder: Path, overrides: tuple[str, ...], out: Path | None) -> None:
 def serve(package: str, name: str | None, host: str, port: int, grpc_port: int) -> None:
     """Serve a package over the KServe protocols, V1, V2 and gRPC, until stopped.
 
-    PACKAGE is a package's folder, or a project's folder: then the version in production is served.
+    PACKAGE is a package's folder or its URI in a bucket, or a project's folder: then the version in production is
+    served.
 
     Example:  boatyard serve .
     """
@@ -399,8 +400,13 @@ def verify(package: str) -> None:
 
     Example:  boatyard verify registry/fashion-cnn/versions/1
     """
-    from boatyard import packages
+    from boatyard import packages, storage
 
+    if storage.in_bucket(package):
+        with tempfile.TemporaryDirectory() as folder:  # the objects themselves, not what a cache holds of them
+            found = packages.verify(packages.fetch(package, to=Path(folder) / "package"))
+        click.echo(f"{package}: {found.name}, every file is as sealed, digest {found.digest}")
+        return
     path = _package(package)
     differing = packages.differences(path)
     for difference in differing:
@@ -592,7 +598,8 @@ def _check(project: Project, root: Path) -> dict[str, str]:
     """Return what was derived, once everything that can be known now was looked at."""
     from boatyard import preprocessing, recipes, storage
 
-    storage.parse(project.push.registry, root)
+    if not storage.in_bucket(project.push.registry):
+        storage.parse(project.push.registry, root)
     preprocessing.check(project.data, root)
     dials = recipes.dials(recipes.load(project.train.recipe, root), project.train.model)
     shown = ", ".join(f"{key} {value}" for key, value in dials.model_dump().items())
@@ -656,10 +663,13 @@ def _version(record: Run) -> str:
 
 
 def _package(text: str) -> Path:
-    """Return a package's folder: the one named, or the version in production of the project named."""
+    """Return a package's folder: the one named, one in a bucket, or the version in production of the project named."""
+    from boatyard import packages, storage
     from boatyard.project import FILE
 
-    path = Path(text)
+    if storage.in_bucket(text):
+        return packages.fetch(text)
+    path = storage.parse(text, Path.cwd()) if "://" in text else Path(text)
     if not path.exists():
         raise ConfigError(f"no package or project at {text}")
     if not (path / FILE).is_file():

@@ -91,10 +91,14 @@ def read_manifest(folder: Path, kind: str, *, name: str = MANIFEST) -> dict[str,
     if not path.is_file():
         found = "an empty folder" if folder.is_dir() and not any(folder.iterdir()) else "none"
         raise ArtifactError(f"no {kind} at {folder}: wanted {name} in it, found {found}")
-    manifest = read_json(path)
+    return check_manifest(read_json(path), kind, str(path))
+
+
+def check_manifest(manifest: Any, kind: str, at: str) -> dict[str, Any]:
+    """Return a manifest that is one of this kind; raises ArtifactError that says where it was found."""
     if not isinstance(manifest, dict) or manifest.get("kind") != kind or manifest.get("format") != 1:
         other = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ArtifactError(f"{path}: wanted a {kind} of format 1, found {other!r}")
+        raise ArtifactError(f"{at}: wanted a {kind} of format 1, found {other!r}")
     return manifest
 
 
@@ -115,22 +119,25 @@ def differences(folder: Path, manifest: Mapping[str, Any], *, name: str = MANIFE
             yield f"{found_at} is not in its manifest"
 
 
-def listed_files(folder: Path, manifest: Mapping[str, Any], *, name: str = MANIFEST) -> dict[str, File]:
-    """Return what a manifest lists, by path; raises ArtifactError for an entry that no manifest of ours has."""
+def listed_files(folder: Path | str, manifest: Mapping[str, Any], *, name: str = MANIFEST) -> dict[str, File]:
+    """Return what a manifest lists, by path; raises ArtifactError for an entry that no manifest of ours has.
+
+    `folder` is where the manifest was found, for what an error says.
+    """
     listed: dict[str, File] = {}
     entries = manifest.get("files")
     if not isinstance(entries, list):
-        raise ArtifactError(f"{folder / name}: wanted a list of files, found {type(entries).__name__}")
+        raise ArtifactError(f"{folder}/{name}: wanted a list of files, found {type(entries).__name__}")
     for entry in entries:
         try:
             file = File(str(entry["path"]), int(entry["bytes"]), str(entry["sha256"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{folder / name}: {entry!r} is not path, bytes, sha256") from error
+            raise ArtifactError(f"{folder}/{name}: {entry!r} is not path, bytes, sha256") from error
         parts = file.path.split("/")
         if file.path.startswith("/") or "\\" in file.path or any(part in ("", ".", "..") for part in parts):
-            raise ArtifactError(f"{folder / name}: {file.path!r} points outside the folder")
+            raise ArtifactError(f"{folder}/{name}: {file.path!r} points outside the folder")
         if file.path in listed:
-            raise ArtifactError(f"{folder / name}: {file.path!r} is listed twice")
+            raise ArtifactError(f"{folder}/{name}: {file.path!r} is listed twice")
         listed[file.path] = file
     return listed
 

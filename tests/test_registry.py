@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -11,13 +12,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import graphs
 import pytest
+import stores
 
-from boatyard import artifacts, packages, registry
+from boatyard import artifacts, packages, registry, storage
 from boatyard.errors import ArtifactError, StorageError
+from boatyard.registry.buckets import BucketRegistry
+from boatyard.registry.folders import FolderRegistry
+from boatyard.storage.buckets import Bucket
 
 PUSH = "import sys; from pathlib import Path; from boatyard import registry\n"
 PUSH += "print(registry.open(sys.argv[1], Path('/')).push(Path(sys.argv[2]), alias='production').version)"
@@ -31,12 +37,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> registry.Registry:
-    return registry.open("registry", tmp_path)
+def folder(tmp_path: Path) -> FolderRegistry:
+    return FolderRegistry(tmp_path / "registry")
+
+
+@pytest.fixture
+def remote(bucket: str) -> BucketRegistry:
+    return BucketRegistry(storage.open(bucket))
+
+
+@pytest.fixture(params=["folder", "remote"])
+def shelf(request: pytest.FixtureRequest) -> registry.Registry:
+    """A registry in a folder, then one in a bucket: what is promised is the same."""
+    found: registry.Registry = request.getfixturevalue(request.param)
+    return found
 
 
 def pushing(shelf: registry.Registry, package: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PUSH, str(shelf.root), str(package)]
+    command = [sys.executable, "-c", PUSH, shelf.place, str(package)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -46,7 +64,8 @@ def test_what_is_pushed_is_pulled_unchanged(shelf: registry.Registry, made: list
     assert (version.name, version.version, version.digest) == ("insects", 1, packages.verify(made[0]).digest)
     assert artifacts.digest_folder(shelf.pull("insects", "production")) == before
     assert artifacts.digest_folder(shelf.pull("insects", 1, tmp_path / "copy")) == before
-    assert registry.open(version.uri, tmp_path).root == shelf.pull("insects")
+    assert packages.verify(packages.fetch(version.uri) if "s3:" in version.uri else shelf.pull("insects"))
+    assert shelf.versions("insects") == registry.open(shelf.place, tmp_path).versions("insects") == (version,)
 
 
 def test_versions_count_up_and_a_package_pushed_twice_keeps_its_version(
@@ -86,7 +105,7 @@ def test_a_name_that_is_none_reaches_no_file(shelf: registry.Registry, made: lis
     for act in (lambda: shelf.versions(name), lambda: shelf.pull(name, 1), lambda: shelf.push(made[0], alias=name)):
         with pytest.raises(StorageError, match="wanted a"):
             act()
-    assert not shelf.root.exists()
+    assert shelf.names() == () == shelf.log()
 
 
 @pytest.mark.parametrize("alias", ["3", "latest"])
@@ -96,33 +115,33 @@ def test_an_alias_cannot_be_taken_for_a_version(shelf: registry.Registry, made: 
 
 
 def test_a_changed_package_is_neither_pushed_nor_pulled(
-    shelf: registry.Registry, made: list[Path], tmp_path: Path
+    folder: FolderRegistry, made: list[Path], tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(made[0], tmp_path / "copy"))
     (copy / "labels.json").write_text("[]")
     with pytest.raises(ArtifactError, match=r"labels\.json"):
-        shelf.push(copy)
-    assert shelf.versions("insects") == ()
-    shelf.push(made[0])
-    (shelf.pull("insects") / "model.onnx").write_bytes(b"")
+        folder.push(copy)
+    assert folder.versions("insects") == ()
+    folder.push(made[0])
+    (folder.pull("insects") / "model.onnx").write_bytes(b"")
     with pytest.raises(ArtifactError, match=r"model\.onnx"):
-        shelf.pull("insects")
+        folder.pull("insects")
 
 
-def test_a_version_replaced_by_another_good_package_is_refused(shelf: registry.Registry, made: list[Path]) -> None:
-    path = shelf.pull("insects", shelf.push(made[0]).version)
+def test_a_version_replaced_by_another_good_package_is_refused(folder: FolderRegistry, made: list[Path]) -> None:
+    path = folder.pull("insects", folder.push(made[0]).version)
     shutil.rmtree(path)
     shutil.copytree(made[1], path)
     with pytest.raises(ArtifactError, match=r"package\.json was changed"):
-        shelf.pull("insects", 1)
+        folder.pull("insects", 1)
 
 
-def test_a_journal_line_changed_removed_or_moved_is_named(shelf: registry.Registry, made: list[Path]) -> None:
+def test_a_journal_line_changed_removed_or_moved_is_named(folder: FolderRegistry, made: list[Path]) -> None:
     for package in made:
-        shelf.push(package)
-    journal = shelf.root / "journal.jsonl"
+        folder.push(package)
+    journal = folder.root / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
-    assert shelf.verify_log() == 4
+    assert folder.verify_log() == 4
     for changed, named in (
         ([lines[0], lines[1].replace(b'"version": 2', b'"version": 9'), *lines[2:]], 3),
         ([lines[0], *lines[2:]], 2),
@@ -132,7 +151,7 @@ def test_a_journal_line_changed_removed_or_moved_is_named(shelf: registry.Regist
     ):
         journal.write_bytes(b"".join(changed))
         with pytest.raises(ArtifactError, match=f"line {named} or the one before"):
-            shelf.verify_log()
+            folder.verify_log()
 
 
 def test_many_pushing_at_once_each_get_a_version_of_their_own(
@@ -153,43 +172,41 @@ def test_the_same_package_pushed_by_many_at_once_is_one_version(shelf: registry.
     assert len(shelf.versions("insects")) == 1
 
 
-def test_killed_pushes_leave_whole_versions_and_nothing_else(shelf: registry.Registry, made: list[Path]) -> None:
+def test_killed_pushes_leave_whole_versions_and_nothing_else(folder: FolderRegistry, made: list[Path]) -> None:
     random.seed(0)
     for attempt in range(8):
-        process = pushing(shelf, made[attempt % 4])
+        process = pushing(folder, made[attempt % 4])
         until = time.monotonic() + 20
-        while not list(shelf.root.glob("*/versions/.*.part")) and process.poll() is None and time.monotonic() < until:
+        while not list(folder.root.glob("*/versions/.*.part")) and process.poll() is None and time.monotonic() < until:
             time.sleep(0.001)
         time.sleep(random.uniform(0, 0.02))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        for version in shelf.versions("insects"):
-            shelf.pull("insects", version.version)
+        for version in folder.versions("insects"):
+            folder.pull("insects", version.version)
     for package in made:
-        shelf.push(package)
-    numbers = [version.version for version in shelf.versions("insects")]
+        folder.push(package)
+    numbers = [version.version for version in folder.versions("insects")]
     assert numbers == list(range(1, 5))
-    assert not list(shelf.root.glob("*/versions/.*"))
-    assert shelf.verify_log() >= 4
+    assert not list(folder.root.glob("*/versions/.*"))
+    assert folder.verify_log() >= 4
 
 
-def test_a_push_killed_before_the_journal_is_written_down_by_the_next(
-    shelf: registry.Registry, made: list[Path]
-) -> None:
-    shelf.push(made[0])
-    shelf.push(made[1])
-    journal = shelf.root / "journal.jsonl"
+def test_a_push_killed_before_the_journal_is_written_down_by_the_next(folder: FolderRegistry, made: list[Path]) -> None:
+    folder.push(made[0])
+    folder.push(made[1])
+    journal = folder.root / "journal.jsonl"
     first, second = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(first + second[:20])
-    assert shelf.verify_log() == 1
-    shelf.pull("insects", 2)
-    shelf.push(made[2])
-    assert [event["version"] for event in shelf.log()] == [1, 2, 3]
+    assert folder.verify_log() == 1
+    folder.pull("insects", 2)
+    folder.push(made[2])
+    assert [event["version"] for event in folder.log()] == [1, 2, 3]
 
 
 def test_a_registry_that_cannot_be_written_says_so_and_still_reads(made: list[Path]) -> None:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
-        shelf = registry.open("registry", Path(folder))
+        shelf = FolderRegistry(Path(folder) / "registry")
         shelf.push(made[0])
         package = Path(shutil.copytree(made[1], Path(folder) / "package"))
         for path in (Path(folder), *Path(folder).rglob("*")):
@@ -210,10 +227,154 @@ def test_a_registry_that_is_a_file_says_so(tmp_path: Path, made: list[Path]) -> 
         registry.open("file", tmp_path).versions("insects")
 
 
-def test_an_alias_file_that_was_damaged_is_named(shelf: registry.Registry, made: list[Path]) -> None:
-    shelf.push(made[0], alias="production")
+def test_an_alias_file_that_was_damaged_is_named(folder: FolderRegistry, made: list[Path]) -> None:
+    folder.push(made[0], alias="production")
     for text in ("{", "[]", json.dumps({"version": "1"}), json.dumps({"version": True})):
-        (shelf.root / "insects/aliases/production.json").write_text(text)
+        (folder.root / "insects/aliases/production.json").write_text(text)
         with pytest.raises(ArtifactError, match=r"production\.json"):
-            shelf.resolve("insects", "production")
-    assert os.listdir(shelf.root / "insects/versions") == ["1"]
+            folder.resolve("insects", "production")
+    assert os.listdir(folder.root / "insects/versions") == ["1"]
+
+
+# In a bucket: the journal is the registry, and the store says who was first
+
+
+def objects(shelf: BucketRegistry) -> set[str]:
+    return set(shelf.bucket.list()) - {".conditional-writes"}
+
+
+def test_an_object_changed_cut_removed_or_added_is_refused_by_name(
+    remote: BucketRegistry, made: list[Path], tmp_path: Path
+) -> None:
+    version = remote.push(made[0])
+    there = storage.open(version.uri)
+    graph = there.read("model.onnx")
+    for number, (data, match) in enumerate(
+        (
+            (graph[:-1] + b"x", r"model\.onnx was changed: wanted sha256 [0-9a-f]{64}, found [0-9a-f]{64}"),
+            (graph[:-1], rf"wanted model\.onnx of {len(graph)} bytes, found {len(graph) - 1}"),
+            (None, rf"wanted model\.onnx \({len(graph)} bytes\), found no such object"),
+        )
+    ):
+        delete(there, "model.onnx")
+        assert data is None or there.write("model.onnx", data, None)
+        with pytest.raises(ArtifactError, match=match):
+            remote.pull("insects", 1, tmp_path / str(number))
+        assert not (tmp_path / str(number)).exists()
+    assert there.write("model.onnx", graph, None) and there.write("evil.pkl", b"", None)
+    with pytest.raises(ArtifactError, match=r"found evil\.pkl too"):
+        remote.pull("insects", 1)
+    delete(there, "evil.pkl")
+    assert packages.verify(remote.pull("insects", 1)).digest == version.digest
+
+
+def test_a_package_replaced_by_another_good_one_is_refused(remote: BucketRegistry, made: list[Path]) -> None:
+    there = storage.open(remote.push(made[0]).uri)
+    for file in made[1].rglob("*"):
+        if file.is_file():
+            there.put(file.relative_to(made[1]).as_posix(), file)
+    with pytest.raises(ArtifactError, match=r"package\.json was changed: wanted sha256"):
+        remote.pull("insects", 1)
+
+
+def test_what_was_damaged_on_this_machine_is_fetched_again(remote: BucketRegistry, made: list[Path]) -> None:
+    remote.push(made[0])
+    (remote.pull("insects") / "model.onnx").write_bytes(b"")
+    assert artifacts.digest_folder(remote.pull("insects")) == artifacts.digest_folder(made[0])
+
+
+def test_a_journal_in_a_bucket_that_was_changed_is_refused_by_line(remote: BucketRegistry, made: list[Path]) -> None:
+    for package in made[:3]:
+        remote.push(package)
+    lines = remote.bucket.read("journal.jsonl").splitlines(keepends=True)
+    for changed, named in (
+        ([lines[0], lines[1].replace(b'"version": 2', b'"version": 9'), lines[2]], "line 3 or the one before"),
+        ([lines[0], lines[2]], "line 2 or the one before"),
+        ([lines[0], lines[1], lines[2][:-9]], "its last line was cut"),
+    ):
+        found = remote.bucket.find("journal.jsonl")
+        assert found and remote.bucket.write("journal.jsonl", b"".join(changed), found.tag)
+        for act in (remote.log, remote.names, lambda: remote.push(made[3])):
+            with pytest.raises(ArtifactError, match=named):
+                act()
+
+
+def test_pushes_to_a_bucket_killed_at_any_moment_leave_whole_versions_or_none(
+    remote: BucketRegistry, made: list[Path]
+) -> None:
+    random.seed(0)
+    killed = 0
+    for attempt in range(8):
+        seen = objects(remote)
+        process = pushing(remote, made[attempt % 4])
+        until = time.monotonic() + 20
+        while objects(remote) == seen and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+        for version in remote.versions("insects"):
+            assert packages.verify(remote.pull("insects", version.version)).digest == version.digest
+        assert len(remote.aliases("insects")) <= len(remote.versions("insects"))
+    assert killed >= 3
+    for package in made:
+        remote.push(package)
+    assert [version.version for version in remote.versions("insects")] == list(range(1, 5))
+    files = [f"insects/packages/sha256-{v.digest}" for v in remote.versions("insects")]
+    assert {name for name in objects(remote) if not name.startswith(tuple(files))} == {"journal.jsonl"}
+    assert remote.verify_log() >= 4
+
+
+def test_aliases_moved_by_many_at_once_end_as_the_journal_says(remote: BucketRegistry, made: list[Path]) -> None:
+    for package in made:
+        remote.push(package)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: remote.promote("insects", n % 4 + 1, "production"), range(24)))
+    moves = [event["version"] for event in remote.log() if event["event"] == "alias"]
+    assert remote.aliases("insects") == {"production": moves[-1]}
+    assert all(one != other for one, other in itertools.pairwise(moves))
+
+
+def test_a_store_that_does_not_hold_to_conditions_is_refused(
+    bucket: str, address: str, made: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Careless(stores.Between):
+        drop = ("if-none-match", "if-match")
+
+    with stores.between(Careless, address) as careless:
+        stores.use(monkeypatch, careless)
+        shelf = registry.open(bucket, Path("/"))
+        for act in (lambda: shelf.push(made[0]), lambda: registry.open(bucket, Path("/")).push(made[1], alias="a")):
+            with pytest.raises(StorageError, match="wanted a store that holds to If-None-Match and If-Match"):
+                act()
+    stores.use(monkeypatch, address)
+    assert registry.open(bucket, Path("/")).names() == ()
+
+
+def test_a_write_whose_answer_was_lost_is_not_written_twice(
+    bucket: str, address: str, made: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = []
+
+    class Forgetful(stores.Between):
+        def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            if self.command == "PUT" and self.path.endswith("journal.jsonl") and len(lost) < 2:
+                lost.append(status)
+                self.close_connection = True
+                return
+            super().answer(status, headers, body)
+
+    with stores.between(Forgetful, address) as forgetful:
+        stores.use(monkeypatch, forgetful)
+        assert registry.open(bucket, Path("/")).push(made[0], alias="production").version == 1
+    stores.use(monkeypatch, address)
+    assert lost
+    assert [event["event"] for event in registry.open(bucket, Path("/")).log()] == ["push", "alias"]
+
+
+def delete(place: Bucket, key: str) -> None:
+    """Remove an object, as someone with a key of his own may."""
+    import obstore
+
+    obstore.delete(place.store, place._key(key))

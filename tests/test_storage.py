@@ -22,10 +22,32 @@ def test_a_uri_made_of_a_path_is_that_path(tmp_path: Path, name: str) -> None:
     assert storage.parse(f"file://localhost{tmp_path}", Path("/")) == tmp_path
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/x", "gs://b", "pvc://claim/x", "oci://host/x"])
-def test_what_comes_later_is_said_to_come_later(uri: str) -> None:
-    with pytest.raises(StorageError, match="not supported yet"):
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [("s3://bucket/x", "found a bucket"), ("gs://b", "found a bucket"), ("oci://host/x", "not supported here")],
+)
+def test_what_is_no_folder_of_this_machine_is_said_to_be_none(uri: str, why: str) -> None:
+    with pytest.raises(StorageError, match=why):
         storage.parse(uri, Path("/"))
+
+
+def test_a_claim_is_the_folder_where_it_is_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOATYARD_CLAIMS", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    assert storage.parse("pvc://data/a/b", Path("/")) == tmp_path / "data" / "a" / "b"
+    assert storage.parse("pvc://data", Path("/")) == tmp_path / "data"
+    with pytest.raises(StorageError, match=rf"wanted claim other mounted at {tmp_path}/other"):
+        storage.parse("pvc://other/a", Path("/"))
+    for uri in ("pvc://data/../x", "pvc:///x", "pvc://Data/x"):
+        with pytest.raises(StorageError, match="wanted pvc://CLAIM/FOLDER"):
+            storage.parse(uri, Path("/"))
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_uri_may_carry_its_packages_digest(end: str) -> None:
+    assert storage.bound(f"s3://bucket/a/sha256-{'0a' * 32}{end}") == "0a" * 32
+    assert storage.bound(f"s3://bucket/a/sha256-{'0a' * 32}/b") is None
+    assert storage.bound(f"s3://bucket/a/sha256-{'0A' * 32}") is None
 
 
 @pytest.mark.parametrize("uri", ["", "ftp://x", "file://host/x", "file://relative", "file:///x?y", "a\0b"])

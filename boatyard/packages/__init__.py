@@ -4,7 +4,20 @@ Immutable, and without a time in it: when it was pushed is the registry's to say
 """
 
 from boatyard.packages.describing import describe, picture, question, text
+from boatyard.packages.fetching import fetch
 from boatyard.packages.packing import pack
 from boatyard.packages.verifying import NAME, Golden, Package, differences, verify
 
-__all__ = ["NAME", "Golden", "Package", "describe", "differences", "pack", "picture", "question", "text", "verify"]
+__all__ = [
+    "NAME",
+    "Golden",
+    "Package",
+    "describe",
+    "differences",
+    "fetch",
+    "pack",
+    "picture",
+    "question",
+    "text",
+    "verify",
+]
