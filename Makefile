@@ -57,7 +57,7 @@ bench: setup data  ## the measures, as tables: needs a quiet machine, a trained 
 	$(BIN)/python benchmarks/preprocess_memory.py --gigabytes 4
 	$(MAKE) bench-answers
 
-bench-serving: setup data  ## this server against its peers, 25 minutes: needs wrk, a quiet machine and the network once
+bench-serving: setup data  ## this server against its peers, 25 minutes: needs wrk and h2load, a quiet machine and the network once
 	@$(BIN)/python -m benchmarks.serving
 
 bench-serving-small: setup data  ## the same, three minutes, against KServe alone and with floors, for CI

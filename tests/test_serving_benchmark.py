@@ -125,3 +125,11 @@ def test_answers_of_all_protocols_are_read_alike() -> None:
     ]
     assert [each.difference(found[0]) for each in found] == [0, 0, 0, 0]
     assert found[0].difference(protocols.read(json.dumps(rows[:1]).encode())) == float("inf")
+
+
+def test_a_refusal_over_grpc_counts_as_an_error() -> None:
+    said = "requests: 9 total, 9 started, 9 done, 9 succeeded, {} failed, 0 errored, 0 timeout\n"
+    said += "status codes: 9 2xx, 0 3xx, 0 4xx, 0 5xx\ntraffic: 3KB (3000) total, 1KB (1000) headers, 3KB ({}) data\n"
+    assert load._rpc_errors(said.format(0, 9 * 300), 9) == 0
+    assert load._rpc_errors(said.format(2, 9 * 300), 9) == 2
+    assert load._rpc_errors(said.format(0, 0), 9) == 9  # trailers alone: a status that is no answer

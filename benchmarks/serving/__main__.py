@@ -31,7 +31,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.only and "offered" in options.only and "rates" not in options.only:
         parser.error("offered needs rates: it offers parts of them")
-    load.need_wrk()
+    load.need("wrk")
+    load.need("h2load")
     logging.disable(logging.INFO)
     plan = SMALL if options.small else FULL
     plan = replace(plan, seconds=options.seconds or plan.seconds, repeats=options.repeats or plan.repeats)

@@ -14,8 +14,7 @@ from boatyard.schema import Array
 
 from . import protocols
 from .environments import Unequal
-from .grpc_load import METHOD
-from .protocols import Answer
+from .protocols import METHOD, Answer
 from .servers import Running, alone
 
 TOLERANCE = 1e-5

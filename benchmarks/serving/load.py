@@ -1,4 +1,4 @@
-"""The generators, each in a process of its own beside the server: wrk (closed loop), open_loop.py, grpc_load.py.
+"""The generators, each in a process of its own beside the server: wrk and h2load (closed loops), open_loop.py.
 
 A closed loop sends the next request when the last one is answered: it finds the greatest rate, and its latencies are
 those at that rate. What a client sees at a rate that it does not choose by the server's answers is the open loop's.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from .environments import Unequal
-from .protocols import Question
+from .protocols import METHOD, Question
 from .servers import Running
 
 HERE = Path(__file__).parent
+CHANNELS = 4  # connections of the calls at a time
+ANSWER = 50  # bytes that a right answer over gRPC has at least
 WARM = 1  # seconds of load before a cell that are not counted: the server was stopped
 
 
@@ -47,11 +50,12 @@ class Cell:
             raise Unequal(f"{self.errors} errors in {self.answers} requests: a cell with an error does not count")
 
 
-def need_wrk() -> str:
-    """Return wrk's path, or end with what to do."""
-    found = shutil.which("wrk")
+def need(program: str) -> str:
+    """Return the path of wrk or h2load, or end with what to do."""
+    found = shutil.which(program)
     if not found:
-        raise SystemExit("no wrk on the PATH: apt-get install wrk (Debian, Ubuntu) or brew install wrk")
+        package = {"h2load": "nghttp2-client"}.get(program, program)
+        raise SystemExit(f"no {program} on the PATH: apt-get install {package} (Debian, Ubuntu)")
     return found
 
 
@@ -103,7 +107,7 @@ def _wrk(server: Running, bodies: Bodies, connections: int, seconds: int) -> tup
         url,
     ]
     before = os.times()
-    out = subprocess.run([need_wrk(), *options, "--", *map(str, bodies.files)], check=True, capture_output=True).stdout
+    out = subprocess.run([need("wrk"), *options, "--", *map(str, bodies.files)], check=True, capture_output=True).stdout
     after = os.times()
     lines = [line for line in out.decode().splitlines() if line.startswith("JSON ")]
     used = after.children_user + after.children_system - before.children_user - before.children_system
@@ -118,12 +122,50 @@ def opened(server: Running, bodies: Bodies, rate: float, seconds: float, **more:
     return found
 
 
-def rpc(server: Running, bodies: Bodies, calls: int, seconds: float) -> Cell:
-    """Load a server over gRPC with so many calls at a time; the first second is not counted."""
-    before = server.seconds()
-    found = _generate("grpc_load.py", {"port": server.grpc, "calls": calls, "warm": WARM}, bodies, seconds)
-    used = server.seconds() - before
-    return Cell(server=used / (seconds + WARM), **found)
+def rpc(server: Running, bodies: Bodies, calls: int, seconds: int) -> Cell:
+    """Load a server over gRPC by h2load, which asks one question again and again, with so many calls at a time.
+
+    gRPC is a POST over HTTP/2 whose body has its length before it; the first second is not counted.
+    """
+    message = bodies.files[0].read_bytes()
+    body, log = Path(bodies.folder.name) / "message", Path(bodies.folder.name) / "log"
+    body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
+    log.unlink(missing_ok=True)  # h2load appends
+    before, spent = server.seconds(), os.times()
+    out = subprocess.run(
+        [need("h2load"), f"-c{CHANNELS}", f"-m{calls // CHANNELS}", f"-D{seconds}", f"--warm-up-time={WARM}",
+         f"-d{body}", f"--log-file={log}", "-Hcontent-type: application/grpc", "-Hte: trailers",
+         f"http://127.0.0.1:{server.grpc}{METHOD}"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    used, after = server.seconds() - before, os.times()
+    generator = after.children_user + after.children_system - spent.children_user - spent.children_system
+    taken = sorted(int(line.split()[2]) for line in log.read_text().splitlines())
+    return Cell(
+        rate=len(taken) / seconds,
+        **_latencies(taken),
+        errors=_rpc_errors(out, len(taken)),
+        generator=generator / (seconds + WARM),
+        server=used / (seconds + WARM),
+        answers=len(taken),
+    )
+
+
+def _latencies(taken: Sequence[int]) -> dict[str, float]:
+    """Return percentiles in milliseconds of sorted microseconds."""
+    if not taken:
+        return dict.fromkeys(("p50", "p90", "p99", "greatest"), 0.0)
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "greatest": 1.0}
+    return {name: taken[min(len(taken) - 1, int(share * len(taken)))] / 1000 for name, share in shares.items()}
+
+
+def _rpc_errors(out: str, answers: int) -> int:
+    """Return how many calls h2load says failed; a refusal of gRPC has status 200 like an answer, but no data."""
+    counts = {name: int(count) for count, name in re.findall(r"(\d+) (failed|errored|timeout|2xx)", out)}
+    found = re.search(r"\((\d+)\) data", out)
+    if not found or counts["2xx"] < answers or int(found[1]) < ANSWER * answers:
+        return answers or 1
+    return counts["failed"] + counts["errored"] + counts["timeout"]
 
 
 def _generate(script: str, plan: dict[str, Any], bodies: Bodies, seconds: float) -> dict[str, Any]:

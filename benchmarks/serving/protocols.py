@@ -11,6 +11,8 @@ import orjson
 
 from boatyard.schema import Array
 
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 ID = "1"  # KServe 0.21 answers 500 to a V2 request over REST that has none
 JSON = {"content-type": "application/json"}
