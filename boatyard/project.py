@@ -260,6 +260,14 @@ class TrainConfig(Section):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the matrix products in training")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU when there is one")
     seed: Seed = Field(0, description="of weights, order, dropout, augmentation")
+    nodes: Count = Field(1, description="pods that train together on a cluster; one process does it elsewhere")
+    gpus: Annotated[int, BeforeValidator(_number), Field(ge=0, le=64)] = Field(
+        0, description="GPUs of each node, one process each; with one process give resources.train.gpu instead"
+    )
+    claim: Name = Field("boatyard-training", description="volume claim that the nodes share and keep states on")
+    storage: str | None = Field(
+        None, description="s3:// folder that dataset and checkpoint pass through; by default the claim, mounted"
+    )
 
     def completed(self) -> TrainConfig:
         """Return the section with what was not given filled in: rate, decay and momentum that suit the optimizer."""
@@ -273,8 +281,19 @@ class TrainConfig(Section):
         keys = ("learning_rate", "weight_decay", "momentum")
         return {k: f"{getattr(full, k):g}" for k in keys if getattr(self, k) is None and getattr(full, k) is not None}
 
+    @property
+    def processes(self) -> int:
+        """How many processes share each batch on a cluster."""
+        return self.nodes * max(self.gpus, 1)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.gpus and self.processes == 1:
+            raise ValueError("gpus 1 on nodes 1 is one process; give resources.train.gpu, or more nodes")
+        if self.processes > self.batch_size:
+            raise ValueError(
+                f"{self.processes} processes share a batch of {self.batch_size} rows; give a greater batch_size"
+            )
         if self.momentum is not None and self.optimizer != "sgd":
             raise ValueError(f"momentum is for sgd, optimizer is {self.optimizer}; remove one of them")
         if self.patience is not None and self.patience >= self.epochs:
@@ -392,16 +411,60 @@ class StepConfig(Section):
         (), description="taints to stand; the GPU's own is added where gpu is given"
     )
     secrets: dict[str, str] = Field({}, description="environment variable → secret/key")
+    volumes: dict[str, Name] = Field({}, description="folder in the pod → claim that is mounted there")
     timeout: Duration | None = Field(None, description="such as 30m or 2h")
     retries: Annotated[int, BeforeValidator(_number), Field(ge=0, le=10)] = Field(
         0, description="further attempts after a failure"
     )
 
     @model_validator(mode="after")
-    def _secrets(self) -> Self:
-        for variable, secret in self.secrets.items():
-            if not re.fullmatch(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", secret):
-                raise ValueError(f"secrets.{variable} wants secret/key, found {secret!r}")
+    def _named(self) -> Self:
+        _check_secrets(self.secrets)
+        _check_volumes(self.volumes)
+        return self
+
+
+def _check_secrets(secrets: Mapping[str, str]) -> None:
+    for variable, secret in secrets.items():
+        if not re.fullmatch(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", secret):
+            raise ValueError(f"secrets.{variable} wants secret/key, found {secret!r}")
+
+
+def _check_volumes(volumes: Mapping[str, str]) -> None:
+    for folder in volumes:
+        if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", folder) or folder in ("/tmp", "/dev/shm"):
+            raise ValueError(f"volumes wants a folder such as /data for the claim, found {folder!r}")
+
+
+class KubeflowConfig(Section):
+    """The pipeline on Kubeflow: what all its pods have, and what a submitted run is; a run here takes nothing of it."""
+
+    root: str | None = Field(
+        None,
+        description="s3:// URI that a run's artifacts go below; the backend's own by default, which KServe cannot read",
+    )
+    experiment: str = Field("Default", min_length=1, description="that runs are listed under; made where there is none")
+    service_account: Name | None = Field(None, description="of every pod of a run; pipeline-runner by default")
+    folder: str | None = Field(
+        None,
+        pattern=r"^/.+",
+        description="folder in the pods that relative paths start at and own recipes are in: of a volume, or of the image",
+    )
+    secrets: dict[str, str] = Field({}, description="environment variable → secret/key, in every pod")
+    volumes: dict[str, Name] = Field({}, description="folder in every pod → claim that is mounted there")
+    node_selector: dict[str, str] = Field({}, description="labels that the nodes must have")
+    tolerations: tuple[TolerationConfig, ...] = Field((), description="taints that every pod stands")
+    image_pull_secrets: tuple[Name, ...] = Field((), description="secrets that the images are pulled with")
+    workers: Annotated[int, BeforeValidator(_number), Field(ge=1, le=64)] = Field(
+        1, description="pods that share the preprocessing, each a part of the source's files; the same bytes come out"
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        _check_secrets(self.secrets)
+        _check_volumes(self.volumes)
+        if self.root is not None and not re.fullmatch(r"s3://[A-Za-z0-9][-A-Za-z0-9._]+(/[^\s]*)?", self.root):
+            raise ValueError(f"root wants s3://BUCKET/FOLDER, found {self.root!r}")
         return self
 
 
@@ -476,6 +539,11 @@ class Project(Section):
         ResourcesConfig(),
         description="pods on a cluster: preprocess, train, evaluate, gate and push, each with these dials",
     )
+    kubeflow: KubeflowConfig = Field(KubeflowConfig(), description="the pipeline on Kubeflow: for all its pods")
+
+    def here(self) -> Project:
+        """Return the project as this machine runs it: without what only Kubeflow has."""
+        return self.model_copy(update={"kubeflow": KubeflowConfig()})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -486,6 +554,11 @@ class Project(Section):
             raise ValueError(f"train.loss is {self.train.loss}, which needs labels; task is regression")
         if self.train.class_weights == "balanced" and self.task == "regression":
             raise ValueError("train.class_weights is balanced, which needs labels; task is regression")
+        if self.kubeflow.workers > 1 and self.data.source not in ("csv", "parquet", "images"):
+            raise ValueError(
+                f"kubeflow.workers is {self.kubeflow.workers}, which needs several files of csv, parquet or images; "
+                f"data.source is {self.data.source}"
+            )
         if self.task == "regression" and self.data.labels:
             raise ValueError("data.labels names classes; task is regression")
         return self

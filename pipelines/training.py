@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from boatyard.components.push import push as push_step
 from boatyard.components.train import train as train_step
 from boatyard.components.verdict import verdict as verdict_step
 from boatyard.errors import ConfigError
-from boatyard.project import Project, StepConfig, seconds
+from boatyard.project import KubeflowConfig, Project, StepConfig, seconds
 
 SMALL = StepConfig(cpu="100m", memory="256Mi", timeout="10m")
 BACKOFF = "10s"
@@ -24,7 +25,7 @@ BACKOFF = "10s"
 def pipeline(project: Project) -> Callable[..., Any]:
     """Return a project's KFP pipeline; its sections are the parameters' defaults, so that the UI can change them."""
     values = project.values()
-    pods = project.resources
+    pods, place = project.resources, partial(_place, project.kubeflow)
 
     def training(
         name: str = project.name,
@@ -36,21 +37,21 @@ def pipeline(project: Project) -> Callable[..., Any]:
         gate: dict[str, Any] = values["gate"],
         push: dict[str, Any] = values["push"],
     ) -> None:
-        shards = _place(preprocess_step(data=data, preprocess=preprocess, task=task), "Preprocess", pods.preprocess)
+        shards = place(preprocess_step(data=data, preprocess=preprocess, task=task), "Preprocess", pods.preprocess)
         dataset = shards.outputs["dataset"]
-        model = _place(train_step(train=train, preprocess=preprocess, gate=gate, dataset=dataset), "Train", pods.train)
+        model = place(train_step(train=train, preprocess=preprocess, gate=gate, dataset=dataset), "Train", pods.train)
         checkpoint = model.outputs["checkpoint"]
-        measured = _place(
+        measured = place(
             evaluate_step(evaluate=evaluate, dataset=dataset, checkpoint=checkpoint), "Evaluate", pods.evaluate
         )
         report = measured.outputs["report"]
-        decision = _place(
+        decision = place(
             gate_step(gate=gate, push=push, name=name, dataset=dataset, checkpoint=checkpoint, report=report),
             "Gate",
             pods.gate,
         ).set_caching_options(False)
         with dsl.If(decision.outputs["Output"] == True, name="passed"):  # noqa: E712 - KFP makes its condition of it; kfp.local knows no other name than Output
-            _place(
+            place(
                 push_step(
                     name=name,
                     task=task,
@@ -68,7 +69,7 @@ def pipeline(project: Project) -> Callable[..., Any]:
                 "Push",
                 pods.push,
             ).set_caching_options(False)
-        _place(verdict_step(verdict=decision.outputs["verdict"]), "Verdict", SMALL).set_caching_options(False)
+        place(verdict_step(verdict=decision.outputs["verdict"]), "Verdict", SMALL).set_caching_options(False)
 
     training.__doc__ = _describe(project)
     return dsl.pipeline(name=project.name, display_name=project.name, description=project.description)(training)
@@ -105,7 +106,7 @@ def _describe(project: Project) -> str:
     """
 
 
-def _place(task: Any, title: str, step: StepConfig) -> Any:
+def _place(common: KubeflowConfig, task: Any, title: str, step: StepConfig) -> Any:
     """Give a task its title, resources, retries and Kubernetes settings."""
     task.set_display_name(title)
     if step.cpu:
@@ -117,22 +118,33 @@ def _place(task: Any, title: str, step: StepConfig) -> Any:
         task.set_env_variable("BOATYARD_RETRIES", str(step.retries))  # a store that does not answer
     if step.timeout:
         kubernetes.set_timeout(task, seconds(step.timeout))
-    for variable, secret in step.secrets.items():
-        name, key = secret.split("/")
-        kubernetes.use_secret_as_env(task, name, {key: variable})
-    _schedule(task, step)
+    if common.folder:
+        task.set_env_variable("BOATYARD_PROJECT", common.folder)
+    _supply(task, step, common)
+    _schedule(task, step, common)
     kubernetes.set_security_context(task, run_as_non_root=True)
     kubernetes.empty_dir_mount(task, "tmp", "/tmp")  # a read-only root file system leaves nowhere else to write
     return task
 
 
-def _schedule(task: Any, step: StepConfig) -> None:
+def _supply(task: Any, step: StepConfig, common: KubeflowConfig) -> None:
+    """Bring secrets, claims and the keys of image registries; a step's own win."""
+    for variable, secret in {**common.secrets, **step.secrets}.items():
+        name, key = secret.split("/")
+        kubernetes.use_secret_as_env(task, name, {key: variable})
+    for folder, claim in {**common.volumes, **step.volumes}.items():
+        kubernetes.mount_pvc(task, claim, folder)
+    if common.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(common.image_pull_secrets))
+
+
+def _schedule(task: Any, step: StepConfig, common: KubeflowConfig) -> None:
     """Say which nodes a task may run on; GPUs go to limits, and bring their taint's toleration and shared memory."""
     if step.gpu:
         task.set_accelerator_type(step.gpu.type).set_accelerator_limit(step.gpu.count)
         kubernetes.add_toleration(task, key=step.gpu.type, operator="Exists", effect="NoSchedule")
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory")
-    for label, value in step.node_selector.items():
+    for label, value in {**common.node_selector, **step.node_selector}.items():
         kubernetes.add_node_selector(task, label, value)
-    for toleration in step.tolerations:
+    for toleration in (*common.tolerations, *step.tolerations):
         kubernetes.add_toleration(task, **toleration.model_dump(exclude_none=True))

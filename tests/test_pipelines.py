@@ -1,6 +1,7 @@
 """The compiled spec: what a real backend is given."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,8 +22,17 @@ VALUES: dict[str, Any] = {
     "description": "Which digit?",
     "data": {"source": "csv", "path": "rows.csv"},
     "gate": {"not_worse": None},
+    "kubeflow": {
+        "folder": "/data/project",
+        "secrets": {"AWS_ACCESS_KEY_ID": "boatyard-s3/AWS_ACCESS_KEY_ID"},
+        "volumes": {"/data": "shared"},
+        "node_selector": {"pool": "any"},
+        "tolerations": [{"key": "night", "operator": "Equal", "value": "yes"}],
+        "image_pull_secrets": ["registry"],
+    },
     "resources": {
         "train": {
+            "volumes": {"/states": "states"},
             "gpu": {"type": "nvidia.com/gpu", "count": 2},
             "node_selector": {"pool": "gpu"},
             "tolerations": [{"key": "spot"}],
@@ -100,7 +110,7 @@ def test_gpus_go_to_the_training_pod_alone_with_type_and_limit(documents: Any) -
     accelerator = executors(spec)["train"]["resources"]["accelerator"]
     assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "2")
     train = platform["exec-train"]
-    assert {t["key"] for t in train["tolerations"]} == {"nvidia.com/gpu", "spot"}
+    assert {t["key"] for t in train["tolerations"]} == {"nvidia.com/gpu", "night", "spot"}
     assert train["nodeSelector"]["labels"] == {"pool": "gpu"}
     assert {"mountPath": "/dev/shm", "medium": "Memory", "volumeName": "shared-memory"} in train["emptyDirMounts"]
 
@@ -118,8 +128,44 @@ def test_retries_and_secrets_are_those_of_the_project(documents: Any) -> None:
     spec, platform = documents
     retried = {name: t["retryPolicy"]["maxRetryCount"] for name, t in tasks(spec).items() if "retryPolicy" in t}
     assert retried == {"train": 2}
-    (secret,) = platform["exec-train"]["secretAsEnv"]
-    assert (secret["secretName"], secret["keyToEnv"][0]["envVar"]) == ("hub", "HUB_TOKEN")
+    secrets = platform["exec-train"]["secretAsEnv"]
+    assert ("hub", "HUB_TOKEN") in {(secret["secretName"], secret["keyToEnv"][0]["envVar"]) for secret in secrets}
+
+
+def test_every_pod_has_what_the_project_gives_all_of_them_and_a_step_its_own_besides(documents: Any) -> None:
+    spec, platform = documents
+    for name, settings in platform.items():
+        mounts = {mount["mountPath"]: mount["pvcNameParameter"] for mount in settings["pvcMount"]}
+        own = {"/states"} if name == "exec-train" else set()
+        assert mounts.keys() == {"/data"} | own, name
+        assert mounts["/data"]["runtimeValue"]["constant"] == "shared"
+        assert settings["nodeSelector"]["labels"] == {"pool": "gpu" if own else "any"}, name
+        assert {"key": "night", "operator": "Equal", "value": "yes", "effect": "NoSchedule"} in settings["tolerations"]
+        assert [secret["secretName"] for secret in settings["imagePullSecret"]] == ["registry"], name
+        assert "AWS_ACCESS_KEY_ID" in {s["keyToEnv"][0]["envVar"] for s in settings["secretAsEnv"]}, name
+    for name, container in executors(spec).items():
+        assert {"name": "BOATYARD_PROJECT", "value": "/data/project"} in container["env"], name
+
+
+@pytest.mark.parametrize(
+    ("dials", "said"),
+    [
+        ({"root": "minio://bucket/x"}, "kubeflow: root wants s3://BUCKET/FOLDER, found 'minio://bucket/x'"),
+        ({"volumes": {"/tmp": "a"}}, "volumes wants a folder such as /data for the claim, found '/tmp'"),
+        ({"secrets": {"A": "b"}}, "secrets.A wants secret/key, found 'b'"),
+        ({"image_pull_secrets": ["A B"]}, "kubeflow.image_pull_secrets.0"),
+    ],
+)
+def test_a_setting_that_no_pod_can_have_is_refused(dials: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        project.check({**VALUES, "kubeflow": dials}, "f")
+
+
+def test_a_run_here_takes_nothing_that_only_kubeflow_has(tmp_path: Path) -> None:
+    plain = {key: value for key, value in VALUES.items() if key != "kubeflow"}
+    training.compile(project.check(VALUES, "f").here(), tmp_path / "one.yaml")
+    training.compile(project.check(plain, "f"), tmp_path / "two.yaml")
+    assert (tmp_path / "one.yaml").read_bytes() == (tmp_path / "two.yaml").read_bytes()
 
 
 PLAIN = """
