@@ -135,7 +135,7 @@ def run(folder: Path, overrides: tuple[str, ...], resume: bool, run_id: str | No
         facts = _check(project, root)
         record = runs.new(project.name, root)
         with runs.forgotten_on_error(record.path):
-            training.compile(project, record.spec)
+            training.compile(project.here(), record.spec)
         if not (quiet or as_json):
             _err(f"run {record.id}: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
     display = open_display(Screen(), quiet=quiet or as_json)
@@ -342,7 +342,7 @@ def push(folder: Path, overrides: tuple[str, ...], out: Path | None) -> None:
     verdict = gating.Verdict.read(build / "verdict.json")
     if not verdict.passed:
         raise Refused(verdict.sentence)
-    values = {key: value for key, value in project.values().items() if key not in ("resources", "serve", "description")}
+    values = {key: value for key, value in project.values().items() if key in stages.SECTIONS or key in ("name", "task")}
     with _stage(folder):
         version = stages.push(
             project.push.values(),
