@@ -448,7 +448,7 @@ class KubeflowConfig(Section):
     folder: str | None = Field(
         None,
         pattern=r"^/.+",
-        description="folder in the pods that relative paths start at and own recipes are in: of a volume, or of the image",
+        description="folder in the pods that relative paths and own recipes start at, of a claim or of the image",
     )
     secrets: dict[str, str] = Field({}, description="environment variable → secret/key, in every pod")
     volumes: dict[str, Name] = Field({}, description="folder in every pod → claim that is mounted there")
