@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import platform
 import signal
@@ -18,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from boatyard import artifacts, progress
+from boatyard import artifacts, progress, reasons
 from boatyard.errors import BoatyardError, Refused, StorageError
 from boatyard.project import (
     DataConfig,
@@ -59,7 +60,7 @@ def preprocess(data: Values, how: Values, task: str, out: str, numbers: str) -> 
     """Source files in, dataset out; return rows by split and rows dropped or repaired."""
     from boatyard import preprocessing
 
-    with step("preprocess"):
+    with step("preprocess", out):
         dataset = preprocessing.preprocess(
             section(DataConfig, data),
             section(PreprocessConfig, how),
@@ -76,7 +77,7 @@ def train(config: Values, how: Values, gate: Values, dataset: str, out: str, num
     """Dataset in, checkpoint with the exported graph out; the gate's rules are sealed into it before the first step."""
     from boatyard import datasets, training
 
-    with step("train"):
+    with step("train", out):
         settings = Settings()
         result = training.train(
             section(TrainConfig, config),
@@ -94,7 +95,7 @@ def evaluate(config: Values, dataset: str, checkpoint: str, out: str, numbers: s
     """Dataset and checkpoint in, report out; return the report."""
     from boatyard import datasets, evaluation
 
-    with step("evaluate"):
+    with step("evaluate", out):
         report = evaluation.evaluate(
             section(EvaluateConfig, config), datasets.read(Path(dataset)), Path(checkpoint), Path(out)
         )
@@ -106,7 +107,7 @@ def gate(config: Values, push: Values, name: str, dataset: str, checkpoint: str,
     """Report in, verdict out; the version in production, where there is one, is asked the same test rows."""
     from boatyard import datasets, gating, registry
 
-    with step("gate"):
+    with step("gate", out):
         rules, settings = section(GateConfig, config), Settings()
         production = None
         if rules.not_worse:
@@ -134,7 +135,7 @@ def push(
     """Everything in, package out, and into the registry; return the version."""
     from boatyard import datasets, packages, registry
 
-    with step("push"):
+    with step("push", out):
         wanted, settings = section(PushConfig, config), Settings()
         data = datasets.read(Path(dataset))
         package = packages.pack(
@@ -170,7 +171,7 @@ def settle(verdict: str) -> None:
     """End a run: raise Refused with the gate's sentence unless it passed."""
     from boatyard import gating
 
-    with step("verdict"):
+    with step("verdict", verdict):
         found = gating.Verdict.read(Path(verdict))
         if not found.passed:
             raise Refused(found.sentence)
@@ -230,24 +231,28 @@ def _own_sources(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def step(name: str) -> Iterator[None]:
-    """Log a step's start and end, and leave its error where the runner looks for it."""
+def step(name: str, path: str = "") -> Iterator[None]:
+    """Log a step's start and end, and leave its error where the runner looks for it, and where a person does.
+
+    `path` is one of its artifacts, which says what run it is of.
+    """
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     follow_parent()
     started = time.monotonic()
     logger.info("%s starts", name)
-    try:
-        yield
-    except BoatyardError as error:
-        progress.emit({"error": type(error).__name__, "message": str(error)})
-        raise
-    except OSError as error:
-        translated = artifacts.storage_error(Path(error.filename or "."), error)
-        progress.emit({"error": type(translated).__name__, "message": str(translated)})
-        raise translated from error
-    except MemoryError as error:
-        raise StorageError(f"{name} needs more memory than there is; lower train.batch_size") from error
+    with reasons.left(name, path):
+        try:
+            yield
+        except BoatyardError as error:
+            progress.emit({"error": type(error).__name__, "message": str(error)})
+            raise
+        except OSError as error:
+            translated = artifacts.storage_error(Path(error.filename or "."), error)
+            progress.emit({"error": type(translated).__name__, "message": str(translated)})
+            raise translated from error
+        except MemoryError as error:
+            raise StorageError(f"{name} needs more memory than there is; lower train.batch_size") from error
     logger.info("%s done in %.1f s", name, time.monotonic() - started)
 
 
@@ -278,6 +283,9 @@ def follow_parent() -> None:
 
 
 def _write(path: str, numbers: Numbers) -> Numbers:
-    """Write a step's numbers as JSON beside the artifacts, and return them."""
+    """Write a step's numbers as JSON beside the artifacts, and return them; a NaN would fail the step."""
+    for name in [name for name, value in numbers.items() if not math.isfinite(value)]:
+        logger.warning("%s is %s and left out", name, numbers[name])
+        numbers = {key: value for key, value in numbers.items() if key != name}
     artifacts.write_json(Path(path), numbers)
     return numbers

@@ -1,0 +1,72 @@
+"""Why a step failed: left beside its artifacts in the bucket and in its log, found again by the run's id."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from boatyard import reasons, stages, storage
+from boatyard.errors import ArtifactError, Refused
+from boatyard.reasons import Reason
+
+
+def test_an_error_is_taken_apart_into_wanted_found_and_what_to_do() -> None:
+    reason = Reason.of(
+        "train", ArtifactError("no dataset at /d: wanted manifest.json in it, found none; make it again")
+    )
+    assert (reason.wanted, reason.found, reason.do) == ("manifest.json in it", "none", "make it again")
+    assert (reason.step, reason.error, reason.refused) == ("train", "ArtifactError", False)
+    assert Reason.of("gate", Refused("no")).refused
+
+
+def test_a_foreign_error_says_its_kind() -> None:
+    assert Reason.of("train", KeyError("x")).sentence == "KeyError: 'x'"
+
+
+def test_the_run_is_known_from_where_a_step_finds_its_artifacts() -> None:
+    assert reasons.run_of("/s3/b/root/deep/digits/run-1/train/uuid/checkpoint") == "s3://b/root/deep/digits/run-1"
+    assert reasons.run_of("/s3/b/digits/run-1/train/uuid/checkpoint") == "s3://b/digits/run-1"
+    assert reasons.run_of("/tmp/digits/run-1/train/uuid/checkpoint") is None
+    assert reasons.run_of("") is None
+
+
+def test_a_failing_step_leaves_its_reason_in_the_bucket_of_its_run(bucket: str) -> None:
+    run = f"{bucket}/digits/run-1"
+    empty = f"/s3/{bucket.removeprefix('s3://')}/digits/run-1/gate/uuid/verdict"
+    with pytest.raises(ArtifactError):
+        stages.settle(empty)
+    (reason,) = reasons.read(run)
+    assert (reason.step, reason.error) == ("verdict", "ArtifactError")
+    assert "verdict is missing" in reason.sentence
+    assert reasons.find(bucket, "run-1") == run
+
+
+@pytest.mark.parametrize("error", [ValueError("a recipe's own"), Refused("accuracy is 0.1, wanted 0.9; train longer")])
+def test_whatever_is_raised_is_said_in_one_line_of_the_log(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(type(error)), stages.step("train", "/tmp/out"):
+        raise error
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith(reasons.MARK)]
+    assert str(error) in line
+
+
+def test_without_a_file_the_log_of_the_task_gives_the_reason(bucket: str, tmp_path: Path) -> None:
+    reason = Reason.of("train", ValueError("x"))
+    (tmp_path / "log").write_text(f"begins\n{reason.line()}\nTraceback\n")
+    storage.open(bucket).put("digits/run-1/train/uuid/executor-logs-0", tmp_path / "log")
+    (found,) = reasons.read(f"{bucket}/digits/run-1")
+    assert found.sentence == "ValueError: x"
+    assert found.log == f"{bucket}/digits/run-1/train/uuid/executor-logs-0"
+    assert reasons.last_lines(f"{bucket}/digits/run-1", "train", 1) == ("Traceback",)
+
+
+def test_a_store_that_is_away_hides_no_error(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
+    with pytest.raises(ValueError, match="mine"), stages.step("train", "/s3/b/p/r/train/u/checkpoint"):
+        raise ValueError("mine")
+
+
+def test_a_number_that_is_not_finite_is_left_out_and_fails_no_step(tmp_path: Path) -> None:
+    kept = stages._write(str(tmp_path / "numbers"), {"a": 1.0, "b": math.nan, "c": math.inf})
+    assert kept == {"a": 1.0}
