@@ -7,6 +7,7 @@
     ├── StorageError     the owner of the disk, the bucket or the registry
     ├── RequestError     the client that asked the model
     ├── Refused          nobody: a gate or a check did its work and said no
+    ├── PeerLost         nobody: another process of the run is gone; all are started again
     └── Interrupted      nobody: a signal came, the work so far is saved
 
 A message says what was wanted, what was found and what to do, in lower case, values in it.
@@ -41,6 +42,10 @@ class RequestError(BoatyardError):
 
 class Refused(BoatyardError):
     """A gate, a comparison or a verification said no."""
+
+
+class PeerLost(BoatyardError):
+    """Another process of a run is gone or silent; started again, all go on from the last state."""
 
 
 class Interrupted(BoatyardError):

@@ -110,12 +110,11 @@ def test_steps_are_not_held_up_by_looking_at_the_loss() -> None:
     config = TrainConfig(recipe="cnn", batch_size=512, device="cuda").completed()
     trainer = loop.Trainer(config, PreprocessConfig(), dataset, key="", root=Path(), work=None)
     from boatyard.progress import Progress
-    from boatyard.training.signals import Stop
 
     with loop.reproducible():
-        trainer.train_epoch(Stop(), Progress("train", 10**6, "row"))
+        trainer.train_epoch(Progress("train", 10**6, "row"))
         trainer.run.batch = trainer.run.seen = 0
         started = time.perf_counter()
-        trainer.train_epoch(Stop(), Progress("train", 10**6, "row"))
+        trainer.train_epoch(Progress("train", 10**6, "row"))
         torch.cuda.synchronize()
     assert dataset.rows("train") / (time.perf_counter() - started) > 50_000

@@ -458,7 +458,7 @@ def augmented(dataset: rows.Made, **dials: Any) -> tuple[Any, Any]:
     torch.manual_seed(0)
     raw = torch.from_numpy(dataset.load("train").inputs["image"])
     change = augmentation.Augmentation(AugmentConfig(**dials), dataset.schema, dataset.statistics)
-    return raw.numpy(), change({"image": raw})["image"].numpy()
+    return raw.numpy(), change({"image": raw}, len(raw))["image"].numpy()
 
 
 @pytest.mark.parametrize("channels", [0, 3])

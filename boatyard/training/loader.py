@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -32,8 +32,31 @@ CGROUPS = (
 
 
 @dataclass(frozen=True)
+class Part:
+    """Which rows of every batch are this process's: one of `size` nearly equal pieces."""
+
+    rank: int = 0
+    size: int = 1
+
+    def of(self, rows: int) -> slice:
+        """Return this part of a batch; where it has no row of its own, the first stands in for it."""
+        begin, end = rows * self.rank // self.size, rows * (self.rank + 1) // self.size
+        return slice(begin, end) if begin < end else slice(0, 1)
+
+    def count(self, rows: int) -> int:
+        """Return how many rows of a batch are this part's own."""
+        return rows * (self.rank + 1) // self.size - rows * self.rank // self.size
+
+
+WHOLE = Part()
+
+
+@dataclass(frozen=True)
 class Rows:
-    """Some rows as tensors: raw inputs by name (categories as codes), the encoded target [N]."""
+    """Some rows as tensors: raw inputs by name (categories as codes), the encoded target [N].
+
+    Where several processes train, `inputs` hold this one's part of the batch and `target` all of it.
+    """
 
     inputs: Mapping[str, Tensor]
     target: Tensor
@@ -48,6 +71,12 @@ class Rows:
     def slice(self, start: int, stop: int) -> Rows:
         """Return rows that follow each other, without a copy."""
         return Rows({name: value[start:stop] for name, value in self.inputs.items()}, self.target[start:stop])
+
+    def narrow(self, part: Part) -> Rows:
+        """Return the rows with a part of the inputs."""
+        if part.size == 1:
+            return self
+        return Rows({name: value[part.of(len(self))] for name, value in self.inputs.items()}, self.target)
 
     def to(self, device: torch.device) -> Rows:
         """Return the rows on a device."""
@@ -81,19 +110,31 @@ def seed_of(*parts: int | str) -> int:
 
 
 def open_split(
-    dataset: Dataset, split: Split, target: Target, device: torch.device, *, size: int, seed: int, share: float = SHARE
+    dataset: Dataset,
+    split: Split,
+    target: Target,
+    device: torch.device,
+    *,
+    size: int,
+    seed: int,
+    part: Part = WHOLE,
+    share: float = SHARE,
+    fits: Callable[[bool], bool] = bool,
 ) -> Source:
-    """Read a split into memory, or onto the device, if it takes no more than a share of what is free, else stream."""
+    """Read a split into memory, or onto the device, if it takes no more than a share of what is free, else stream.
+
+    The order of the rows depends on which of both it is, so `fits` may decide otherwise: as other processes do.
+    """
     rows = dataset.rows(split)
     if not rows:
         raise DataError(f"the {split} split has no rows; give more data or another preprocess.split")
     needed = rows * row_bytes(dataset.schema)
-    if needed > share * available_memory():
-        return Streamed(dataset, split, target, device, size=size, seed=seed)
+    if not fits(needed <= share * available_memory()):
+        return Streamed(dataset, split, target, device, size=size, seed=seed, part=part)
     held = read(dataset, split, target)
     if device.type == "cuda" and needed <= share * torch.cuda.mem_get_info(device)[0]:
         held = held.to(device)
-    return InMemory(held, device, size=size, seed=seed)
+    return InMemory(held, device, size=size, seed=seed, part=part)
 
 
 @dataclass(frozen=True)
@@ -104,16 +145,24 @@ class InMemory:
     device: torch.device
     size: int
     seed: int
+    part: Part = WHOLE
 
     def shuffled(self, epoch: int, start: int) -> Iterator[Rows]:
         order = torch.from_numpy(permutation(len(self.rows), seed_of("order", self.seed, epoch)))
         order = order.to(self.rows.target.device)
         for begin, end in cuts(len(self.rows), self.size)[start:]:
-            yield self.rows.take(order[begin:end]).to(self.device)
+            yield self._take(order[begin:end]).to(self.device)
 
     def ordered(self, size: int) -> Iterator[Rows]:
         for begin in range(0, len(self.rows), size):
-            yield self.rows.slice(begin, begin + size).to(self.device)
+            yield self.rows.slice(begin, begin + size).narrow(self.part).to(self.device)
+
+    def _take(self, index: Tensor) -> Rows:
+        if self.part.size == 1:
+            return self.rows.take(index)
+        own = index[self.part.of(len(index))]
+        inputs = {name: value.index_select(0, own) for name, value in self.rows.inputs.items()}
+        return Rows(inputs, self.rows.target[index])
 
 
 @dataclass(frozen=True)
@@ -127,6 +176,7 @@ class Streamed:
     size: int
     seed: int
     buffer: int = BUFFER
+    part: Part = WHOLE
 
     def shuffled(self, epoch: int, start: int) -> Iterator[Rows]:
         rows = self.dataset.rows(self.split)
@@ -141,16 +191,15 @@ class Streamed:
                 joined = join(waiting)
                 count = end - begin
                 if number >= start:
-                    yield joined.slice(0, count).to(self.device)
+                    yield joined.slice(0, count).narrow(self.part).to(self.device)
                 waiting, held, number = [joined.slice(count, held)], held - count, number + 1
                 begin, end = next(wanted, (0, rows + 1))  # more than there is: nothing follows
 
     def ordered(self, size: int) -> Iterator[Rows]:
         for batch in self.dataset.batches(self.split, size):
             inputs = tensors(self.dataset.schema, batch.inputs)
-            yield Rows(inputs, self.target.encode(torch.from_numpy(np.require(batch.target, requirements="W")))).to(
-                self.device
-            )
+            target = self.target.encode(torch.from_numpy(np.require(batch.target, requirements="W")))
+            yield Rows(inputs, target).narrow(self.part).to(self.device)
 
     def _mixed(self, epoch: int) -> Iterator[Rows]:
         """Swap each chunk read with rows drawn from the buffer, which is emptied at the end in random order."""

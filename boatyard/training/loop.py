@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from boatyard.project import PreprocessConfig, TrainConfig
 from boatyard.settings import Settings
 from boatyard.training import losses, optimisers, states, tensorboard
 from boatyard.training.augmentation import Augmentation
+from boatyard.training.distributed import World, joined
 from boatyard.training.export import Graph, compare, export
-from boatyard.training.loader import Rows, Source, cuts, open_split, seed_of
+from boatyard.training.loader import InMemory, Rows, Source, cuts, open_split, seed_of
 from boatyard.training.memory import keep_freed_blocks
 from boatyard.training.signals import Stop
 
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 SAVE_EVERY = 60.0  # seconds between states within an epoch
 LOOK_EVERY = 20  # steps between looks at the loss on a GPU, which each wait for it
 ORDERED = 1024  # rows at once where nothing is learnt
+WHERE = {"device", "nodes", "gpus", "claim", "storage"}  # dials that say where a run is computed, not what
 CHECKED = 256  # validation rows that the exported graph is checked on
 
 
@@ -61,10 +63,20 @@ class Trainer:
     """One run: model, optimizer, rows and the place in it."""
 
     def __init__(
-        self, config: TrainConfig, how: PreprocessConfig, dataset: Dataset, *, key: str, root: Path, work: Path | None
+        self,
+        config: TrainConfig,
+        how: PreprocessConfig,
+        dataset: Dataset,
+        *,
+        key: str,
+        root: Path,
+        work: Path | None,
+        world: World | None = None,
     ) -> None:
-        self.config, self.how, self.dataset, self.work, self.key = config, how, dataset, work, key
-        self.device = device_of(config)
+        self.config, self.how, self.dataset, self.key = config, how, dataset, key
+        self.world = world or World(device_of(config))
+        self.device = self.world.device
+        self.work = work if self.world.first else None
         torch.manual_seed(config.seed)
         self.recipe = recipes.make(config, how, dataset.schema, dataset.statistics, root=root)
         self.features = self.recipe.features().to(self.device)
@@ -74,7 +86,7 @@ class Trainer:
         self.target = losses.target(config.loss, dataset.schema, dataset.statistics)
         self.optimizer = optimisers.optimizer(config, self.model)
         warn_of_unseen(dataset)
-        self.augment = Augmentation(how.augment, dataset.schema, dataset.statistics)
+        self.augment = Augmentation(how.augment, dataset.schema, dataset.statistics, self.world.part)
         self.rows: Source = self._open("train")
         self.validation: Source = self._open("validation")
         self.batches = len(cuts(dataset.rows("train"), config.batch_size))
@@ -90,9 +102,17 @@ class Trainer:
             return self.recipe.loss()
         return losses.named(config.loss, schema, statistics, config.class_weights)
 
-    def _open(self, split: Any) -> Source:
-        config = self.config
-        return open_split(self.dataset, split, self.target, self.device, size=config.batch_size, seed=config.seed)
+    def _open(self, split: Any, fits: Callable[[bool], bool] | None = None) -> Source:
+        return open_split(
+            self.dataset,
+            split,
+            self.target,
+            self.device,
+            size=self.config.batch_size,
+            seed=self.config.seed,
+            part=self.world.part,
+            fits=fits or self.world.every,
+        )
 
     @property
     def parameters(self) -> int:
@@ -110,22 +130,27 @@ class Trainer:
             "steps_per_epoch": self.batches,
             "steps": self.total,
             "parameters": self.parameters,
-            "rows_in_memory": type(self.rows).__name__ == "InMemory",
+            "rows_in_memory": self.in_memory,
+            **self.world.derived(),
         }
+
+    @property
+    def in_memory(self) -> bool:
+        return isinstance(self.rows, InMemory)
 
     # the run
 
-    def train(self, stop: Stop) -> None:
+    def train(self) -> None:
         """Go on from where the run stands to its end; raises Interrupted once a signal's state is saved."""
         config, run = self.config, self.run
         progress = Progress("train", config.epochs * self.dataset.rows("train"), "row")
         progress.update(run.epoch * self.dataset.rows("train") + run.seen)
         while run.epoch < config.epochs and not run.stopped_early:
-            self.train_epoch(stop, progress)
+            self.train_epoch(progress)
             self.close_epoch()
             self.save()
 
-    def train_epoch(self, stop: Stop, progress: Progress) -> None:
+    def train_epoch(self, progress: Progress) -> None:
         """Take the epoch's remaining steps."""
         run, started = self.run, time.monotonic()
         before = run.trained_seconds
@@ -136,14 +161,15 @@ class Trainer:
             pending.append(self.step(rows, rate))
             self.sum += pending[-1] * len(rows)
             run.batch, run.step, run.seen = run.batch + 1, run.step + 1, run.seen + len(rows)
-            if len(pending) >= look or run.batch == self.batches or stop.asked:
+            asked = self.world.asked
+            if len(pending) >= look or run.batch == self.batches or asked:
                 loss = self.refuse_nan(pending, rate)
                 pending = []
                 done = run.epoch * self.dataset.rows("train") + run.seen - progress.done
                 run.trained_seconds = before + time.monotonic() - started
                 progress.update(done, loss=round(loss, 4), epoch=run.epoch + 1, rate=float(f"{rate:.3g}"))
-            if stop.asked:
-                self.stop(stop.asked)
+            if asked:
+                self.stop(asked)
             if time.monotonic() - self.saved_at > SAVE_EVERY:
                 self.save()
 
@@ -153,9 +179,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         outputs = self.outputs(rows)
-        loss: Tensor = self.loss(outputs.float(), rows.target)
+        loss: Tensor = self.loss(self.world.whole(outputs.float(), len(rows)), rows.target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.world.sum_gradients(self.model)
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
@@ -164,8 +191,10 @@ class Trainer:
     def outputs(self, rows: Rows) -> Tensor:
         """Return what the model says of rows in training."""
         with torch.no_grad():
-            inputs = self.augment.noise(self.features(self.augment(rows.inputs)))
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            count = len(rows)
+            inputs = self.augment.noise(self.features(self.augment(rows.inputs, count)), count)
+        low = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16")
+        with low, self.world.batch(count):
             made: Tensor = self.model(inputs)
         return made
 
@@ -213,7 +242,7 @@ class Trainer:
         self.model.eval()
         with torch.no_grad():
             for rows in self.validation.ordered(ORDERED):
-                outputs.append(self.model(self.features(rows.inputs)).float())
+                outputs.append(self.world.whole(self.model(self.features(rows.inputs)).float(), len(rows)))
                 targets.append(rows.target)
             joined, target = torch.cat(outputs), torch.cat(targets)
             found = {"loss": float(self.loss(joined, target)), **self.recipe.metrics(joined, target)}
@@ -229,6 +258,8 @@ class Trainer:
 
     def log(self, line: dict[str, float]) -> None:
         """Say an epoch's numbers, and add them to the live files beside the states."""
+        if not self.world.first:
+            return
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in line.items() if name not in ("epoch", "step"))
         logger.info("epoch %d of %d: %s", line["epoch"], self.config.epochs, numbers)
         if self.work:
@@ -237,16 +268,23 @@ class Trainer:
     def save(self) -> None:
         """Keep a state to go on from."""
         self.saved_at = time.monotonic()
-        if self.work is None:
-            return
-        values = {"run": vars(self.run), "device": str(self.device), "threads": torch.get_num_threads()}
-        states.save(self.work, states.State(self.tensors(), values), key=self.key, step=self.run.step)
+        if self.work:
+            states.save(self.work, self.state(), key=self.key, step=self.run.step)
+
+    def state(self) -> states.State:
+        """Return all that the rest of the run depends on."""
+        return states.State(self.tensors(), {"run": vars(self.run), "in_memory": self.in_memory, **self.machine()})
+
+    def machine(self) -> dict[str, Any]:
+        """Return what decides in which order sums are taken."""
+        return {"device": self.device.type, "threads": torch.get_num_threads(), "processes": self.world.part.size}
 
     def stop(self, signal: str) -> None:
         """Save and raise Interrupted."""
         self.save()
+        self.world.wait()
         where = f"epoch {self.run.epoch + 1} step {self.run.step}"
-        if self.work is None:
+        if self.world.first and self.work is None:
             raise Interrupted(f"{signal}: stopped at {where}; nothing was saved, since no work folder was given")
         logger.warning("%s: saved at %s; run again to go on", signal, where)
         raise Interrupted(f"saved at {where}; run again to go on")
@@ -262,21 +300,27 @@ class Trainer:
         return {**made, "sum": self.sum.cpu().clone()}
 
     def resume(self) -> bool:
-        """Take up the newest state in the work folder; return whether there was one."""
-        if self.work is None or (state := states.load(self.work, key=self.key)) is None:
-            return False
-        self.restore(state)
-        run = self.run
-        logger.info("going on from epoch %d step %d of %d", run.epoch + 1, run.step, self.total)
-        if (state.values["device"], state.values["threads"]) != (str(self.device), torch.get_num_threads()):
+        """Take up the newest state in the work folder; return whether there was one. The first process has it."""
+        found = states.load(self.work, key=self.key) if self.work else None
+        if self.world.part.size > 1:
+            self.restore(states.unpack(self.world.same(states.pack(found or self.state()))))
+        elif found:
+            self.restore(found)
+        if self.run.step:
+            logger.info("going on from epoch %d step %d of %d", self.run.epoch + 1, self.run.step, self.total)
+        if found:
+            self.warn_of_another(found.values)
+        return found is not None
+
+    def warn_of_another(self, saved: Mapping[str, Any]) -> None:
+        """Say that sums were taken in another order where a state was saved."""
+        was, now = {"processes": 1, **saved}, self.machine()
+        if {key: was[key] for key in now} != now:
             logger.warning(
-                "the state was saved on %s with %d threads, this is %s with %d: the result may differ in the last bits",
-                state.values["device"],
-                state.values["threads"],
-                self.device,
-                torch.get_num_threads(),
+                "the state was saved on %s with %d threads and %d processes, this is %s with %d and %d: the result may "
+                "differ in the last bits",
+                *(found[key] for found in (was, now) for key in now),
             )
-        return True
 
     def restore(self, state: states.State) -> None:
         """Set weights, optimizer and place to those of a state."""
@@ -297,6 +341,8 @@ class Trainer:
             slot.update({k: torch.empty_like(weight).copy_(v) for k, v in slot.items() if v.shape == weight.shape})
         self.sum = state.tensors["sum"].to(self.device)
         self.run = Run(**state.values["run"])
+        if state.values.get("in_memory", self.in_memory) != self.in_memory:  # another order of the rows
+            self.rows = self._open("train", lambda fits: not self.in_memory)
 
 
 def run(
@@ -310,19 +356,20 @@ def run(
     work: Path | None,
 ) -> training.Training:
     """Train and write the checkpoint: see `boatyard.training.train`."""
-    with reproducible(), disk_of(work or out), Stop() as stop:
+    with reproducible(), disk_of(work or out), Stop() as stop, joined(device_of(config), stop) as world:
         started = time.monotonic()
         keep_freed_blocks()
         config = config.completed()
-        trainer = Trainer(config, how, dataset, key=key_of(config, how, dataset, seal, root), root=root, work=work)
+        key = key_of(config, how, dataset, seal, root)
+        trainer = Trainer(config, how, dataset, key=key, root=root, work=work, world=world)
         derived = trainer.derived()
         logger.info("train %s: %s", config.recipe, ", ".join(f"{k} {v}" for k, v in derived.items() if v is not None))
-        if not trainer.resume() and work:
-            states.clear(work)
-        if work:
-            start_metrics(work, trainer.run.history)
-        trainer.train(stop)
-        found = write_checkpoint(trainer, out, seal, derived, time.monotonic() - started)
+        if not trainer.resume() and trainer.work:
+            states.clear(trainer.work)
+        if trainer.work:
+            start_metrics(trainer.work, trainer.run.history)
+        trainer.train()
+        found = finish(trainer, out, seal, derived, started)
     logger.info(
         "trained %s: %d of %d epochs in %.1f s, %.0f rows/s, best epoch %d with validation loss %.4g",
         found.recipe,
@@ -333,6 +380,16 @@ def run(
         found.best_epoch,
         found.validation_loss,
     )
+    return found
+
+
+def finish(trainer: Trainer, out: Path, seal: str, derived: dict[str, Any], started: float) -> training.Training:
+    """Have the first process write the checkpoint, and every process say what the run came to."""
+    if trainer.world.first:
+        found = write_checkpoint(trainer, out, seal, derived, time.monotonic() - started)
+    else:
+        found = summary(trainer, "", derived, time.monotonic() - started)
+    trainer.world.wait()
     return found
 
 
@@ -423,7 +480,7 @@ def key_of(config: TrainConfig, how: PreprocessConfig, dataset: Dataset, seal: s
     code = {file.name: artifacts.digest_file(file) for file in recipes.sources(recipes.load(config.recipe, root), root)}
     return artifacts.digest_json(
         {
-            "train": config.model_dump(mode="json", exclude={"device"}),
+            "train": config.model_dump(mode="json", exclude=WHERE),
             "preprocess": how.model_dump(mode="json"),
             "dataset": dataset.digest,
             "seal": seal,

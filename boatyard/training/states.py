@@ -47,6 +47,18 @@ def save(work: Path, state: State, *, key: str, step: int) -> None:
         _remove(old)
 
 
+def pack(state: State) -> bytes:
+    """Return a state as bytes, to be sent; `unpack` takes them back."""
+    tensors = {name: value.contiguous() for name, value in state.tensors.items()}
+    return safetensors.torch.save(tensors, {"values": json.dumps(dict(state.values))})
+
+
+def unpack(data: bytes) -> State:
+    """Return the state that `pack` made bytes of."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return State(safetensors.torch.load(data), json.loads(header["__metadata__"]["values"]))
+
+
 def load(work: Path, *, key: str) -> State | None:
     """Return the newest state that is whole and belongs to the key, or None; say why one is passed over."""
     sweep(work)
