@@ -228,7 +228,8 @@ def test_a_killed_download_goes_on_where_it_was(
     monkeypatch.setattr(counted, "answer", whole)
     counted.asked.clear()
     assert run(uri, models).returncode == 0
-    assert len([name for name, _ in counted.asked if name == "model.onnx"]) == 6 - 2
+    asked = {part for name, part in counted.asked if name == "model.onnx"}  # those of the killed one may come late
+    assert len(asked) == 6 - 2, asked
     assert same(models, package)
 
 
