@@ -62,7 +62,7 @@ def test_every_file_is_listed_and_every_listed_file_is_there() -> None:
         listed = yaml.safe_load((folder / "kustomization.yaml").read_text())
         files = [
             *listed["resources"],
-            *listed["configurations"],
+            *listed.get("configurations", []),
             *(p["path"] for p in listed.get("patches", []) if "path" in p),
         ]
         assert {f for f in files if f.endswith(".yaml")} == {p.name for p in folder.glob("*.yaml")} - {

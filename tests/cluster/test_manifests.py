@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, Kubectl, Manifest, Namespaces
+from kube import ROOT, Kubectl, Manifest, Namespaces
 
 pytestmark = pytest.mark.cluster
 
