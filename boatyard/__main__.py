@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from boatyard import __version__
+from boatyard.commands import kubeflow
 from boatyard.errors import BoatyardError, ConfigError, Interrupted, Refused
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ PORT = click.IntRange(0, 65535)
 ORDER = (
     "init", "check", "run", "runs", "report", "recipes",
     "preprocess", "train", "evaluate", "gate", "push", "serve",
-    "compile", "verify", "show", "render", "registry", "schema",
+    "compile", "submit", "verify", "show", "render", "registry", "schema",
 )  # fmt: skip
 
 
@@ -342,7 +343,9 @@ def push(folder: Path, overrides: tuple[str, ...], out: Path | None) -> None:
     verdict = gating.Verdict.read(build / "verdict.json")
     if not verdict.passed:
         raise Refused(verdict.sentence)
-    values = {key: value for key, value in project.values().items() if key in stages.SECTIONS or key in ("name", "task")}
+    values = {
+        key: value for key, value in project.values().items() if key in stages.SECTIONS or key in ("name", "task")
+    }
     with _stage(folder):
         version = stages.push(
             project.push.values(),
@@ -548,6 +551,9 @@ def schema(out: Path | None) -> None:
         out.write_text(text, encoding="utf-8")
     else:
         click.echo(text, nl=False)
+
+
+cli.add_command(kubeflow.submit)
 
 
 def main() -> None:

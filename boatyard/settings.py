@@ -29,6 +29,10 @@ def _path(name: str) -> Path | None:
     return Path(value) if value else None
 
 
+def _kubeflow() -> str:
+    return os.environ.get("BOATYARD_KUBEFLOW") or os.environ.get("KF_PIPELINES_ENDPOINT", "")
+
+
 def _work() -> Path | None:
     return _path("BOATYARD_WORK")
 
@@ -67,6 +71,7 @@ class Settings:
 
     `image` runs the components on a cluster, `serve_image` an endpoint; `prometheus` is where an autoscaler that counts
     requests asks; `project` is the folder that own recipes are imported from;
+    `kubeflow` is the URL of the Kubeflow Pipelines API, `kubeflow_token` what it lets us in with;
     `work` is a folder that outlives a killed step (training goes on from it; none: it starts anew); `retries` is how
     often a step asks a store once more;
     `threads` bounds the threads of a stage (the processors this process may use).
@@ -81,6 +86,8 @@ class Settings:
     serve_image: str = field(default_factory=lambda: os.environ.get("BOATYARD_SERVE_IMAGE", "boatyard/serve:0.1.0"))
     prometheus: str = field(default_factory=lambda: os.environ.get("BOATYARD_PROMETHEUS", PROMETHEUS))
     project: Path = field(default_factory=lambda: Path(os.environ.get("BOATYARD_PROJECT", ".")))
+    kubeflow: str = field(default_factory=_kubeflow)
+    kubeflow_token: str = field(default_factory=lambda: os.environ.get("BOATYARD_KUBEFLOW_TOKEN", ""), repr=False)
     work: Path | None = field(default_factory=_work)
     retries: int = field(default_factory=lambda: int(os.environ.get("BOATYARD_RETRIES", "0")))
     threads: int = field(default_factory=lambda: _number("BOATYARD_THREADS", 0) or _cpus())

@@ -22,10 +22,13 @@ SMALL = StepConfig(cpu="100m", memory="256Mi", timeout="10m")
 BACKOFF = "10s"
 
 
-def pipeline(project: Project) -> Callable[..., Any]:
-    """Return a project's KFP pipeline; its sections are the parameters' defaults, so that the UI can change them."""
+def pipeline(project: Project, cached: bool = True) -> Callable[..., Any]:
+    """Return a project's KFP pipeline; its sections are the parameters' defaults, so that the UI can change them.
+
+    `cached`: whether a step may be left out where an earlier run has its result.
+    """
     values = project.values()
-    pods, place = project.resources, partial(_place, project.kubeflow)
+    pods, place = project.resources, partial(_place, project.kubeflow, cached)
 
     def training(
         name: str = project.name,
@@ -75,7 +78,7 @@ def pipeline(project: Project) -> Callable[..., Any]:
     return dsl.pipeline(name=project.name, display_name=project.name, description=project.description)(training)
 
 
-def compile(project: Project, path: Path) -> None:
+def compile(project: Project, path: Path, cached: bool = True) -> None:
     """Write the pipeline's plain spec, whole or not at all: KFP IR, and a second document with the Kubernetes settings.
 
     Raises ConfigError for a file that is not called .yaml, and for values that a spec cannot hold.
@@ -85,7 +88,7 @@ def compile(project: Project, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "pipeline.yaml"
         try:
-            compiler.Compiler().compile(pipeline(project), str(spec))
+            compiler.Compiler().compile(pipeline(project, cached), str(spec))
         except ValueError as error:
             raise ConfigError(f"{project.name} cannot be compiled: {error}; see its dials") from error
         artifacts.write_bytes(path, spec.read_bytes())
@@ -106,9 +109,11 @@ def _describe(project: Project) -> str:
     """
 
 
-def _place(common: KubeflowConfig, task: Any, title: str, step: StepConfig) -> Any:
+def _place(common: KubeflowConfig, cached: bool, task: Any, title: str, step: StepConfig) -> Any:
     """Give a task its title, resources, retries and Kubernetes settings."""
     task.set_display_name(title)
+    if not cached:
+        task.set_caching_options(False)
     if step.cpu:
         task.set_cpu_request(step.cpu)
     if step.memory:

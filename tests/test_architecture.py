@@ -21,8 +21,12 @@ def imports(file: Path) -> set[str]:
 
 
 def files(folder: str) -> list[Path]:
+    """Return a folder's modules; of the library's without the command, which opens onto all of it."""
+    found = sorted((ROOT / folder).rglob("*.py"))
     return [
-        file for file in sorted((ROOT / folder).rglob("*.py")) if file.name != "__main__.py" or folder != "boatyard"
+        file
+        for file in found
+        if folder != "boatyard" or not (file.name == "__main__.py" or file.parent.name == "commands")
     ]
 
 
@@ -32,7 +36,8 @@ def reaches(file: Path, *packages: str) -> set[str]:
 
 @pytest.mark.parametrize("file", files("boatyard"), ids=lambda f: str(f.relative_to(ROOT)))
 def test_the_library_knows_neither_kfp_nor_kserve_nor_what_stands_on_it(file: Path) -> None:
-    assert not reaches(file, *FOREIGN, "boatyard.components", "boatyard.pipelines", "boatyard.serving")
+    foreign = FOREIGN - {"kubernetes"} if file.name == "cluster.py" else FOREIGN
+    assert not reaches(file, *foreign, "boatyard.components", "boatyard.pipelines", "boatyard.serving")
 
 
 @pytest.mark.parametrize("file", files("components"), ids=lambda f: f.name)

@@ -1,0 +1,1 @@
+"""Verbs of the command, by subject; what is heavy is imported when a verb runs."""

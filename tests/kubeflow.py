@@ -1,0 +1,200 @@
+"""A server on the loopback that answers as Kubeflow Pipelines' API server does, with kfp-server-api's own models.
+
+It keeps what it is given and plays a run: each look at it is the next of the scenes it was told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email import message_from_bytes
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import kfp_server_api as api
+import yaml
+
+Scene = tuple[str, list[tuple[str | None, str | None]]]  # the run's state, and its nodes: name and state
+
+
+@dataclass
+class Kubeflow:
+    """What the server was given, and the scenes of the run that it will play; `fail` answers a path with a status."""
+
+    scenes: list[Scene] = field(default_factory=list)
+    pipelines: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    experiments: dict[str, Any] = field(default_factory=dict)
+    runs: list[Any] = field(default_factory=list)
+    specs: list[str] = field(default_factory=list)
+    fail: dict[str, tuple[int, str]] = field(default_factory=dict)
+    page: str = ""
+    token: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    def healthz(self) -> Any:
+        return api.V2beta1GetHealthzResponse(multi_user=False)
+
+    def list_pipelines(self, name: str) -> Any:
+        found = [one for one in self.pipelines.values() if one.display_name == name]
+        return api.V2beta1ListPipelinesResponse(pipelines=found or None, total_size=len(found))
+
+    def upload(self, name: str, spec: str) -> Any:
+        made = api.V2beta1Pipeline(pipeline_id=f"pipeline-{len(self.pipelines)}", display_name=name, created_at=now())
+        self.pipelines[made.pipeline_id] = made
+        self.upload_version(name, made.pipeline_id, spec)
+        return made
+
+    def upload_version(self, name: str, pipeline: str, spec: str) -> Any:
+        made = api.V2beta1PipelineVersion(
+            pipeline_id=pipeline, pipeline_version_id=f"version-{len(self.versions)}", display_name=name
+        )
+        self.versions[made.pipeline_version_id] = made
+        self.specs.append(spec)
+        return made
+
+    def list_versions(self, pipeline: str, name: str | None) -> Any:
+        found = [v for v in self.versions.values() if v.pipeline_id == pipeline and name in (None, v.display_name)]
+        return api.V2beta1ListPipelineVersionsResponse(pipeline_versions=found or None)
+
+    def list_experiments(self, name: str) -> Any:
+        found = [one for one in self.experiments.values() if one.display_name == name]
+        return api.V2beta1ListExperimentsResponse(experiments=found or None)
+
+    def create_experiment(self, name: str) -> Any:
+        made = api.V2beta1Experiment(experiment_id=f"experiment-{len(self.experiments)}", display_name=name)
+        self.experiments[made.experiment_id] = made
+        return made
+
+    def create_run(self, body: dict[str, Any]) -> Any:
+        given = read(body, "V2beta1Run")
+        spec = yaml.safe_load(self.specs[-1].split("\n---")[0])
+        given.run_id, given.state, given.pipeline_spec = f"run-{len(self.runs)}", "PENDING", {"pipeline_spec": spec}
+        self.runs.append(given)
+        return given
+
+    def get_run(self, run: str) -> Any:
+        found = next(one for one in self.runs if one.run_id == run)
+        state, nodes = self.scenes.pop(0) if len(self.scenes) > 1 else self.scenes[0]
+        found.state = state
+        found.run_details = api.V2beta1RunDetails(task_details=[detail(i, *node) for i, node in enumerate(nodes)])
+        return found
+
+
+def detail(number: int, name: str | None, state: str | None) -> Any:
+    """An Argo node as the API shows it; `train>executor` is an executor below the node before it."""
+    above, _, shown = (name or "").rpartition(">")
+    return api.V2beta1PipelineTaskDetail(
+        task_id=f"task-{number}",
+        display_name=shown or name,
+        state=state,
+        parent_task_id=f"task-{number - 1}" if above else None,
+    )
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def read(value: Any, kind: str) -> Any:
+    """Make one of the client's models of JSON, as the client itself does."""
+
+    class Answer:
+        data = json.dumps(value)
+
+    return api.ApiClient().deserialize(Answer, kind)
+
+
+@contextlib.contextmanager
+def serving(kubeflow: Kubeflow) -> Iterator[str]:
+    """Run the server and give its address."""
+    handler = type("Bound", (Handler,), {"kubeflow": kubeflow})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The paths of the v2beta1 API that a submission asks."""
+
+    protocol_version = "HTTP/1.1"
+    kubeflow: Kubeflow
+
+    def do_GET(self) -> None:
+        self.handle_request(b"")
+
+    def do_POST(self) -> None:
+        self.handle_request(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+
+    def handle_request(self, body: bytes) -> None:
+        url = urlsplit(self.path)
+        path, query = url.path.removeprefix("/apis/v2beta1"), parse_qs(url.query)
+        self.kubeflow.asked.append(f"{self.command} {path}")
+        if self.kubeflow.page:
+            return self.answer(200, self.kubeflow.page.encode(), "text/html")
+        if self.kubeflow.token and self.headers.get("Authorization") != f"Bearer {self.kubeflow.token}":
+            return self.answer(401, b"no login", "text/plain")
+        if path in self.kubeflow.fail:
+            status, said = self.kubeflow.fail[path]
+            return self.answer(status, json.dumps({"message": said, "code": 3}).encode())
+        value = api.ApiClient().sanitize_for_serialization(self.found(path, query, body))
+        return self.answer(200, json.dumps(value).encode())
+
+    def found(self, path: str, query: dict[str, list[str]], body: bytes) -> Any:
+        kubeflow, given = self.kubeflow, {key: values[0] for key, values in query.items()}
+        match (self.command, *path.strip("/").split("/")):
+            case ("GET", "healthz"):
+                return kubeflow.healthz()
+            case ("GET", "pipelines"):
+                return kubeflow.list_pipelines(wanted(given))
+            case ("POST", "pipelines", "upload"):
+                return kubeflow.upload(given["name"], self.file(body))
+            case ("POST", "pipelines", "upload_version"):
+                return kubeflow.upload_version(given["name"], given["pipelineid"], self.file(body))
+            case ("GET", "pipelines", pipeline, "versions"):
+                return kubeflow.list_versions(pipeline, wanted(given) if "filter" in given else None)
+            case ("GET", "experiments"):
+                return kubeflow.list_experiments(wanted(given))
+            case ("POST", "experiments"):
+                return kubeflow.create_experiment(json.loads(body)["display_name"])
+            case ("POST", "runs"):
+                return kubeflow.create_run(json.loads(body))
+            case ("GET", "runs", run):
+                return kubeflow.get_run(run)
+        raise AssertionError(f"{self.command} {path} is not played")
+
+    def file(self, body: bytes) -> str:
+        """Return the file of an upload, multipart/form-data."""
+        head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
+        (part, *_) = message_from_bytes(head + body).get_payload()  # type: ignore[misc]
+        return bytes(part.get_payload(decode=True)).decode()  # type: ignore[union-attr,arg-type]
+
+    def answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def wanted(given: dict[str, str]) -> str:
+    """Return the name that a filter asks for."""
+    found = re.search(r'"stringValue": "([^"]*)"', given["filter"])
+    assert found, given
+    return found[1]

@@ -1,0 +1,286 @@
+"""`boatyard submit` against a server that answers with Kubeflow Pipelines' own models, over real HTTP."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kfp_server_api as api
+import pytest
+import yaml
+from click.testing import CliRunner
+from kubeflow import Kubeflow, detail, serving
+
+from boatyard import storage
+from boatyard.__main__ import cli
+from boatyard.errors import BoatyardError, ConfigError, Interrupted, Refused
+from boatyard.pipelines import submitting
+from boatyard.reasons import Reason
+
+STEPS = ("preprocess", "train", "evaluate", "gate", "push", "verdict")
+TEXT = """
+name: digits
+data: {source: csv, path: rows.csv}
+train: {epochs: 3}
+gate: {not_worse: null}
+kubeflow: {root: ROOT, experiment: nightly, service_account: boatyard-pipeline}
+"""
+
+
+def nodes(**states: str) -> list[tuple[str | None, str | None]]:
+    """The Argo nodes of steps: each has a driver, twins with an attempt's number, and an executor."""
+    made: list[tuple[str | None, str | None]] = [("root-driver", "SUCCEEDED"), ("", "SUCCEEDED"), (None, None)]
+    for step, state in states.items():
+        cached, state = state == "CACHED", "SUCCEEDED" if state == "CACHED" else state
+        made += [(f"{step}-driver", "SUCCEEDED"), (f"{step}-driver(0)", "SUCCEEDED"), (step, state)]
+        made += [(f"{step}>executor", "SKIPPED" if cached else state)]
+    return made
+
+
+def done(**others: str) -> tuple[str, list[Any]]:
+    return "SUCCEEDED", nodes(**{**dict.fromkeys(STEPS, "SUCCEEDED"), **others})
+
+
+@pytest.fixture
+def backend() -> Iterator[tuple[Kubeflow, str]]:
+    kubeflow = Kubeflow([done()])
+    with serving(kubeflow) as host:
+        yield kubeflow, host
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting.Backend.follow, "__defaults__", (0.01,))
+    for name in ("BOATYARD_KUBEFLOW", "KF_PIPELINES_ENDPOINT", "BOATYARD_KUBEFLOW_TOKEN", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "boatyard.yaml").write_text(TEXT.replace("ROOT", "s3://models/root"))
+    return tmp_path
+
+
+def submit(*arguments: object) -> tuple[BaseException | None, str, str]:
+    """Run the command in this process; return its error, and both its outputs."""
+    found = CliRunner().invoke(cli, ["submit", *map(str, arguments)], standalone_mode=False)
+    return found.exception, found.stdout, found.stderr
+
+
+def test_a_run_is_created_in_its_experiment_with_account_root_and_the_steps_are_told(
+    backend: tuple[Kubeflow, str], project: Path
+) -> None:
+    kubeflow, host = backend
+    kubeflow.scenes = [
+        ("RUNNING", nodes(preprocess="RUNNING")),
+        ("RUNNING", nodes(preprocess="CACHED", train="RUNNING")),
+        done(),
+    ]
+    error, said, told = submit(project, "--host", host)
+    assert error is None, error
+    assert "run run-0 succeeded" in said
+    lines = [line.split()[1:] for line in told.splitlines() if line[2:3] == ":"]
+    assert lines[:3] == [["preprocess", "running"], ["preprocess", "cached"], ["train", "running"]]
+    assert {step for step, _ in lines} == set(STEPS)
+    (run,) = kubeflow.runs
+    assert run.service_account == "boatyard-pipeline"
+    assert run.runtime_config.pipeline_root == "s3://models/root"
+    assert kubeflow.experiments[run.experiment_id].display_name == "nightly"
+    assert kubeflow.versions[run.pipeline_version_reference.pipeline_version_id].pipeline_id == "pipeline-0"
+    spec, platform = yaml.safe_load_all(kubeflow.specs[0])
+    assert spec["pipelineInfo"]["name"] == "digits" and "platforms" in platform
+
+
+def test_a_dial_of_a_stage_is_a_parameter_and_not_another_pipeline(
+    backend: tuple[Kubeflow, str], project: Path
+) -> None:
+    kubeflow, host = backend
+    for epochs in (4, 5):
+        assert submit(project, "--host", host, "--no-follow", "--set", f"train.epochs={epochs}")[0] is None
+    assert submit(project, "--host", host, "--no-follow")[0] is None
+    given = [run.runtime_config.parameters for run in kubeflow.runs]
+    assert [g.get("train", {}).get("epochs") if g else None for g in given] == [4, 5, None]
+    assert all(not g or g.keys() == {"train"} for g in given)
+    assert len(kubeflow.pipelines) == 1
+    assert len(set(kubeflow.specs)) == 1 and len(kubeflow.versions) == 2, (
+        "the first upload's, and the one named by its digest"
+    )
+
+
+def test_a_changed_project_is_a_new_version_and_an_unchanged_one_is_not(
+    backend: tuple[Kubeflow, str], project: Path
+) -> None:
+    kubeflow, host = backend
+    for text in ("train: {epochs: 3}", "train: {epochs: 4}", "train: {epochs: 4}"):
+        (project / "boatyard.yaml").write_text(TEXT.replace("train: {epochs: 3}", text).replace("ROOT", "s3://models/root"))
+        assert submit(project, "--host", host, "--no-follow")[0] is None
+    assert len(kubeflow.specs) == 2
+    assert [run.pipeline_version_reference.pipeline_version_id for run in kubeflow.runs] == [
+        "version-0",
+        "version-1",
+        "version-1",
+    ]
+
+
+def test_no_cache_reaches_the_run_of_the_uploaded_version(backend: tuple[Kubeflow, str], project: Path) -> None:
+    kubeflow, host = backend
+    assert submit(project, "--host", host, "--no-follow", "--no-cache")[0] is None
+    spec = yaml.safe_load(kubeflow.specs[0].split("\n---")[0])
+    caches = [task.get("cachingOptions", {}) for task in spec["root"]["dag"]["tasks"].values()]
+    assert not any(options.get("enableCache") for options in caches)
+
+
+def test_json_is_one_value_whatever_the_client_prints(backend: tuple[Kubeflow, str], project: Path) -> None:
+    error, said, told = submit(project, "--host", backend[1], "--json")
+    value = json.loads(said)
+    assert error is None and told == ""
+    assert (value["run"], value["state"], value["steps"]["train"]) == ("run-0", "SUCCEEDED", "SUCCEEDED")
+
+
+def test_a_refusal_is_told_apart_from_a_failure_without_any_word_of_the_backend(
+    backend: tuple[Kubeflow, str], project: Path
+) -> None:
+    kubeflow, host = backend
+    kubeflow.scenes = [("FAILED", nodes(gate="SUCCEEDED", verdict="FAILED"))]
+    error, _, _ = submit(project, "--host", host)
+    assert isinstance(error, Refused) and "the gate refused" in str(error)
+    kubeflow.scenes = [("FAILED", nodes(preprocess="SUCCEEDED", train="FAILED"))]
+    error, said, _ = submit(project, "--host", host, "--json")
+    assert isinstance(error, submitting.RunFailed)
+    assert "train failed" in str(error) and "boatyard why run/run-1" in str(error)
+    assert json.loads(said)["kind"] == "RunFailed"
+
+
+@pytest.mark.parametrize(
+    ("step", "cause", "kind"),
+    [
+        ("train", ValueError("loss is not finite"), submitting.RunFailed),
+        ("verdict", Refused("accuracy is 0.1, wanted 0.9"), Refused),
+    ],
+)
+def test_the_reason_that_a_step_left_in_the_bucket_is_the_runs(
+    backend: tuple[Kubeflow, str], project: Path, bucket: str, tmp_path: Path, step: str, cause: Exception, kind: type
+) -> None:
+    kubeflow, host = backend
+    (project / "boatyard.yaml").write_text(TEXT.replace("ROOT", bucket))
+    (tmp_path / "log").write_text(f"...\n{Reason.of(step, cause).line()}\n")
+    storage.open(bucket).put(f"digits/run-0/{step}/uuid/executor-logs-0", tmp_path / "log")
+    kubeflow.scenes = [("FAILED", nodes(**{step: "FAILED"}))]
+    error, _, _ = submit(project, "--host", host)
+    assert type(error) is kind and str(cause) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/pipelines/upload", 400, "cannot upload the pipeline: .* refused it \\(400\\): bad spec"),
+        ("/experiments", 500, "cannot make the experiment nightly: .* failed \\(500\\): bad spec"),
+        ("/runs", 400, "cannot create the run: .* refused it \\(400\\): bad spec"),
+        ("/runs", 503, "cannot create the run: .* failed \\(503\\).*try again later"),
+        ("/healthz", 403, "lets nobody in without a login \\(403\\).*BOATYARD_KUBEFLOW_TOKEN"),
+        ("/healthz", 404, "knows nothing there \\(404\\)"),
+    ],
+)
+def test_what_the_api_server_refuses_is_one_line(
+    backend: tuple[Kubeflow, str], project: Path, path: str, status: int, said: str
+) -> None:
+    kubeflow, host = backend
+    kubeflow.fail[path] = (status, "bad spec")
+    error, _, _ = submit(project, "--host", host)
+    with pytest.raises(submitting.BackendError, match=said):
+        raise error or AssertionError
+    assert len(str(error).splitlines()) == 1
+
+
+def test_a_login_page_is_seen_for_what_it_is_and_a_token_gets_in(
+    backend: tuple[Kubeflow, str], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeflow, host = backend
+    kubeflow.page = "<!DOCTYPE html><html><body>Log in to Dex</body></html>"
+    error, _, _ = submit(project, "--host", host)
+    assert "found a web page, as a login is; set BOATYARD_KUBEFLOW_TOKEN" in str(error)
+    kubeflow.page, kubeflow.token = "", "secret"
+    assert "401" in str(submit(project, "--host", host)[0])
+    monkeypatch.setenv("BOATYARD_KUBEFLOW_TOKEN", "secret")
+    assert submit(project, "--host", host)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("host", "kind", "said"),
+    [
+        ("http://127.0.0.1:9", submitting.BackendError, "found no answer .*refused"),
+        ("http://no-such-host.invalid", submitting.BackendError, "found no answer"),
+        ("localhost:8888", ConfigError, "wanted the API server's http:// or https:// URL, found 'localhost:8888'"),
+        ("", ConfigError, "wanted the URL of the Kubeflow Pipelines API, found none"),
+    ],
+)
+def test_a_wrong_host_is_one_line(project: Path, host: str, kind: type[BoatyardError], said: str) -> None:
+    error, _, _ = submit(project, *(("--host", host) if host else ()))
+    with pytest.raises(kind, match=said):
+        raise error or AssertionError
+
+
+def test_a_backend_that_is_away_for_a_moment_is_waited_for(
+    backend: tuple[Kubeflow, str], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeflow, host = backend
+    assert submit(project, "--host", host, "--no-follow")[0] is None
+    kubeflow.fail["/runs/run-0"] = (502, "away")
+    asked = kubeflow.asked
+
+    def back(seconds: float) -> None:
+        if asked.count("GET /runs/run-0") > 3:
+            kubeflow.fail.clear()
+
+    monkeypatch.setattr(submitting.time, "sleep", back)
+    assert submit("--follow", "run-0", "--host", host)[0] is None
+    kubeflow.fail["/runs/run-0"] = (502, "away")
+    monkeypatch.setattr(submitting, "AWAY", 0.0)
+    monkeypatch.setattr(submitting.time, "sleep", lambda seconds: None)
+    error, _, _ = submit("--follow", "run-0", "--host", host)
+    assert isinstance(error, submitting.BackendError)
+    assert f"run run-0 may go on, follow it again: boatyard submit --follow run-0 --host {host}" in str(error)
+
+
+def test_ctrl_c_leaves_the_run_and_says_how_to_follow_it_again(backend: tuple[Kubeflow, str], project: Path) -> None:
+    kubeflow, host = backend
+    kubeflow.scenes = [("RUNNING", nodes(train="RUNNING"))]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "boatyard", "submit", str(project), "--host", host], stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 60
+    while "GET /runs/run-0" not in kubeflow.asked and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert f"run run-0 goes on; follow it again: boatyard submit --follow run-0 --host {host}" in said
+    assert not any("terminate" in asked for asked in kubeflow.asked)
+    assert issubclass(Interrupted, BoatyardError)
+
+
+def test_steps_are_matched_by_base_name() -> None:
+    found = [("train", "RUNNING"), ("train(0)", "FAILED"), ("evaluate(0)", "FAILED"), ("evaluate(1)", "SUCCEEDED")]
+    found += [
+        ("condition-1", "RUNNING"),
+        ("for-loop-1", "RUNNING"),
+        ("iteration-0", "RUNNING"),
+        ("executor(0)", "PENDING"),
+    ]
+    found += [("look", "SUCCEEDED"), ("look", "RUNNING"), ("gate-driver", "SUCCEEDED")]
+    details = [detail(number, *one) for number, one in enumerate(found)]
+    assert submitting.steps(details) == {"train": "RUNNING", "look": "RUNNING", "evaluate": "SUCCEEDED"}
+
+
+def test_an_executor_that_was_skipped_is_a_cached_step_told_by_either_end() -> None:
+    above = api.V2beta1PipelineTaskDetail(task_id="a", display_name="train", state="SUCCEEDED")
+    below = api.V2beta1PipelineTaskDetail(task_id="b", display_name="executor", state="SKIPPED", parent_task_id="a")
+    assert submitting.steps([above, below]) == {"train": "CACHED"}
+    below.parent_task_id = None
+    above.child_tasks = [api.PipelineTaskDetailChildTask(task_id="b")]
+    assert submitting.steps([above, below]) == {"train": "CACHED"}
