@@ -117,7 +117,9 @@ def test_a_changed_project_is_a_new_version_and_an_unchanged_one_is_not(
 ) -> None:
     kubeflow, host = backend
     for text in ("train: {epochs: 3}", "train: {epochs: 4}", "train: {epochs: 4}"):
-        (project / "boatyard.yaml").write_text(TEXT.replace("train: {epochs: 3}", text).replace("ROOT", "s3://models/root"))
+        (project / "boatyard.yaml").write_text(
+            TEXT.replace("train: {epochs: 3}", text).replace("ROOT", "s3://models/root")
+        )
         assert submit(project, "--host", host, "--no-follow")[0] is None
     assert len(kubeflow.specs) == 2
     assert [run.pipeline_version_reference.pipeline_version_id for run in kubeflow.runs] == [
