@@ -7,6 +7,12 @@
     ├── StorageError     the owner of the disk, the bucket or the registry
     ├── RequestError     the client that asked the model
     ├── Refused          nobody: a gate or a check did its work and said no
+    ├── ClusterError     the administrator of the cluster, or whoever asked it for what it has not
+    │   ├── Unreachable  … its API server does not answer
+    │   ├── Forbidden    … a right is missing
+    │   ├── MissingKind  … a controller (its CRD) is not installed
+    │   ├── Conflict     … another has changed or owns it
+    │   └── Denied       … admission (a webhook, a quota, Pod Security) or validation said no
     ├── PeerLost         nobody: another process of the run is gone; all are started again
     └── Interrupted      nobody: a signal came, the work so far is saved
 
@@ -42,6 +48,30 @@ class RequestError(BoatyardError):
 
 class Refused(BoatyardError):
     """A gate, a comparison or a verification said no."""
+
+
+class ClusterError(BoatyardError):
+    """The cluster cannot do what is asked; says what is missing and who can add it."""
+
+
+class Unreachable(ClusterError):
+    """The API server does not answer."""
+
+
+class Forbidden(ClusterError):
+    """Whoever asks has not the right to."""
+
+
+class MissingKind(ClusterError):
+    """The API server does not know the kind: its controller is not installed."""
+
+
+class Conflict(ClusterError):
+    """Another has made, changed or owns what was to be changed."""
+
+
+class Denied(ClusterError):
+    """A webhook, a quota, Pod Security or validation refused the object; the message is the server's own."""
 
 
 class PeerLost(BoatyardError):
