@@ -109,7 +109,8 @@ def _fill(source: Bucket, to: Path, files: Mapping[str, File], name: str) -> Non
     _check_surplus(to, {*files, name})
     kept = {path for path, file in files.items() if _is_right(to / path, file)}
     wanted = [_Download(source, to / path, scratch, file) for path, file in files.items() if path not in kept]
-    _check_room(to, sum(download.file.bytes - download.there for download in wanted))
+    before = sum(each.there for each in wanted)
+    _check_room(to, sum(each.file.bytes for each in wanted) - before)
     with ThreadPoolExecutor(WORKERS) as pool:
         parts = {pool.submit(each.part, start): each for each in wanted for start in each.missing()}
         try:
@@ -119,7 +120,9 @@ def _fill(source: Bucket, to: Path, files: Mapping[str, File], name: str) -> Non
             pool.shutdown(cancel_futures=True)
             raise
     shutil.rmtree(scratch)
-    _log("fetched", len(wanted), sum(each.file.bytes for each in wanted), time.monotonic() - started, len(kept))
+    more = f"; {len(kept)} files were there" if kept else ""
+    more += f"; {before / 1e6:.1f} MB had come before" if before else ""
+    _log("fetched", len(wanted), sum(each.file.bytes for each in wanted), time.monotonic() - started, more)
 
 
 @dataclass
@@ -212,7 +215,6 @@ def _check_room(to: Path, wanted: int) -> None:
         raise StorageError(f"{to}: wanted room for {wanted} bytes, found {free} free; make room and try again")
 
 
-def _log(done: str, files: int, size: int, seconds: float, kept: int = 0) -> None:
+def _log(done: str, files: int, size: int, seconds: float, more: str = "") -> None:
     rate = size / 1e6 / max(seconds, 1e-3)
-    more = f"; {kept} were there already" if kept else ""
     logger.info("%s %d files, %.1f MB in %.1f s (%.0f MB/s)%s", done, files, size / 1e6, seconds, rate, more)
