@@ -6,10 +6,13 @@ BIN = $(VENV)/bin
 DEMO ?= examples/fashion-cnn
 DEMO_PORT ?= 8080
 SOAK ?= 600
+# A cluster: a program that builds images onto its node (`image`) and runs commands in its network (`exec`). Without one, kind; see docs/cluster.md.
+CLUSTER ?= ../shared/cluster/cluster
+INSIDE = $(if $(wildcard $(CLUSTER)),$(CLUSTER) exec --,docs/kind/inside)
 SHELL = /bin/bash
 .ONESHELL:
 .SHELLFLAGS = -euo pipefail -c
-.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers bench-serving bench-serving-small bad-requests soak clean
+.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster cluster-demo clean
 
 setup: $(VENV)/.done  ## make the environment
 
@@ -81,6 +84,22 @@ bench-small: setup data  ## the same, small, for CI
 	$(BIN)/python benchmarks/preprocess_memory.py
 	$(MAKE) bench-answers
 	$(MAKE) soak SOAK=60
+
+images:  ## boatyard/serve:dev and boatyard/train:dev onto the cluster's node
+	@for target in serve train; do
+	    if [ -x "$(CLUSTER)" ]; then
+	        $(CLUSTER) image . --target $$target -t boatyard/$$target:dev
+	    else
+	        docker build -f Containerfile --target $$target -t boatyard/$$target:dev .
+	        kind load docker-image boatyard/$$target:dev --name boatyard
+	    fi
+	done
+
+test-cluster: setup  ## the tests on a cluster that has KServe, Trainer and an S3 store (after make images)
+	@$(INSIDE) $(BIN)/python -m pytest -m cluster
+
+measure-cluster: setup  ## rolling five times there and back under load, 1 → 3 → 1 pods, a pod's start (after make images)
+	@ROLLS=5 $(INSIDE) $(BIN)/python -m pytest -m cluster tests/cluster/test_rollouts.py -s
 
 clean:  ## remove what was made
 	rm -rf build .venv data
