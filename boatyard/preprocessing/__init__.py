@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ from boatyard.project import DataConfig, PreprocessConfig
 from boatyard.schema import Array, Field, Schema, Task
 from boatyard.settings import Settings
 
-__all__ = ["check", "open_source", "preprocess", "source_digests", "summary"]
+__all__ = ["Work", "check", "names", "open_source", "preprocess", "source_digests", "summary"]
 logger = logging.getLogger(__name__)
 
 
@@ -56,7 +56,7 @@ def preprocess(config: DataConfig, how: PreprocessConfig, out: Path, *, root: Pa
     with _alone(out), artifacts.new_folder(out) as folder, _scratch(out) as scratch:
         plan = survey(source, config, task, threads)
         cleaner = Cleaner(plan, config, how, table_features(source))
-        work = _Work(source, cleaner, Cleaning(), threads, Progress("preprocess", 2 * plan.total, "row"))
+        work = Work(source, cleaner, Cleaning(), threads, Progress("preprocess", 2 * plan.total, "row"))
         about = work.write(folder, work.count(scratch))
         artifacts.seal(folder, KIND, {**about, "source": digests, "preprocess": how.values()})
     logger.info("%s", summary(about))
@@ -64,8 +64,8 @@ def preprocess(config: DataConfig, how: PreprocessConfig, out: Path, *, root: Pa
 
 
 def open_source(config: DataConfig, how: PreprocessConfig, root: Path) -> Source:
-    """Open what `data` names, looking at headers only; raises DataError, StorageError for a URI that is not file://."""
-    path = storage.parse(config.path, root)
+    """Open what `data` names, looking at headers only; raises DataError, StorageError for a URI that names nothing."""
+    path = storage.local(config.path, root)
     if config.source == "idx":
         return arrays.open_idx(path)
     if config.source == "npz":
@@ -82,11 +82,13 @@ def check(config: DataConfig, root: Path) -> None:
     _expected(config, open_source(config, PreprocessConfig(), root), root)
 
 
-def source_digests(config: DataConfig, root: Path) -> dict[str, str]:
-    """Return the sha256 of every source file by name; raises DataError when one is not the digest that is wanted."""
+def source_digests(config: DataConfig, root: Path, only: Collection[Path] | None = None) -> dict[str, str]:
+    """Return the sha256 of every source file by name, or only of some; raises DataError for a wrong one."""
     source = open_source(config, PreprocessConfig(unreadable="drop"), root)
     wanted, found = _expected(config, source, root), {}
-    for name, path in _names(source, storage.parse(config.path, root)).items():
+    for name, path in names(source, storage.local(config.path, root)).items():
+        if only is not None and path not in only:
+            continue
         found[name] = artifacts.digest_file(path)
         if name in wanted and wanted[name] != found[name]:
             raise DataError(
@@ -96,7 +98,7 @@ def source_digests(config: DataConfig, root: Path) -> dict[str, str]:
     return found
 
 
-def _names(source: Source, base: Path) -> dict[str, Path]:
+def names(source: Source, base: Path) -> dict[str, Path]:
     """Return the source's files by their names below the folder that the project gives."""
     folder = base if base.is_dir() else base.parent
     return {os.path.relpath(path, folder).replace(os.sep, "/"): path for path in source.files()}
@@ -104,19 +106,19 @@ def _names(source: Source, base: Path) -> dict[str, Path]:
 
 def _expected(config: DataConfig, source: Source, root: Path) -> dict[str, str]:
     """Return the digests that are wanted: those of a data set that is known, and the project's over them."""
-    base = storage.parse(config.path, root)
-    names = _names(source, base)
+    base = storage.local(config.path, root)
+    there = names(source, base)
     for name in config.sha256:
-        if name not in names:
+        if name not in there:
             raise DataError(
-                f"data.sha256 names {name}, which is not among the files read: {', '.join(list(names)[:8])}"
+                f"data.sha256 names {name}, which is not among the files read: {', '.join(list(there)[:8])}"
             )
-    standard = {name: digest for name, digest in known.digests(base).items() if name in names}
+    standard = {name: digest for name, digest in known.digests(base).items() if name in there}
     return {**standard, **config.sha256}
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """One preprocessing on its way, after the survey."""
 
     source: Source
@@ -126,6 +128,12 @@ class _Work:
     progress: Progress
 
     def count(self, scratch: Path) -> Ledger:
+        """Go through the rows once and note what `note` does; raises DataError for what the policies refuse."""
+        ledger = self.note(scratch)
+        self.cleaning.settle()
+        return ledger
+
+    def note(self, scratch: Path) -> Ledger:
         """Go through the rows once: note what is wrong with them, each row's hash, label and group."""
         group = self.cleaner.config.group
         ledger = Ledger(scratch, grouped=group is not None)
@@ -145,16 +153,46 @@ class _Work:
                 label = rows.target if self.cleaner.plan.task == "classification" else np.zeros(len(block), np.int32)
                 ledger.add(content, label, given, groups)
                 self.progress.update(len(block))
-        self.cleaning.settle()
         return ledger
 
     def write(self, folder: Path, ledger: Ledger) -> dict[str, Any]:
         """Divide the rows and write them; return what the manifest says."""
-        plan, how = self.cleaner.plan, self.cleaner.how
-        shares: dict[Split, float] = {split: getattr(how.split, split) for split in SPLITS}
-        decision = splitting.decide(ledger, shares, how.seed, how.duplicates, self.source.given)
+        decision = self.decide(ledger)
+        found: dict[str, Statistic] = {}
+        with self.writer(folder) as writer:
+            again = self.sort(decision.codes, self.every(decision), writer, lambda more: statistics.merge(found, more))
+            counts = writer.finish()
+        return self.about(decision, counts, found, again)
+
+    def decide(self, ledger: Ledger) -> Decision:
+        """Divide the rows; raises DataError when a split is empty or lacks what it must have."""
+        how = self.cleaner.how
+        decision = splitting.decide(ledger, self.shares, how.seed, how.duplicates, self.source.given)
         self._check(ledger, decision)
-        counts, found = self._rows(folder, decision)
+        return decision
+
+    @property
+    def shares(self) -> dict[Split, float]:
+        """The share of the rows that each split is to have."""
+        return {split: getattr(self.cleaner.how.split, split) for split in SPLITS}
+
+    def every(self, decision: Decision) -> int:
+        """Say of how many training rows one is sampled for medians."""
+        return statistics.every(decision.rows("train"), len(self.cleaner.plan.kinds))
+
+    def writer(self, folder: Path, before: Mapping[Split, int] | None = None) -> shards.Writer:
+        """Open the shards of all rows, or of a part with so many rows of each split before it."""
+        plan = self.cleaner.plan
+        columns = shards.layout(plan, self.cleaner.config.slices)
+        return shards.Writer(folder, columns, plan.row_bytes, self.threads, before)
+
+    def about(
+        self, decision: Decision, counts: dict[Split, int], found: dict[str, Statistic], again: dict[int, list[str]]
+    ) -> dict[str, Any]:
+        """Return what the manifest says of rows that were written, their statistics merged."""
+        plan = self.cleaner.plan
+        self.cleaning.add("equal to an earlier row", "", "dropped", decision.duplicates, again[DUPLICATE])
+        self.cleaning.add("equal to a row of a given test or validation set", "", "dropped", decision.held, again[HELD])
         self._note(decision)
         fitted = {name: statistic.values() for name, statistic in found.items()}
         return {
@@ -162,40 +200,35 @@ class _Work:
             "statistics": {**fitted, "__target__": _of_target(fitted["__target__"], plan)},
             "rows": counts,
             "cleaning": self.cleaning.values(),
-            "split": shares,
+            "split": self.shares,
             "given": sorted(self.source.given),
-            "seed": how.seed,
+            "seed": self.cleaner.how.seed,
         }
 
-    def _rows(self, folder: Path, decision: Decision) -> tuple[dict[Split, int], dict[str, Statistic]]:
-        """Write every row to its split; return their counts, and the statistics of the training rows."""
+    def sort(
+        self, codes: Array, every: int, writer: shards.Writer, take: Callable[[dict[str, Statistic]], None]
+    ) -> dict[int, list[str]]:
+        """Write every row to its split, `take` each block's statistics; return the first places of rows that go."""
         plan, slices = self.cleaner.plan, self.cleaner.config.slices
-        columns = shards.layout(plan, slices)
-        every = statistics.every(decision.rows("train"), len(plan.kinds))
-        found: dict[str, Statistic] = {}
         again: dict[int, list[str]] = {DUPLICATE: [], HELD: []}
 
-        def sort(
+        def work(
             numbered: tuple[Block, Array],
         ) -> tuple[Block, Array, dict[Split, pa.RecordBatch], dict[str, Statistic]]:
             block, codes = numbered
             rows = self.cleaner.rows(block)
             index = {split: np.flatnonzero(codes == CODES[split]) for split in SPLITS}
-            batches = {split: shards.batch(rows, at, columns, slices) for split, at in index.items() if len(at)}
+            batches = {split: shards.batch(rows, at, writer.columns, slices) for split, at in index.items() if len(at)}
             return block, codes, batches, _fit(rows, index["train"], plan, every)
 
-        with shards.Writer(folder, columns, plan.row_bytes, self.threads) as writer:
-            for block, codes, batches, fitted in ordered(sort, self._decided(decision.codes), self.threads):
-                writer.add(batches)
-                statistics.merge(found, fitted)
-                for code, places in again.items():
-                    rows = np.flatnonzero(codes == code)[: EXAMPLES - len(places)]
-                    places += [block.where(int(row)) for row in rows]
-                self.progress.update(len(block))
-            counts = writer.finish()
-        self.cleaning.add("equal to an earlier row", "", "dropped", decision.duplicates, again[DUPLICATE])
-        self.cleaning.add("equal to a row of a given test or validation set", "", "dropped", decision.held, again[HELD])
-        return counts, found
+        for block, marked, batches, fitted in ordered(work, self._decided(codes), self.threads):
+            writer.add(batches)
+            take(fitted)
+            for code, places in again.items():
+                rows = np.flatnonzero(marked == code)[: EXAMPLES - len(places)]
+                places += [block.where(int(row)) for row in rows]
+            self.progress.update(len(block))
+        return again
 
     def _decided(self, codes: Array) -> Iterator[tuple[Block, Array]]:
         """Give each block with its rows' codes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -44,7 +45,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """A source of image files, decoded to one size [height, width] and colour."""
+    """A source of image files, decoded to one size [height, width] and colour; `share`: the blocks read, if not all."""
 
     root: Path
     pictures: tuple[Picture, ...]
@@ -53,6 +54,7 @@ class Pictures:
     drop: bool
     resize: bool
     threads: int
+    share: range | None = None
 
     @property
     def given(self) -> frozenset[Split]:
@@ -61,19 +63,29 @@ class Pictures:
 
     def files(self) -> tuple[Path, ...]:
         """Return the files that it reads."""
-        return tuple(picture.path for picture in self.pictures)
+        if self.share is None:
+            return tuple(picture.path for picture in self.pictures)
+        return tuple(self.pictures[i].path for part in self._shared() for i in part)
 
     def blocks(self) -> Iterator[Block]:
         """Decode the pictures, several at a time, in the order of their paths."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about what it mends by itself
+            yield from ordered(self._block, self._shared(), self.threads)
+
+    def cut(self) -> list[list[int]]:
+        """Return which pictures make up each block."""
         channels = 1 if self.color == "grey" else 3
         count = max(min(BLOCK_BYTES // (self.size[0] * self.size[1] * channels), 1024), 1)
         parts = []
         for split in cast(tuple[Split | None, ...], (None, "validation", "test")):
             some = [i for i, picture in enumerate(self.pictures) if picture.split == split]
             parts += [some[start : start + count] for start in range(0, len(some), count)]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, about what it mends by itself
-            yield from ordered(self._block, parts, self.threads)
+        return parts
+
+    def _shared(self) -> list[list[int]]:
+        parts = self.cut()
+        return parts if self.share is None else parts[self.share.start : self.share.stop]
 
     def _block(self, part: list[int]) -> Block:
         decoded = [(i, self._decoded(self.pictures[i])) for i in part]
@@ -84,7 +96,7 @@ class Pictures:
         shape = self.size if self.color == "grey" else (*self.size, 3)
         images = np.stack([image for _, image in good]) if good else np.zeros((0, *shape), np.uint8)
         lines = np.array([i for i, _ in good], np.int64)
-        place = FilePlace(str(self.root), lines, paths=self.files())
+        place = FilePlace(str(self.root), lines, paths=tuple(picture.path for picture in self.pictures))
         labels = arrow(np.array([self.pictures[i].label for i, _ in good], str))
         return Block(self.pictures[part[0]].split, lines, labels, place, images=images, bad=bad)
 
@@ -189,4 +201,6 @@ def _found(path: Path) -> str:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split()).replace("<_io.BytesIO object", "<its bytes")[:120] or type(error).__name__
+    """Return an error in words; the manifest holds some, and equal data make equal ones: no address is left in."""
+    said = re.sub(r"<_io\.BytesIO object at 0x[0-9a-f]+>", "its bytes", str(error))
+    return " ".join(said.split())[:120] or type(error).__name__

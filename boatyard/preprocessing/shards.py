@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,14 +47,27 @@ def batch(rows: Rows, index: Array, columns: pa.Schema, slices: tuple[str, ...])
 
 
 class Writer:
-    """Takes rows by split, in order, and writes them as `shards/SPLIT-00000.parquet` …"""
+    """Takes rows by split, in order, and writes them as `shards/SPLIT-00000.parquet` …
 
-    def __init__(self, folder: Path, columns: pa.Schema, row_bytes: int, threads: int) -> None:
-        self.folder, self.columns = folder / "shards", columns
+    `before` says how many rows of each split another writer has before these: then the shards at both ends, which are
+    shared with others, are left as pieces `shards/SPLIT-00000.piece` for `join`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        columns: pa.Schema,
+        row_bytes: int,
+        threads: int,
+        before: Mapping[Split, int] | None = None,
+    ) -> None:
+        self.folder, self.columns, self.whole = folder / "shards", columns, before is None
         self.rows = max(SHARD_BYTES // max(row_bytes, 1), 1)
         self.waiting: dict[Split, list[pa.RecordBatch]] = {split: [] for split in SPLITS}
-        self.held: dict[Split, int] = dict.fromkeys(SPLITS, 0)
-        self.shards: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+        done = before or dict.fromkeys(SPLITS, 0)
+        self.held: dict[Split, int] = {split: done[split] % self.rows for split in SPLITS}
+        self.shards: dict[Split, int] = {split: done[split] // self.rows for split in SPLITS}
+        self.begun = {split for split in SPLITS if self.held[split]}
         self.written: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         self.pool = ThreadPoolExecutor(max(min(threads, AT_ONCE, WORKERS), 1))
         self.pending: deque[Future[None]] = deque()
@@ -79,21 +93,23 @@ class Writer:
     def finish(self) -> dict[Split, int]:
         """Write what is left; return the rows of each split."""
         for split in SPLITS:
-            if self.held[split]:
-                self._flush(split)
+            if self.waiting[split]:
+                self._flush(split, whole=self.whole)
         while self.pending:
             self.pending.popleft().result()
         return dict(self.written)
 
-    def _flush(self, split: Split) -> None:
+    def _flush(self, split: Split, whole: bool = True) -> None:
         table = pa.Table.from_batches(self.waiting[split], self.columns)
-        path = self.folder / f"{split}-{self.shards[split]:05d}.parquet"
+        whole = whole and split not in self.begun
+        self.begun.discard(split)
+        path = self.folder / f"{split}-{self.shards[split]:05d}.{'parquet' if whole else 'piece'}"
         self.written[split] += table.num_rows
         self.shards[split] += 1
         self.waiting[split], self.held[split] = [], 0
         while len(self.pending) >= AT_ONCE:
             self.pending.popleft().result()
-        self.pending.append(self.pool.submit(_write, table, path))
+        self.pending.append(self.pool.submit(_write if whole else _keep, table, path))
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -108,6 +124,32 @@ def _write(table: pa.Table, path: Path) -> None:
         use_dictionary=texts,
         row_group_size=1 << 16,
     )
+
+
+def _keep(table: pa.Table, path: Path) -> None:
+    """Write rows as they came, batch by batch: a shard's bytes depend on where its batches end."""
+    with pa.ipc.new_file(path, table.schema) as file:
+        for batch in table.to_batches():
+            file.write_batch(batch)
+
+
+def join(folders: Sequence[Path], out: Path) -> None:
+    """Bring together what several writers wrote, in order: shards as they are, pieces of one shard as that shard."""
+    (out / "shards").mkdir()
+    pieces: dict[str, list[Path]] = {}
+    for path in (path for folder in folders for path in sorted((folder / "shards").iterdir())):
+        if path.suffix == ".piece":
+            pieces.setdefault(path.stem, []).append(path)
+        else:
+            shutil.copyfile(path, out / "shards" / path.name)
+    for name, paths in pieces.items():
+        batches = [batch for path in paths for batch in _kept(path)]
+        _write(pa.Table.from_batches(batches), out / "shards" / f"{name}.parquet")
+
+
+def _kept(path: Path) -> list[pa.RecordBatch]:
+    with pa.ipc.open_file(path) as file:
+        return [file.get_batch(number) for number in range(file.num_record_batches)]
 
 
 def _binary(images: Array) -> pa.Array:

@@ -7,6 +7,7 @@ are 1 byte a row and what a partition of half a million rows needs; with groups 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -62,6 +63,13 @@ class Ledger:
         for name, values in zip(self._names, (content, label, given, group), strict=False):
             self._files[name].write(np.ascontiguousarray(values, TYPES[name]).tobytes())
         self.count += len(content)
+
+    def take(self, folder: Path) -> None:
+        """Add what another ledger of the same kind wrote in its folder."""
+        for name in self._names:
+            with (folder / name).open("rb") as file:
+                shutil.copyfileobj(file, self._files[name], 1 << 20)
+        self.count += (folder / "given").stat().st_size
 
     def read(self, name: str, start: int = 0, count: int = -1) -> Array:
         """Read a column, or some rows of it."""

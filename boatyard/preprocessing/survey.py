@@ -53,7 +53,7 @@ class Glance:
     columns: dict[str, Seen] = field(default_factory=dict)
     labels: set[str] = field(default_factory=set)
     unlabelled: int = 0
-    first: tuple[Place, int, object] | None = None  # the first row without a label, and what stands there
+    first: tuple[Place, int, str] | None = None  # the first row without a label, and what stands there
     shape: tuple[int, ...] = ()
     dtype: str = ""
 
@@ -73,6 +73,11 @@ class Glance:
 
 def survey(source: Source, config: DataConfig, task: Task, threads: int) -> Plan:
     """Read all rows once and say what they are; raises DataError for what cannot be learnt from."""
+    return planned(look_through(source, config, task, threads), source, config, task)
+
+
+def look_through(source: Source, config: DataConfig, task: Task, threads: int) -> Glance:
+    """Read all rows of a source, or of a part of one, once; raises DataError for more labels than classes have."""
     found = Glance()
 
     def look(block: Block) -> Glance:
@@ -80,7 +85,12 @@ def survey(source: Source, config: DataConfig, task: Task, threads: int) -> Plan
 
     for glance in ordered(look, source.blocks(), threads):
         found.merge(glance)
-        _check_labels(found, config, task)
+        check_labels(found, config, task)
+    return found
+
+
+def planned(found: Glance, source: Source, config: DataConfig, task: Task) -> Plan:
+    """Say what the rows are that were looked through; raises DataError for what cannot be learnt from."""
     where = source.files()[0] if len(source.files()) == 1 else source.files()[0].parent
     if not found.total:
         raise DataError(f"{where} has no rows beside its header; wanted at least one for each split")
@@ -88,7 +98,7 @@ def survey(source: Source, config: DataConfig, task: Task, threads: int) -> Plan
         place, row, value = found.first
         wanted = "a label" if task == "classification" else "a finite number"
         raise DataError(
-            f"{place(row)}: the target {config.target!r} is {_shown(value)}; "
+            f"{place(row)}: the target {config.target!r} is {value}; "
             f"wanted {wanted} in every row, {found.unlabelled} of {found.total} have none: label or remove them"
         )
     try:
@@ -118,7 +128,7 @@ def _glance(block: Block, source: Source, config: DataConfig, task: Task, many: 
     if gone.any():
         first = int(np.flatnonzero(gone)[0])
         made.unlabelled = int(gone.sum())
-        made.first = (block.where, first, column[first].as_py())
+        made.first = (block.where, first, _shown(column[first].as_py()))
     if isinstance(source, Table) and block.table is not None:
         for name in source.features:
             values = columns.plain(block.table.column(name).combine_chunks())
@@ -139,7 +149,8 @@ def _shown(value: object) -> str:
     return "missing" if value is None or value == "" or value != value else repr(value)
 
 
-def _check_labels(found: Glance, config: DataConfig, task: Task) -> None:
+def check_labels(found: Glance, config: DataConfig, task: Task) -> None:
+    """Raise DataError for more labels than classes have."""
     if task == "classification" and len(found.labels) > MOST_CATEGORIES:
         examples = ", ".join(repr(label[:40]) for label in sorted(found.labels)[:3])
         raise DataError(

@@ -32,13 +32,14 @@ BROKEN = (OSError, EOFError, zlib.error)
 
 @dataclass(frozen=True)
 class Table:
-    """A source of columns; `features` are learnt from, in order."""
+    """A source of columns; `features` are learnt from, in order; `first` is the number of its first row."""
 
     paths: tuple[Path, ...]
     config: DataConfig
     names: tuple[str, ...]
     drop: bool
     delimiter: str
+    first: int = 0
 
     @property
     def given(self) -> frozenset[Split]:
@@ -63,7 +64,7 @@ class Table:
 
     def blocks(self) -> Iterator[Block]:
         """Read the rows of every file in turn."""
-        start = 0
+        start = self.first
         for path in self.paths:
             for table, place, bad in self._parquet(path) if self.config.source == "parquet" else self._csv(path):
                 rows = np.arange(start, start + table.num_rows, dtype=np.int64)
