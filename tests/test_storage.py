@@ -176,3 +176,38 @@ def test_an_endpoint_that_is_none_and_no_credentials_are_said_at_once(
     stores.use(monkeypatch, "https://localhost", AWS_CA_BUNDLE="/nowhere.pem")
     with pytest.raises(StorageError, match=r"AWS_CA_BUNDLE: /nowhere\.pem cannot be read"):
         storage.open(bucket)
+
+
+# Source data
+
+
+def test_data_in_a_bucket_is_copied_here_and_only_what_changed_again(bucket: str, tmp_path: Path) -> None:
+    place = storage.open(bucket)
+    assert place.write("a.csv", b"1", None) and place.write("more/b.csv", b"2", None)
+    folder = storage.local(bucket, Path("/"))
+    assert [(folder / name).read_text() for name in ("a.csv", "more/b.csv")] == ["1", "2"]
+    (folder / "a.csv").write_text("x")  # of the same size: what was fetched is believed by the store's tag
+    first = place.find("more/b.csv")
+    assert first and place.write("more/b.csv", b"3", first.tag)
+    assert place.write("c.csv", b"4", None)
+    assert storage.local(bucket, Path("/")) == folder
+    assert [(folder / name).read_text() for name in ("a.csv", "c.csv", "more/b.csv")] == ["x", "4", "3"]
+
+
+def test_data_removed_from_a_bucket_is_removed_here(bucket: str) -> None:
+    import obstore
+
+    place = storage.open(bucket)
+    for name in "ab":
+        assert place.write(f"{name}.csv", b"1", None)
+    folder = storage.local(bucket, Path("/"))
+    obstore.delete(place.store, f"{place.prefix}/a.csv")
+    assert {path.name for path in storage.local(bucket, Path("/")).glob("*.csv")} == {"b.csv"}
+    assert storage.local(f"{bucket}/b.csv", Path("/")) == folder / "b.csv"
+
+
+def test_data_that_is_not_there_is_said_to_be_missing(bucket: str, address: str) -> None:
+    with pytest.raises(StorageError, match="wanted an object or a folder of objects, found none"):
+        storage.local(f"{bucket}/none.csv", Path("/"))
+    with pytest.raises(StorageError, match="wanted bucket nobody"):
+        storage.local("s3://nobody/none.csv", Path("/"))

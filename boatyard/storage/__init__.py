@@ -44,6 +44,18 @@ def parse(uri: str, root: Path) -> Path:
     raise StorageError(f"{uri}: {scheme[1]}:// is {known}; give a folder, or a file://, pvc://, s3:// or gs:// URI")
 
 
+def local(uri: str, root: Path) -> Path:
+    """Return a folder or file of this machine: the one that a URI names, or a copy of what lies there in a bucket.
+
+    Raises StorageError when there is none.
+    """
+    if not in_bucket(uri):
+        return parse(uri, root)
+    from boatyard.storage import mirror
+
+    return mirror.mirror(uri)
+
+
 def uri(path: Path) -> str:
     """Return the file:// URI of a path; `parse` takes it back."""
     return path.absolute().as_uri()

@@ -6,7 +6,9 @@ Every call asks a few times when the store is busy or away, and ends in one line
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -63,6 +65,11 @@ class Bucket:
         """Return the place further down."""
         return Bucket(f"{self.uri}/{key}", self.store, self._key(key))
 
+    def above(self) -> tuple[Bucket, str]:
+        """Return the place one further up, and this one's name there; no name at a bucket's top."""
+        uri, _, name = self.uri.rpartition("/")
+        return (Bucket(uri, self.store, self.prefix.rpartition("/")[0]), name) if self.prefix else (self, "")
+
     def list(self) -> dict[str, Object]:
         """Return all objects at and below this place, by key; none when there are none."""
         with _translated(self.uri):
@@ -96,6 +103,29 @@ class Bucket:
         if len(data) != length:
             raise StorageError(f"{self.uri}/{key}: wanted {length} bytes at {start}, found {len(data)}; it was cut")
         return data
+
+    def look(self, key: str) -> Object | None:
+        """Return an object without what it holds, None when there is no such object."""
+        with _translated(f"{self.uri}/{key}"):
+            try:
+                found = obstore.head(self.store, self._key(key))
+            except FileNotFoundError as error:
+                if _code(error) not in MISSING:
+                    raise
+                return None
+            return Object(key, int(found["size"]), found.get("e_tag"))
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object's bytes to a file, whole or not at all."""
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with _translated(f"{self.uri}/{key}"), beside.open("wb") as file:
+                for chunk in obstore.get(self.store, self._key(key)).stream(min_chunk_size=1 << 20):
+                    file.write(chunk)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
 
     def put(self, key: str, file: Path) -> None:
         """Write an object of a file's bytes, whole or not at all, whatever was there."""
