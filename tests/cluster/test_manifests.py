@@ -102,6 +102,8 @@ NEEDED = [
     "create serving.kserve.io/inferenceservices",
     "patch serving.kserve.io/inferenceservices",
     "delete serving.kserve.io/inferenceservices",
+    "patch coordination.k8s.io/leases",
+    "create policy/poddisruptionbudgets",
     "create trainer.kubeflow.org/trainjobs",
     "get /pods/log",
     "list /events",
