@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from boatyard import __version__, artifacts, datasets, errors, storage, training
 from boatyard.errors import BoatyardError, ConfigError, Interrupted
-from boatyard.project import GateConfig, PreprocessConfig, StepConfig, TrainConfig, seconds
+from boatyard.project import GateConfig, PreprocessConfig, Project, StepConfig, TrainConfig, seconds
 from boatyard.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,6 +66,18 @@ class Job:
             raise ConfigError(f"wanted a job as boatyard.trainjob writes it, found {text[:80]!r}: {error}") from error
 
 
+def pod_of(project: Project) -> StepConfig:
+    """Return what each pod of a project's training asks for: resources.train, and what all steps share."""
+    common, step = project.kubeflow, project.resources.train
+    return step.model_copy(
+        update={
+            "secrets": {**common.secrets, **step.secrets},
+            "node_selector": {**common.node_selector, **step.node_selector},
+            "tolerations": (*common.tolerations, *step.tolerations),
+        }
+    )
+
+
 def manifest(
     name: str, job: Job, config: TrainConfig, pod: StepConfig, *, namespace: str, settings: Settings
 ) -> Object:
@@ -96,7 +108,7 @@ def manifest(
                 "resourcesPerNode": _resources(config, pod),
                 "env": [*_environment(config, pod, settings)],
             },
-            "runtimePatches": [{"manager": "boatyard", "trainingRuntimeSpec": _patch(config, pod)}],
+            "runtimePatches": [{"manager": "boatyard/trainjob", "trainingRuntimeSpec": _patch(config, pod)}],
         },
     }
 

@@ -1,0 +1,171 @@
+"""Kill a training's pods at random moments, again and again; the weights must be an unbroken run's, bit for bit.
+
+    python benchmarks/training_kills.py DATASET --namespace boatyard --storage s3://boatyard/kills --kills 20
+
+DATASET is a folder that `boatyard preprocess` wrote; the namespace has the manifests and the Secret boatyard-s3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from boatyard import artifacts, cluster, training, trainjob
+from boatyard.project import GateConfig, PreprocessConfig, StepConfig, TrainConfig
+
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
+POD = StepConfig(
+    cpu="500m", memory="1Gi", timeout="30m", secrets={key: f"boatyard-s3/{key}" for key in KEYS}
+)  # small: two of them stand on a laptop
+EPOCHS = 20  # that pass between two kills, and more: a killed training shall not be over too soon
+LATEST = 12.0  # seconds after both pods run: while they start, read, train or save
+
+
+@dataclass
+class Killer:
+    """Ends one of a TrainJob's pods, in one of four ways, each time that all of them run anew."""
+
+    cluster: cluster.Cluster
+    namespace: str
+    kills: int
+    chance: random.Random
+    nodes: int = 2
+    done: list[str] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+    seen: set[str] = field(default_factory=set)
+
+    def run(self) -> None:
+        """Go on until so many kills are done, or the training is over."""
+        while len(self.done) < self.kills and not self.over.wait(0.5):
+            pods = [pod for pod in self.pods() if pod not in self.seen]
+            if len(pods) < self.nodes:
+                continue
+            self.seen |= set(pods)
+            self.over.wait(self.chance.uniform(0, LATEST))
+            way = self.chance.choice(sorted(WAYS))
+            if not self.over.is_set() and WAYS[way](self, self.chance.choice(pods)):
+                self.done.append(way)
+
+    def pods(self) -> list[str]:
+        """Return the names of the pods that run."""
+        found = self.cluster.list("Pod", self.namespace, labels=trainjob.PODS)
+        return [p["metadata"]["name"] for p in found if p["status"].get("phase") == "Running"]
+
+    def kubectl(self, *arguments: str) -> bool:
+        done = subprocess.run(["kubectl", "-n", self.namespace, *arguments], capture_output=True, check=False)
+        return done.returncode == 0
+
+    def delete(self, pod: str) -> bool:
+        """SIGTERM first: all save."""
+        return self.kubectl("delete", "pod", pod, "--wait=false")
+
+    def destroy(self, pod: str) -> bool:
+        """SIGKILL at once, as when a machine is lost."""
+        return self.kubectl("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+
+    def crash(self, pod: str) -> bool:
+        """Kill the process that trains, not the pod: found by its argument."""
+        code = (
+            "import os,signal\nfor p in filter(str.isdigit, os.listdir('/proc')):\n"
+            "    words = open(f'/proc/{p}/cmdline').read().split(chr(0))\n"
+            "    if words[-2:] == ['process', ''] and int(p) != os.getpid():\n        os.kill(int(p), signal.SIGKILL)"
+        )
+        return self.kubectl("exec", pod, "--", "python", "-c", code)
+
+    def evict(self, pod: str) -> bool:
+        """As a drain or a pre-emption does: the pod is marked as disrupted."""
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": self.namespace}}
+        self.cluster.request("POST", self.cluster.path("Pod", self.namespace, pod) + "/eviction", body=body)
+        return True
+
+
+WAYS: dict[str, Callable[[Killer, str], bool]] = {
+    "deleted": Killer.delete,
+    "destroyed": Killer.destroy,
+    "crashed": Killer.crash,
+    "evicted": Killer.evict,
+}
+
+
+def train(
+    name: str,
+    config: TrainConfig,
+    dataset: Path,
+    out: Path,
+    where: cluster.Cluster,
+    namespace: str,
+    killer: Killer | None,
+) -> list[str]:
+    """Train on the cluster while a killer is at work; return what was said."""
+    said: list[str] = []
+    thread = threading.Thread(target=killer.run, daemon=True) if killer else None
+    if thread:
+        thread.start()
+    try:
+        trainjob.train(
+            config,
+            PreprocessConfig(),
+            GateConfig(),
+            dataset,
+            out,
+            cluster=where,
+            name=name,
+            pod=POD,
+            namespace=namespace,
+            say=lambda line: said.append(f"{time.strftime('%H:%M:%S')} {line}"),
+        )
+    finally:
+        if killer and thread:
+            killer.over.set()
+            thread.join()
+    return said
+
+
+def long(kills: int, storage: str) -> TrainConfig:
+    """Return a training that is long enough to be killed so often; dropout and momentum have a state to lose."""
+    model = {"blocks": [8, 16], "dropout": 0.2}
+    dials = {"optimizer": "adam", "learning_rate": 0.003, "epochs": EPOCHS * (kills + 1)}
+    return TrainConfig(recipe="cnn", model=model, nodes=2, storage=storage, **dials)
+
+
+def digests(out: Path) -> dict[str, str]:
+    """Return the sha256 of the graph and of the weights."""
+    return {name: artifacts.digest_file(out / name) for name in (training.GRAPH, training.WEIGHTS)}
+
+
+def main() -> None:
+    """Measure, print, and exit 1 when a bit differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--namespace", default="boatyard")
+    parser.add_argument("--storage", required=True)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    where, config = cluster.connect(), long(given.kills, given.storage)
+    killer = Killer(where, given.namespace, given.kills, random.Random(given.seed))
+    with tempfile.TemporaryDirectory() as folder:
+        whole, cut = Path(folder) / "whole", Path(folder) / "cut"
+        started = time.monotonic()
+        train("whole", config, given.dataset, whole, where, given.namespace, None)
+        between = time.monotonic()
+        said = train("cut", config, given.dataset, cut, where, given.namespace, killer)
+        ended = time.monotonic()
+        same = digests(whole) == digests(cut)
+    resumes = sum("going on from epoch" in line and "node 0" in line for line in said)
+    print(f"unbroken {between - started:.0f} s; killed {len(killer.done)} times {ended - between:.0f} s")
+    print(", ".join(f"{way} {killer.done.count(way)}" for way in WAYS) + f"; went on {resumes} times")
+    print("weights and graph: " + ("the same bits" if same else "DIFFER"))
+    sys.exit(0 if same and len(killer.done) == given.kills else 1)
+
+
+if __name__ == "__main__":
+    main()

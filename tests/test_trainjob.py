@@ -1,0 +1,254 @@
+"""The TrainJob of a project, and what a caller is told of one; what Kubernetes does is tested on Kubernetes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boatyard import artifacts, errors, project, trainjob
+from boatyard.project import GateConfig, GpuConfig, PreprocessConfig, StepConfig, TolerationConfig, TrainConfig
+from boatyard.settings import Settings
+from boatyard.training import node
+from boatyard.trainjob import Follower, Job
+
+JOB = Job({"nodes": 2}, {}, {}, "s3://b/f/dataset", "s3://b/f/checkpoint", "pvc://shared/f/work")
+POD = StepConfig(cpu="1500m", memory="4Gi", timeout="2h", secrets={"AWS_SECRET_ACCESS_KEY": "store/key"})
+
+
+def made(config: TrainConfig, pod: StepConfig = POD) -> dict[str, Any]:
+    settings = Settings(image="boatyard/train:1", endpoint="http://store:9000", patience=90)
+    return trainjob.manifest("flowers-1", JOB, config, pod, namespace="here", settings=settings)
+
+
+def test_two_nodes_with_a_gpu_each_are_this_trainjob() -> None:
+    found = made(TrainConfig(nodes=2, gpus=1, claim="shared"))
+    assert found["metadata"]["name"] == "flowers-1" and found["metadata"]["namespace"] == "here"
+    assert found["spec"]["runtimeRef"]["name"] == "boatyard" and found["spec"]["activeDeadlineSeconds"] == 7200
+    assert found["spec"]["trainer"] == {
+        "image": "boatyard/train:1",
+        "command": ["tini", "--", "python", "-m", "boatyard.training.node"],
+        "args": [JOB.to_json()],
+        "numNodes": 2,
+        "numProcPerNode": 1,
+        "resourcesPerNode": {
+            "requests": {"cpu": "1500m", "memory": "4Gi"},
+            "limits": {"memory": "4Gi", "nvidia.com/gpu": 1},
+        },
+        "env": [
+            {"name": "BOATYARD_THREADS", "value": "2"},
+            {"name": "BOATYARD_CLAIMS", "value": "/mnt/pvc"},
+            {"name": "BOATYARD_PATIENCE", "value": "90"},
+            {"name": "AWS_ENDPOINT_URL", "value": "http://store:9000"},
+            {"name": "AWS_SECRET_ACCESS_KEY", "valueFrom": {"secretKeyRef": {"name": "store", "key": "key"}}},
+        ],
+    }
+
+
+def pod_of(found: dict[str, Any]) -> dict[str, Any]:
+    (patch,) = found["spec"]["runtimePatches"]
+    (job,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    return {"manager": patch["manager"], "job": job["name"], **job["template"]["spec"]["template"]["spec"]}
+
+
+def test_a_pod_mounts_the_claim_and_stands_where_it_may() -> None:
+    pod = POD.model_copy(update={"node_selector": {"zone": "a"}, "tolerations": (TolerationConfig(key="spot"),)})
+    found = pod_of(made(TrainConfig(nodes=2, gpus=2, claim="shared"), pod))
+    assert "/" in found["manager"] and found["job"] == "node" and found["serviceAccountName"] == "boatyard-training"
+    assert found["volumes"] == [{"name": "claim", "persistentVolumeClaim": {"claimName": "shared"}}]
+    assert found["containers"][0]["volumeMounts"] == [{"name": "claim", "mountPath": "/mnt/pvc/shared"}]
+    assert found["nodeSelector"] == {"zone": "a"}
+    assert [each["key"] for each in found["tolerations"]] == ["spot", "nvidia.com/gpu"]
+
+
+def test_several_gpus_are_several_processes_of_another_make_as_well() -> None:
+    pod = POD.model_copy(update={"gpu": GpuConfig(type="amd.com/gpu")})
+    found = made(TrainConfig(nodes=2, gpus=4), pod)["spec"]["trainer"]
+    assert found["numProcPerNode"] == 4 and found["resourcesPerNode"]["limits"]["amd.com/gpu"] == 4
+
+
+def test_a_job_comes_through_its_argument() -> None:
+    assert Job.from_json(JOB.to_json()) == JOB
+    with pytest.raises(errors.ConfigError, match=r"wanted a job as boatyard\.trainjob writes it, found"):
+        Job.from_json('{"train": {}}')
+
+
+def test_a_name_follows_from_what_the_result_depends_on_and_is_one_that_kubernetes_takes() -> None:
+    def name(project: str = "flowers", **dials: Any) -> str:
+        config = TrainConfig(nodes=2, **dials)
+        return trainjob.name_of(project, config, PreprocessConfig(), GateConfig(), "0" * 64, "image")
+
+    assert name() == name() != name(epochs=9)
+    assert len(name("a" * 53) + "-node-0-10-abcde") <= 63 and name("a" * 53).startswith("aaa")
+
+
+@pytest.mark.parametrize(
+    ("dials", "message"),
+    [
+        ({"gpus": 1}, "gpus 1 on nodes 1 is one process; give resources.train.gpu, or more nodes"),
+        ({"nodes": 9, "batch_size": 8}, "9 processes share a batch of 8 rows; give a greater batch_size"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_refused(dials: dict[str, Any], message: str) -> None:
+    with pytest.raises(errors.ConfigError, match=message):
+        project.section(TrainConfig, dials)
+
+
+def sealed(path: Path, text: str = "rows") -> Path:
+    path.mkdir(parents=True)
+    (path / "part").write_text(text)
+    artifacts.seal(path, "thing", {})
+    return path
+
+
+def test_folders_pass_through_a_claim_that_is_mounted(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("BOATYARD_CLAIMS", str(tmp_path / "claims"))
+    (tmp_path / "claims" / "shared").mkdir(parents=True)
+    trainjob.put(sealed(tmp_path / "data"), "pvc://shared/f/dataset", "thing")
+    trainjob.bring("pvc://shared/f/dataset", tmp_path / "back", "thing")
+    assert (tmp_path / "back" / "part").read_text() == "rows"
+    (tmp_path / "claims" / "shared" / "f" / "dataset" / "part").write_text("tampered")
+    with pytest.raises(errors.ArtifactError, match="part"):
+        trainjob.bring("pvc://shared/f/dataset", tmp_path / "back", "thing")
+    assert (tmp_path / "back" / "part").read_text() == "rows"
+
+
+def test_a_claim_that_is_not_mounted_here_says_what_to_do(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("BOATYARD_CLAIMS", str(tmp_path))
+    with pytest.raises(errors.ConfigError, match=r"not reached from here; mount the claim, or give train\.storage=s3"):
+        trainjob.put(sealed(tmp_path / "data"), "pvc://shared/f/dataset", "thing")
+
+
+# following
+
+
+@dataclass
+class FakeCluster:
+    """Objects by kind and name, and what pods say."""
+
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
+    away: bool = False
+
+    def get(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+        if self.away:
+            raise errors.Unreachable("no answer")
+        return self.objects.get(kind, {}).get(name)
+
+    def list(self, kind: str, namespace: str | None = None, labels: Any = None) -> list[dict[str, Any]]:
+        return list(self.objects.get(kind, {}).values())
+
+    def follow(self, pod: str, namespace: str, container: str) -> Iterator[str]:
+        yield f"{pod} trains"
+
+
+def pod(node: int, **status: Any) -> dict[str, Any]:
+    labels = {trainjob.INDEX: str(node)}
+    return {"metadata": {"name": f"p{node}", "uid": f"u{node}{status}", "labels": labels}, "status": status}
+
+
+def terminated(code: int, message: str) -> dict[str, Any]:
+    return {"containerStatuses": [{"state": {"terminated": {"exitCode": code, "message": message}}}]}
+
+
+def job(kind: str) -> dict[str, Any]:
+    return {"j": {"status": {"conditions": [{"type": kind, "status": "True", "message": "jobset failed"}]}}}
+
+
+def followed(cluster: FakeCluster) -> tuple[Follower, list[str]]:
+    said: list[str] = []
+    return Follower(cluster, "j", "here", said.append), said  # type: ignore[arg-type]
+
+
+def test_what_each_node_says_and_why_one_waits_is_said_once() -> None:
+    waits = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available: Insufficient cpu"}
+    cluster = FakeCluster({"TrainJob": {"j": {"status": {}}}, "Pod": {"0": pod(0, conditions=[waits])}})
+    follower, said = followed(cluster)
+    assert not follower.ended() and not follower.ended()
+    assert said == ["node 0 waits: 0/1 nodes are available: Insufficient cpu"]
+    cluster.objects["TrainJob"] = job("Complete")
+    cluster.objects["Pod"] = {str(n): pod(n, containerStatuses=[{"state": {"running": {}}}]) for n in (0, 1)}
+    assert follower.ended()
+    follower.finish()
+    assert sorted(said[1:]) == ["node 0 | p0 trains", "node 1 | p1 trains"]
+
+
+def test_a_failure_is_the_error_that_the_pod_named() -> None:
+    pods = {"0": pod(0, **terminated(78, "rank 0: ConfigError: train: the loss is nan; try less"))}
+    follower, _ = followed(FakeCluster({"TrainJob": job("Failed"), "Pod": pods}))
+    assert follower.ended()
+    with pytest.raises(errors.ConfigError, match=r"^train: the loss is nan; try less$"):
+        follower.finish()
+
+
+def test_a_failure_that_nobody_named_is_the_clusters() -> None:
+    follower, _ = followed(FakeCluster({"TrainJob": job("Failed")}))
+    assert follower.ended()
+    with pytest.raises(errors.ClusterError, match="trainjob/j failed: jobset failed; see boatyard why trainjob/j"):
+        follower.finish()
+
+
+def test_a_restart_is_said_with_its_reason() -> None:
+    cluster = FakeCluster({"TrainJob": {"j": {"status": {}}}, "Pod": {"1": pod(1, **terminated(1, "rank 1: killed"))}})
+    follower, said = followed(cluster)
+    follower.ended()
+    cluster.objects |= {"JobSet": {"j": {"status": {"restarts": 1}}}, "Pod": {}}
+    follower.ended()
+    assert said[-1] == "trainjob/j: start 2 (node 1 ended with 1: rank 1: killed)"
+
+
+def test_an_api_server_that_is_away_is_waited_for_and_then_given_up(monkeypatch: Any) -> None:
+    cluster = FakeCluster({"TrainJob": job("Complete")}, away=True)
+    follower, said = followed(cluster)
+    assert not follower.ended() and not follower.ended() and said == ["no answer; waiting"]
+    cluster.away = False
+    assert follower.ended()
+    cluster.away = True
+    monkeypatch.setattr(trainjob, "PATIENCE", -1.0)
+    with pytest.raises(errors.Unreachable):
+        follower.ended()
+
+
+def test_a_trainjob_that_somebody_deleted_is_said() -> None:
+    follower, _ = followed(FakeCluster())
+    with pytest.raises(errors.ConfigError, match="trainjob/j was deleted by another; its states are kept"):
+        follower.ended()
+
+
+# the pod
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.Interrupted("saved"), 75),
+        (errors.PeerLost("gone"), 1),
+        (errors.StorageError("full"), 1),
+        (errors.ConfigError("nan"), 78),
+        (errors.DataError("none"), 78),
+    ],
+)
+def test_an_exit_code_says_whether_starting_again_may_help(error: errors.BoatyardError, code: int) -> None:
+    assert node.code_of(error) == code
+
+
+def test_a_process_leaves_its_last_words_where_torchrun_takes_them(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    node.say(errors.ConfigError("the loss is nan"))
+    assert json.loads((tmp_path / "error.json").read_text())["message"] == "ConfigError: the loss is nan"
+
+
+def test_a_node_without_its_dataset_says_so_and_is_not_started_again(tmp_path: Path) -> None:
+    import subprocess
+
+    values = {"train": {"epochs": 1}, "preprocess": {}, "gate": {}}
+    job = Job(**values, dataset=str(tmp_path / "none"), out=str(tmp_path / "out"), work=str(tmp_path / "work"))
+    done = subprocess.run(
+        [sys.executable, "-m", "boatyard.training.node", job.to_json()], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 78
+    assert "boatyard: rank 0: ArtifactError: " in done.stderr and "none" in done.stderr.splitlines()[-1]
