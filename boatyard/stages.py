@@ -14,7 +14,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,13 +28,16 @@ from boatyard.project import (
     PreprocessConfig,
     PushConfig,
     Section,
+    StepConfig,
     TrainConfig,
     section,
 )
 from boatyard.settings import Settings
 
 if TYPE_CHECKING:
+    from boatyard.datasets import Dataset
     from boatyard.gating import Verdict
+    from boatyard.preprocessing.parts import Job
     from boatyard.registry import Version
     from boatyard.report import Report
 
@@ -68,17 +71,96 @@ def preprocess(data: Values, how: Values, task: str, out: str, numbers: str) -> 
             root=Settings().project,
             task=task,  # type: ignore[arg-type]
         )
-        rows = {f"{split}_rows": float(count) for split, count in dataset.manifest["rows"].items()}
-        touched = sum(entry["count"] for entry in dataset.manifest["cleaning"])
-        return _write(numbers, {**rows, "cleaned_rows": float(touched)})
+        return _write(numbers, _rows(dataset))
 
 
-def train(config: Values, how: Values, gate: Values, dataset: str, out: str, numbers: str) -> Numbers:
-    """Dataset in, checkpoint with the exported graph out; the gate's rules are sealed into it before the first step."""
+def preprocess_look(data: Values, how: Values, task: str, part: int, of: int, out: str) -> None:
+    """Look through a part of the source files."""
+    from boatyard.preprocessing import parts
+
+    with step("preprocess-look", out):
+        parts.look(_job(data, how, task), part, of, Path(out))
+
+
+def preprocess_plan(data: Values, how: Values, task: str, looks: Sequence[str], out: str) -> None:
+    """Bring together what was seen of the parts."""
+    from boatyard.preprocessing import parts
+
+    with step("preprocess-plan", out):
+        parts.plan(_job(data, how, task), [Path(look) for look in looks], Path(out))
+
+
+def preprocess_clean(data: Values, how: Values, task: str, part: int, of: int, plan: str, out: str) -> None:
+    """Note what is wrong with the rows of a part."""
+    from boatyard.preprocessing import parts
+
+    with step("preprocess-clean", out):
+        parts.clean(_job(data, how, task), Path(plan), part, of, Path(out))
+
+
+def preprocess_divide(data: Values, how: Values, task: str, plan: str, notes: Sequence[str], out: str) -> None:
+    """Decide for every row of all parts where it goes."""
+    from boatyard.preprocessing import parts
+
+    with step("preprocess-divide", out):
+        parts.divide(_job(data, how, task), Path(plan), [Path(part) for part in notes], Path(out))
+
+
+def preprocess_write(
+    data: Values, how: Values, task: str, part: int, of: int, plan: str, division: str, out: str
+) -> None:
+    """Write the rows of a part to their splits."""
+    from boatyard.preprocessing import parts
+
+    with step("preprocess-write", out):
+        parts.write(_job(data, how, task), Path(plan), Path(division), part, of, Path(out))
+
+
+def preprocess_join(
+    data: Values, how: Values, task: str, plan: str, division: str, shards: Sequence[str], out: str, numbers: str
+) -> Numbers:
+    """Bring the parts together to the dataset; return what `preprocess` does."""
+    from boatyard.preprocessing import parts
+
+    with step("preprocess-join", out):
+        written = [Path(part) for part in shards]
+        dataset = parts.join(_job(data, how, task), Path(plan), Path(division), written, Path(out))
+        return _write(numbers, _rows(dataset))
+
+
+def _job(data: Values, how: Values, task: str) -> Job:
+    from boatyard.preprocessing.parts import Job
+
+    return Job(section(DataConfig, data), section(PreprocessConfig, how), task, Settings().project)  # type: ignore[arg-type]
+
+
+def _rows(dataset: Dataset) -> Numbers:
+    """Return the rows by split, and how many were dropped or repaired."""
+    rows = {f"{split}_rows": float(count) for split, count in dataset.manifest["rows"].items()}
+    return {**rows, "cleaned_rows": float(sum(entry["count"] for entry in dataset.manifest["cleaning"]))}
+
+
+def train(
+    config: Values,
+    how: Values,
+    gate: Values,
+    dataset: str,
+    out: str,
+    numbers: str,
+    name: str = "train",
+    pod: Values | None = None,
+) -> Numbers:
+    """Dataset in, checkpoint with the exported graph out; the gate's rules are sealed into it before the first step.
+
+    A section that asks for several processes is trained on the cluster, as a TrainJob `name`-… whose pods ask for what
+    `pod` says (the resources of a step).
+    """
     from boatyard import datasets, training
 
     with step("train", out):
         settings = Settings()
+        if section(TrainConfig, config).processes > 1:
+            return _write(numbers, _train_together(config, how, gate, dataset, out, name, pod or {}))
         result = training.train(
             section(TrainConfig, config),
             section(PreprocessConfig, how),
@@ -89,6 +171,23 @@ def train(config: Values, how: Values, gate: Values, dataset: str, out: str, num
             work=settings.work,
         )
         return _write(numbers, result.numbers())
+
+
+def _train_together(
+    config: Values, how: Values, gate: Values, dataset: str, out: str, name: str, pod: Values
+) -> Numbers:
+    from boatyard import cluster, trainjob
+
+    return trainjob.train(
+        section(TrainConfig, config),
+        section(PreprocessConfig, how),
+        section(GateConfig, gate),
+        Path(dataset),
+        Path(out),
+        cluster=cluster.connect(),
+        name=name,
+        pod=section(StepConfig, pod),
+    ).numbers()
 
 
 def evaluate(config: Values, dataset: str, checkpoint: str, out: str, numbers: str) -> Report:

@@ -8,10 +8,16 @@ from typing import Any
 
 from kfp import compiler, dsl, kubernetes
 
-from boatyard import artifacts
+from boatyard import artifacts, trainjob
 from boatyard.components.evaluate import evaluate as evaluate_step
 from boatyard.components.gate import gate as gate_step
 from boatyard.components.preprocess import preprocess as preprocess_step
+from boatyard.components.preprocess_clean import preprocess_clean as clean_step
+from boatyard.components.preprocess_divide import preprocess_divide as divide_step
+from boatyard.components.preprocess_join import preprocess_join as join_step
+from boatyard.components.preprocess_look import preprocess_look as look_step
+from boatyard.components.preprocess_plan import preprocess_plan as plan_step
+from boatyard.components.preprocess_write import preprocess_write as write_step
 from boatyard.components.push import push as push_step
 from boatyard.components.train import train as train_step
 from boatyard.components.verdict import verdict as verdict_step
@@ -19,7 +25,9 @@ from boatyard.errors import ConfigError
 from boatyard.project import KubeflowConfig, Project, StepConfig, seconds
 
 SMALL = StepConfig(cpu="100m", memory="256Mi", timeout="10m")
+LAUNCHING = "1Gi"  # memory of a step that starts a training on other pods
 BACKOFF = "10s"
+Place = Callable[[Any, str, StepConfig], Any]  # gives a task its title, resources and settings
 
 
 def pipeline(project: Project, cached: bool = True) -> Callable[..., Any]:
@@ -29,6 +37,8 @@ def pipeline(project: Project, cached: bool = True) -> Callable[..., Any]:
     """
     values = project.values()
     pods, place = project.resources, partial(_place, project.kubeflow, cached)
+    workers = project.kubeflow.workers
+    make_dataset = partial(_shared_out, workers) if workers > 1 else _preprocess
 
     def training(
         name: str = project.name,
@@ -40,9 +50,13 @@ def pipeline(project: Project, cached: bool = True) -> Callable[..., Any]:
         gate: dict[str, Any] = values["gate"],
         push: dict[str, Any] = values["push"],
     ) -> None:
-        shards = place(preprocess_step(data=data, preprocess=preprocess, task=task), "Preprocess", pods.preprocess)
-        dataset = shards.outputs["dataset"]
-        model = place(train_step(train=train, preprocess=preprocess, gate=gate, dataset=dataset), "Train", pods.train)
+        dataset = make_dataset(place, pods.preprocess, data=data, preprocess=preprocess, task=task)
+        together = {"name": name, "pod": trainjob.pod_of(project).values()} if project.train.processes > 1 else {}
+        model = place(
+            train_step(train=train, preprocess=preprocess, gate=gate, dataset=dataset, **together),
+            "Train",
+            _launching(project) if together else pods.train,
+        )
         checkpoint = model.outputs["checkpoint"]
         measured = place(
             evaluate_step(evaluate=evaluate, dataset=dataset, checkpoint=checkpoint), "Evaluate", pods.evaluate
@@ -78,6 +92,30 @@ def pipeline(project: Project, cached: bool = True) -> Callable[..., Any]:
     return dsl.pipeline(name=project.name, display_name=project.name, description=project.description)(training)
 
 
+def _preprocess(place: Place, pods: StepConfig, **sections: Any) -> Any:
+    """Preprocess in one pod; return the dataset."""
+    return place(preprocess_step(**sections), "Preprocess", pods).outputs["dataset"]
+
+
+def _shared_out(workers: int, place: Place, pods: StepConfig, **sections: Any) -> Any:
+    """Preprocess in so many pods at once, each with its part of the source's files; return the dataset."""
+
+    def parts(name: str, component: Any, title: str, **inputs: Any) -> Any:
+        with dsl.ParallelFor(items=list(range(workers)), name=name) as part:
+            return place(component(**sections, part=part, of=workers, **inputs), title, pods)
+
+    def all_of(output: Any) -> Any:
+        return dsl.Collected(output)
+
+    looks = parts("looking", look_step, "Look").outputs["look"]
+    plan = place(plan_step(**sections, looks=all_of(looks)), "Plan", pods).outputs["plan"]
+    notes = parts("cleaning", clean_step, "Clean", plan=plan).outputs["notes"]
+    division = place(divide_step(**sections, plan=plan, notes=all_of(notes)), "Divide", pods).outputs["division"]
+    shards = parts("writing", write_step, "Write", plan=plan, division=division).outputs["shards"]
+    joined = join_step(**sections, plan=plan, division=division, shards=all_of(shards))
+    return place(joined, "Join", pods).outputs["dataset"]
+
+
 def compile(project: Project, path: Path, cached: bool = True) -> None:
     """Write the pipeline's plain spec, whole or not at all: KFP IR, and a second document with the Kubernetes settings.
 
@@ -107,6 +145,14 @@ def _describe(project: Project) -> str:
         gate: What a model must show to be pushed; sealed before training.
         push: Registry and alias.
     """
+
+
+def _launching(project: Project) -> StepConfig:
+    """Return what the step asks for that starts such a training and follows it: little, and the claim if it is used."""
+    step, train = project.resources.train, project.train
+    mounted = {} if train.storage else {str(trainjob.CLAIMS / train.claim): train.claim}
+    small = {"cpu": SMALL.cpu, "memory": LAUNCHING, "gpu": None, "node_selector": {}, "tolerations": ()}
+    return step.model_copy(update={**small, "volumes": {**mounted, **step.volumes}})
 
 
 def _place(common: KubeflowConfig, cached: bool, task: Any, title: str, step: StepConfig) -> Any:

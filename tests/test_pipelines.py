@@ -1,6 +1,7 @@
 """The compiled spec: what a real backend is given."""
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from boatyard import packages, project, registry, stages, templates
+from boatyard import artifacts, packages, preprocessing, project, registry, stages, templates
 from boatyard.errors import ArtifactError, ConfigError
 from boatyard.pipelines import training
 
@@ -191,6 +192,48 @@ def test_kfps_own_local_runner_runs_the_spec_whole_without_us(tmp_path: Path) ->
     (package,) = (tmp_path / "out").glob("*/push/package")
     assert packages.verify(package).name == "digits"
     assert [version.version for version in registry.open("registry", tmp_path).versions("digits")] == [1]
+
+
+def test_shared_out_preprocessing_runs_whole_and_makes_the_dataset_that_one_machine_makes(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    (tmp_path / "rows").mkdir()
+    for number in range(5):
+        lines = [f"{rng.gauss(0, 1):.4f},{rng.choice(['a', 'b', ''])},{rng.choice('xy')}" for _ in range(60)]
+        (tmp_path / "rows" / f"{number}.csv").write_text("\n".join(["n,c,label", *lines, ""]))
+    values = {**VALUES, "data": {"source": "csv", "path": "rows"}, "resources": {}, "kubeflow": {"workers": 3}}
+    values |= {"train": {"recipe": "linear", "epochs": 1}, "gate": {"not_worse": None, "rows": 1}}
+    made = project.check(values, "f")
+    training.compile(made, tmp_path / "pipeline.yaml")
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, "pipeline.yaml", "out"],
+        cwd=tmp_path,
+        env={**os.environ, "BOATYARD_PROJECT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (dataset,) = (tmp_path / "out").glob("*/preprocess-join/dataset")
+    preprocessing.preprocess(made.data, made.preprocess, tmp_path / "one", root=tmp_path, task=made.task)
+    assert artifacts.digest_folder(dataset) == artifacts.digest_folder(tmp_path / "one")
+    assert list((tmp_path / "out").glob("*/push/package")), "the rest of the pipeline took it as any other"
+
+
+def test_sharing_out_is_a_loop_of_as_many_pods_with_all_settings_and_needs_files(tmp_path: Path) -> None:
+    values = {**VALUES, "data": {"source": "csv", "path": "rows"}, "kubeflow": {"workers": 4, "volumes": {"/d": "c"}}}
+    training.compile(project.check(values, "f"), tmp_path / "pipeline.yaml")
+    spec, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
+    json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    loops = [task for task in spec["root"]["dag"]["tasks"].values() if "parameterIterator" in task]
+    assert [loop["parameterIterator"]["items"]["raw"] for loop in loops] == ["[0, 1, 2, 3]"] * 3
+    for name, settings in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].items():
+        assert settings["securityContext"]["runAsNonRoot"] is True, name
+        assert "/d" in {mount["mountPath"] for mount in settings["pvcMount"]}, name
+    for name, container in executors(spec).items():
+        assert " ".join(container["command"]).count("stages.") == 1, name
+    with pytest.raises(
+        ConfigError, match=r"kubeflow\.workers is 4, which needs several files of csv, parquet or images"
+    ):
+        project.check({**values, "data": {"source": "npz", "path": "rows.npz"}}, "f")
 
 
 def test_what_was_emptied_behind_a_cache_hit_is_noticed_by_every_consumer(tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""A part of the source files in, what its columns are out."""
+
+from typing import Any
+
+from kfp import dsl
+from kfp.dsl import Artifact, Output
+
+from boatyard.components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def preprocess_look(
+    data: dict[str, Any],
+    preprocess: dict[str, Any],
+    task: str,
+    part: int,
+    of: int,
+    look: Output[Artifact],
+) -> None:
+    """Look through a part of the files: what the columns are, and the files' digests.
+
+    Args:
+        data: The project's data section.
+        preprocess: The project's preprocess section.
+        task: classification or regression.
+        part: Which part, from 0.
+        of: How many parts there are.
+        look: What was seen.
+    """
+    from boatyard import stages
+
+    stages.preprocess_look(data, preprocess, task, part, of, look.path)
