@@ -6,6 +6,7 @@ import json
 import os
 import random
 import time
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -96,8 +97,17 @@ def ask(space: str, name: str, package: packages.Package) -> Any:
     body = json.dumps({"instances": [packages.question(package, 0)]}).encode()
     url = f"http://{name}-predictor.{space}.svc.cluster.local/v1/models/{name}:predict"
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)["predictions"][0]
+
+    def look() -> Any:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)["predictions"]
+        except urllib.error.HTTPError:
+            raise
+        except urllib.error.URLError:  # Ready is said a moment before the node's proxy knows the pod
+            return None
+
+    return until("an answer through the Service", look)[0]
 
 
 def failure(kubectl: Kubectl, space: str, name: str, kind: str = "initContainerStatuses") -> str:
