@@ -82,8 +82,8 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start(folder: Path, size: int, *names: str, **env: str) -> list[subprocess.Popen[str]]:
-    """Start the processes of a run as torchrun would."""
+def start(folder: Path, size: int, *names: str, only: int | None = None, **env: str) -> list[subprocess.Popen[str]]:
+    """Start the processes of a run, or the first of them, as torchrun would."""
     cases = json.dumps({name: free_port() for name in names})
     shared = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1", "BOATYARD_THREADS": "1"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(size), "GLOO_SOCKET_IFNAME": "lo", **env}
@@ -95,7 +95,7 @@ def start(folder: Path, size: int, *names: str, **env: str) -> list[subprocess.P
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in range(size)
+        for rank in range(only or size)
     ]
 
 
@@ -181,6 +181,15 @@ def test_a_killed_process_ends_all_at_once_and_the_next_run_ends_with_the_same_b
     assert f"PeerLost rank {1 - rank} of 2 lost the others" in said and processes[1 - rank].returncode == 1
     ended(start(tmp_path, 2, "long"))
     assert result(tmp_path / "long" / "out") == unbroken
+
+
+def test_a_process_that_waits_for_the_others_ends_at_a_signal(tmp_path: Path) -> None:
+    (alone,) = start(tmp_path, 2, "long", only=1)
+    time.sleep(8)  # torch is imported, the other is not there
+    alone.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    ended([alone])
+    assert alone.returncode == -signal.SIGTERM and time.monotonic() - started < 5
 
 
 def test_a_process_that_hangs_ends_the_others_once_their_patience_is_over(tmp_path: Path) -> None:

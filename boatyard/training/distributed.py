@@ -262,7 +262,8 @@ def joined(device: torch.device, stop: Stop) -> Iterator[World]:
     device = _own(device, settings.local_rank)
     backend = "nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo"
     world = Peers(device, part, stop, backend)
-    world._do(lambda: _meet(world))
+    with stop.at_once():  # what waits for its peers in C++ hears no signal
+        world._do(lambda: _meet(world))
     world.steps = dist.new_group(timeout=timedelta(seconds=settings.patience))
     yield world
     dist.destroy_process_group()  # not after an error: who is gone cannot be waited for
