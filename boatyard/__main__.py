@@ -238,27 +238,60 @@ def preprocess(folder: Path, overrides: tuple[str, ...], out: Path | None) -> No
 @SET
 @click.option("--dataset", type=PATH, help="What preprocess wrote; build/dataset by default.")
 @OUT
-def train(folder: Path, overrides: tuple[str, ...], dataset: Path | None, out: Path | None) -> None:
+@click.option("--cluster", "on_cluster", is_flag=True, help="On train.nodes pods of the current context's cluster.")
+@click.option("--namespace", help="With --cluster: where; the context's own by default.")
+def train(
+    folder: Path,
+    overrides: tuple[str, ...],
+    dataset: Path | None,
+    out: Path | None,
+    on_cluster: bool,
+    namespace: str | None,
+) -> None:
     """Only train: a dataset in, a checkpoint out. Stopped, it goes on where it was.
 
+    With --cluster by the pods of a TrainJob, whose logs are followed; else by one process here.
+
     Example:  boatyard train --set train.epochs=3
+              boatyard train --cluster --namespace boatyard --set train.storage=s3://boatyard/training
     """
     from boatyard import stages
 
     project, build = _load(folder, overrides), _root(folder) / "build"
-    out = out or build / "checkpoint"
+    out, data = out or build / "checkpoint", (dataset or build / "dataset").absolute()
+    if on_cluster:
+        _print(_train_on_cluster(project, data, out.absolute(), namespace))
+        click.echo(f"checkpoint: {out}")
+        return
     os.environ.setdefault("BOATYARD_WORK", str(out.absolute().with_name(f".{out.name}.work")))
     with _stage(folder):
         _print(
             stages.train(
-                project.train.values(),
+                project.train.alone().values(),
                 project.preprocess.values(),
                 project.gate.values(),
-                str((dataset or build / "dataset").absolute()),
+                str(data),
                 *_paths(out),
             )
         )
     click.echo(f"checkpoint: {out}")
+
+
+def _train_on_cluster(project: Project, dataset: Path, out: Path, namespace: str | None) -> dict[str, float]:
+    from boatyard import cluster, trainjob
+
+    return trainjob.train(
+        project.train,
+        project.preprocess,
+        project.gate,
+        dataset,
+        out,
+        cluster=cluster.connect(),
+        name=project.name,
+        pod=trainjob.pod_of(project),
+        namespace=namespace,
+        say=_err,
+    ).numbers()
 
 
 @cli.command()

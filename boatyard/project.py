@@ -281,6 +281,10 @@ class TrainConfig(Section):
         keys = ("learning_rate", "weight_decay", "momentum")
         return {k: f"{getattr(full, k):g}" for k in keys if getattr(self, k) is None and getattr(full, k) is not None}
 
+    def alone(self) -> TrainConfig:
+        """Return the section for one process, which comes to the same up to the order of float32 sums."""
+        return self.model_copy(update={"nodes": 1, "gpus": 0})
+
     @property
     def processes(self) -> int:
         """How many processes share each batch on a cluster."""
@@ -542,8 +546,8 @@ class Project(Section):
     kubeflow: KubeflowConfig = Field(KubeflowConfig(), description="the pipeline on Kubeflow: for all its pods")
 
     def here(self) -> Project:
-        """Return the project as this machine runs it: without what only Kubeflow has."""
-        return self.model_copy(update={"kubeflow": KubeflowConfig()})
+        """Return the project as this machine runs it: without what only Kubeflow has, trained by one process."""
+        return self.model_copy(update={"kubeflow": KubeflowConfig(), "train": self.train.alone()})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -17,8 +17,12 @@ def train(
     checkpoint: Output[Model],
     metrics: Output[Metrics],
     numbers: Output[Artifact],
+    name: str = "train",
+    pod: dict[str, Any] = {},  # noqa: B006 - KFP copies it into the spec
 ) -> None:
     """Train the recipe and export the graph; the gate's rules are sealed into the checkpoint first.
+
+    With several nodes or GPUs the work is done by the pods of a TrainJob, which this step starts and follows.
 
     Args:
         train: The project's train section.
@@ -28,8 +32,11 @@ def train(
         checkpoint: Weights, exported graph, metrics by epoch.
         metrics: Loss and accuracy on the validation split, speed.
         numbers: The same as JSON.
+        name: Of the TrainJob, where there is one.
+        pod: What each of its pods asks for: the project's resources.train.
     """
     from boatyard import stages
 
-    for name, value in stages.train(train, preprocess, gate, dataset.path, checkpoint.path, numbers.path).items():
-        metrics.log_metric(name, value)
+    made = stages.train(train, preprocess, gate, dataset.path, checkpoint.path, numbers.path, name, pod)
+    for key, value in made.items():
+        metrics.log_metric(key, value)
