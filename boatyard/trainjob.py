@@ -72,6 +72,7 @@ def pod_of(project: Project) -> StepConfig:
     return step.model_copy(
         update={
             "secrets": {**common.secrets, **step.secrets},
+            "volumes": {**common.volumes, **step.volumes},
             "node_selector": {**common.node_selector, **step.node_selector},
             "tolerations": (*common.tolerations, *step.tolerations),
         }
@@ -130,6 +131,8 @@ def _environment(config: TrainConfig, pod: StepConfig, settings: Settings) -> It
     yield {"name": "BOATYARD_THREADS", "value": str(max(threads, 1))}
     yield {"name": "BOATYARD_CLAIMS", "value": str(CLAIMS)}
     yield {"name": "BOATYARD_PATIENCE", "value": str(settings.patience)}
+    if settings.project.is_absolute():
+        yield {"name": "BOATYARD_PROJECT", "value": str(settings.project)}
     if settings.endpoint and "AWS_ENDPOINT_URL" not in pod.secrets:
         yield {"name": "AWS_ENDPOINT_URL", "value": settings.endpoint}
     for variable, secret in pod.secrets.items():
@@ -146,13 +149,15 @@ def _patch(config: TrainConfig, pod: StepConfig) -> Object:
     tolerations = [each.model_dump(exclude_none=True) for each in pod.tolerations]
     if config.gpus:
         tolerations.append({"key": _gpu(pod), "operator": "Exists", "effect": "NoSchedule"})
+    mounts = {**pod.volumes, str(CLAIMS / config.claim): config.claim}
+    claims = {claim: f"claim-{number}" for number, claim in enumerate(sorted(set(mounts.values())))}
     spec = {
         "serviceAccountName": ACCOUNT,
         **({"nodeSelector": dict(pod.node_selector)} if pod.node_selector else {}),
         **({"tolerations": tolerations} if tolerations else {}),
-        "volumes": [{"name": "claim", "persistentVolumeClaim": {"claimName": config.claim}}],
+        "volumes": [{"name": name, "persistentVolumeClaim": {"claimName": claim}} for claim, name in claims.items()],
         "containers": [
-            {"name": NODE, "volumeMounts": [{"name": "claim", "mountPath": str(CLAIMS / config.claim)}]},
+            {"name": NODE, "volumeMounts": [{"name": claims[c], "mountPath": path} for path, c in mounts.items()]}
         ],
     }
     return {

@@ -57,11 +57,13 @@ def pod_of(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_pod_mounts_the_claim_and_stands_where_it_may() -> None:
-    pod = POD.model_copy(update={"node_selector": {"zone": "a"}, "tolerations": (TolerationConfig(key="spot"),)})
+    stands = {"node_selector": {"zone": "a"}, "tolerations": (TolerationConfig(key="spot"),)}
+    pod = POD.model_copy(update={**stands, "volumes": {"/data": "rows", "/more": "shared"}})
     found = pod_of(made(TrainConfig(nodes=2, gpus=2, claim="shared"), pod))
     assert "/" in found["manager"] and found["job"] == "node" and found["serviceAccountName"] == "boatyard-training"
-    assert found["volumes"] == [{"name": "claim", "persistentVolumeClaim": {"claimName": "shared"}}]
-    assert found["containers"][0]["volumeMounts"] == [{"name": "claim", "mountPath": "/mnt/pvc/shared"}]
+    names = {each["persistentVolumeClaim"]["claimName"]: each["name"] for each in found["volumes"]}
+    mounts = {each["mountPath"]: each["name"] for each in found["containers"][0]["volumeMounts"]}
+    assert mounts == {"/data": names["rows"], "/more": names["shared"], "/mnt/pvc/shared": names["shared"]}
     assert found["nodeSelector"] == {"zone": "a"}
     assert [each["key"] for each in found["tolerations"]] == ["spot", "nvidia.com/gpu"]
 
@@ -122,6 +124,51 @@ def test_a_claim_that_is_not_mounted_here_says_what_to_do(tmp_path: Path, monkey
     monkeypatch.setenv("BOATYARD_CLAIMS", str(tmp_path))
     with pytest.raises(errors.ConfigError, match=r"not reached from here; mount the claim, or give train\.storage=s3"):
         trainjob.put(sealed(tmp_path / "data"), "pvc://shared/f/dataset", "thing")
+
+
+# the pipeline
+
+
+def compiled(tmp_path: Path, found: project.Project) -> dict[str, Any]:
+    import yaml
+
+    from boatyard.pipelines import training
+
+    training.compile(found, tmp_path / "spec.yaml")
+    spec, *rest = yaml.safe_load_all((tmp_path / "spec.yaml").read_text())
+    platform = rest[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train"] if rest else {}
+    return {
+        "inputs": spec["root"]["dag"]["tasks"]["train"]["inputs"]["parameters"],
+        "section": spec["root"]["inputDefinitions"]["parameters"]["train"]["defaultValue"],
+        "container": spec["deploymentSpec"]["executors"]["exec-train"]["container"],
+        "claims": [mount["mountPath"] for mount in platform.get("pvcMount", [])],
+    }
+
+
+TWO: dict[str, Any] = {
+    "name": "flowers",
+    "data": {"source": "csv", "path": "flowers.csv"},
+    "train": {"nodes": 2, "gpus": 1, "claim": "shared"},
+    "resources": {"train": {"memory": "64Gi", "secrets": {"KEY": "store/key"}}},
+    "kubeflow": {"node_selector": {"zone": "a"}},
+}
+
+
+def test_a_pipelines_step_starts_the_pods_and_asks_for_little_itself(tmp_path: Path) -> None:
+    found = compiled(tmp_path, project.check(TWO, "here"))
+    asked = found["inputs"]["pod"]["runtimeValue"]["constant"]
+    assert asked["memory"] == "64Gi" and asked["secrets"] == {"KEY": "store/key"}
+    assert asked["node_selector"] == {"zone": "a"}
+    assert found["inputs"]["name"] == {"componentInputParameter": "name"}
+    assert "accelerator" not in found["container"]["resources"]
+    assert found["container"]["resources"]["resourceMemoryRequest"] == "1Gi"
+    assert found["claims"] == ["/mnt/pvc/shared"]
+
+
+def test_a_machine_of_its_own_trains_with_one_process(tmp_path: Path) -> None:
+    found = compiled(tmp_path, project.check(TWO, "here").here())
+    assert found["section"]["nodes"] == 1 and found["section"]["gpus"] == 0
+    assert "pod" not in found["inputs"] and found["claims"] == []
 
 
 # following
