@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from boatyard import __version__
-from boatyard.commands import kubeflow
+from boatyard.commands import endpoint, kubeflow, why
 from boatyard.errors import BoatyardError, ConfigError, Interrupted, Refused
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ ORDER = (
     "init", "check", "run", "runs", "report", "recipes",
     "preprocess", "train", "evaluate", "gate", "push", "serve",
     "compile", "submit", "verify", "show", "render", "registry", "schema",
+    "plan", "deploy", "status", "logs", "rollback", "delete", "why",
 )  # fmt: skip
 
 
@@ -488,7 +489,7 @@ def show(package: str, golden: int | None, picture: bool, only_path: bool, only_
 def render(
     package: str, folder: Path | None, overrides: tuple[str, ...], storage: str | None, out: Path | None
 ) -> None:
-    """Write the InferenceService of a package, plain YAML for `kubectl apply`.
+    """Write the endpoint of a package (InferenceService and budget), plain YAML for `kubectl apply`.
 
     Example:  boatyard render . --storage s3://models/digits/1 -o endpoint.yaml
     """
@@ -587,6 +588,9 @@ def schema(out: Path | None) -> None:
 
 
 cli.add_command(kubeflow.submit)
+for verb in (endpoint.plan, endpoint.deploy, endpoint.status, endpoint.logs, endpoint.rollback, endpoint.delete):
+    cli.add_command(verb)
+cli.add_command(why.why)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@
     │   ├── Forbidden    … a right is missing
     │   ├── MissingKind  … a controller (its CRD) is not installed
     │   ├── Conflict     … another has changed or owns it
+    │   ├── RolledBack   … a new version did not serve; the former does
     │   └── Denied       … admission (a webhook, a quota, Pod Security) or validation said no
     ├── PeerLost         nobody: another process of the run is gone; all are started again
     └── Interrupted      nobody: a signal came, the work so far is saved
@@ -72,6 +73,10 @@ class Conflict(ClusterError):
 
 class Denied(ClusterError):
     """A webhook, a quota, Pod Security or validation refused the object; the message is the server's own."""
+
+
+class RolledBack(ClusterError):
+    """A new version did not become ready or did not answer right; the former was put back and serves."""
 
 
 class PeerLost(BoatyardError):

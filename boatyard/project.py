@@ -26,7 +26,7 @@ from boatyard.artifacts import digest_json
 from boatyard.errors import ConfigError
 
 FILE = "boatyard.yaml"
-STEPS = ("preprocess", "train", "evaluate", "gate", "push", "verdict")
+STEPS = ("preprocess", "train", "evaluate", "gate", "push", "deploy", "verdict")
 OPTIMIZERS: dict[str, tuple[float, float, float | None]] = {  # learning rate, weight decay, momentum that suit it
     "sgd": (0.05, 0.0, 0.9),
     "adam": (0.001, 0.0, None),
@@ -459,6 +459,7 @@ class KubeflowConfig(Section):
     node_selector: dict[str, str] = Field({}, description="labels that the nodes must have")
     tolerations: tuple[TolerationConfig, ...] = Field((), description="taints that every pod stands")
     image_pull_secrets: tuple[Name, ...] = Field((), description="secrets that the images are pulled with")
+    deploy: bool = Field(False, description="whether a version that was pushed is rolled out as well, by serve")
     workers: Annotated[int, BeforeValidator(_number), Field(ge=1, le=64)] = Field(
         1, description="pods that share the preprocessing, each a part of the source's files; the same bytes come out"
     )
@@ -517,8 +518,15 @@ class ServeConfig(Section):
 
     namespace: Name = Field("default", description="of the InferenceService")
     storage: str | None = Field(None, description="URI that the cluster finds the package at: s3://, pvc:// or oci://")
+    mode: Literal["Standard", "Knative"] = Field(
+        "Standard", description="who runs the pods; Knative holds requests while it scales from zero"
+    )
+    runtime: Name = Field("boatyard", description="ServingRuntime of the manifests that carries the server")
+    service_account: Name = Field("boatyard-serving", description="of the pods: its secrets open the bucket")
     cpu: Cpu = Field("1", description="request and limit")
-    memory: Memory = Field("1Gi", description="request and limit")
+    memory: Memory | None = Field(
+        None, description="request and limit; without a value by the package's size, as measured"
+    )
     autoscaling: AutoscalingConfig = Field(AutoscalingConfig(), description="how many replicas")
 
 

@@ -1,0 +1,123 @@
+"""The proof of an endpoint: the package's golden examples, asked through the Service as a client would."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from boatyard import artifacts
+from boatyard.cluster import Cluster
+from boatyard.errors import BoatyardError, ClusterError
+from boatyard.packages import Package
+from boatyard.prediction.predictor import TOLERANCE
+
+AT_ONCE = 8  # questions a request
+SECONDS = 30  # for one answer
+PATIENCE = 20.0  # seconds in which a Service that is just ready may refuse
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What an endpoint must answer: V1 instances and predictions, by the package of this digest."""
+
+    digest: str
+    instances: list[Any] = field(repr=False)
+    predictions: list[Any] = field(repr=False)
+
+
+class Unanswered(ClusterError):
+    """The Service gave no answer that can be judged."""
+
+
+def proof(package: Package) -> Proof:
+    """Return a package's golden examples as questions and the answers that every server of it gives."""
+    golden = artifacts.read_json(package.path / "golden.json")
+    if not isinstance(golden, dict):
+        raise ClusterError(f"{package.path}: golden.json is no object")
+    return Proof(package.digest, golden["instances"], golden["predictions"])
+
+
+def prove(cluster: Cluster, name: str, namespace: str, wanted: Proof) -> int:
+    """Ask every golden example through the Service and return how many there are; raises ClusterError."""
+    service = f"{name}-predictor"
+    found = _patiently(cluster, service, namespace, f"v2/models/{name}", None).get("versions")
+    if found != [wanted.digest]:
+        raise ClusterError(f"{service} answers for package {found}, wanted sha256 {wanted.digest[:12]}…")
+    for start in range(0, len(wanted.instances), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        asked = {"instances": wanted.instances[some]}
+        answer = _patiently(cluster, service, namespace, f"v1/models/{name}:predict", asked)
+        _compare(start, wanted.predictions[some], answer.get("predictions"))
+    return len(wanted.instances)
+
+
+def _compare(start: int, wanted: list[Any], found: Any) -> None:
+    if not isinstance(found, list) or len(found) != len(wanted):
+        raise ClusterError(f"wanted {len(wanted)} predictions of golden examples, found {json.dumps(found)[:200]}")
+    for row, (one, other) in enumerate(zip(wanted, found, strict=True), start):
+        if difference := _difference(one, other):
+            raise ClusterError(f"golden example {row} is answered wrong through the Service: {difference}")
+
+
+def _difference(wanted: Any, found: Any) -> str | None:
+    """Say how two predictions differ by more than rounding."""
+    if isinstance(wanted, int | float):
+        near = isinstance(found, int | float) and abs(wanted - found) <= TOLERANCE * max(1.0, abs(wanted))
+        return None if near else f"wanted {wanted:g}, found {json.dumps(found)[:100]}"
+    if not isinstance(found, dict) or found.get("label") != wanted["label"]:
+        return f"wanted {wanted['label']!r}, found {json.dumps(found)[:100]}"
+    one, other = wanted["probabilities"], found.get("probabilities", [])
+    off = max((abs(a - b) for a, b in zip(one, other, strict=False)), default=0.0) if len(one) == len(other) else 1.0
+    return None if off <= TOLERANCE else f"a probability is off by {off:g}"
+
+
+def _patiently(cluster: Cluster, service: str, namespace: str, path: str, body: Object | None) -> Object:
+    """Ask until there is an answer; a Service is known on every node a moment after its pod is ready."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return ask(cluster, service, namespace, path, body)
+        except (Unanswered, ClusterError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(1)
+
+
+def ask(cluster: Cluster, service: str, namespace: str, path: str, body: Object | None = None) -> Object:
+    """Return a Service's JSON answer: asked by its name inside the cluster, through the API server from outside."""
+    host = f"{service}.{namespace}.svc.cluster.local"
+    try:
+        found = _direct(host, path, body) if _resolves(host) else cluster.ask(f"{service}:80", path, body, namespace)
+    except (ValueError, BoatyardError) as error:
+        raise Unanswered(f"{service} does not answer: {error}") from error
+    if not isinstance(found, dict):
+        raise Unanswered(f"{service} does not answer with an object: {json.dumps(found)[:100]}")
+    return found
+
+
+def _resolves(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, 80))
+    except OSError:
+        return False
+
+
+def _direct(host: str, path: str, body: Object | None) -> Any:
+    data = json.dumps(body).encode() if body else None
+    try:
+        with urlopen(
+            Request(f"http://{host}/{path}", data, {"Content-Type": "application/json"}), timeout=SECONDS
+        ) as answer:
+            return json.load(answer)
+    except HTTPError as error:
+        said = error.read(500).decode("utf-8", "replace")
+        raise Unanswered(f"HTTP {error.code} {said}") from error
+    except (URLError, OSError, http.client.HTTPException) as error:
+        raise Unanswered(str(getattr(error, "reason", error))) from error
