@@ -1,0 +1,197 @@
+"""Causes that keep a container on its node from starting: its image, what it refers to, its command, its package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from boatyard.diagnosis.causes import Diagnosis, Evidence, one_line
+from boatyard.diagnosis.snapshot import INITIALIZER, Box, Snapshot
+
+PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+START = ("RunContainerError", "CreateContainerError", "StartError", "ContainerCannotRun")
+STARTED = ("StartError", "ContainerCannotRun")
+PULLED = (  # what a registry's answer means, and what cures it
+    (
+        r"not found|manifest unknown|does not exist",
+        "its registry has no such image or tag",
+        "push the image, or correct its name",
+    ),
+    (
+        r"unauthorized|denied|authentication|forbidden|no basic auth",
+        "its registry wants credentials that the pod does not have",
+        "give the pod's service account imagePullSecrets",
+    ),
+    (
+        r"no such host|lookup|dial tcp|i/o timeout|connection refused|failed to do request|certificate",
+        "its registry does not answer",
+        "correct the registry's name, or let the node reach it; on kind: kind load docker-image IMAGE",
+    ),
+)
+CREDENTIALS = re.compile(
+    r"refused the key|SignatureDoesNotMatch|InvalidAccessKey|AccessDenied|access denied|Forbidden|\b40[13]\b|"
+    r"NoCredentials|Unable to locate credentials|credential",
+    re.I,
+)
+DIGEST = re.compile(r"sha256|digest|was changed|checksum", re.I)
+MISSING = re.compile(r"no such|NoSuchKey|NoSuchBucket|not found|does not exist|\b404\b|No model", re.I)
+
+
+def image_pull(s: Snapshot) -> Iterator[Diagnosis]:
+    """The image cannot be pulled."""
+    for box in s.boxes():
+        if box.waiting.get("reason") in PULL:
+            yield _pull(s, box)
+
+
+def _pull(s: Snapshot, box: Box) -> Diagnosis:
+    reason, image = box.waiting["reason"], box.spec["image"]
+    events = s.events("Pod", box.pod, "Failed", "InspectFailed")
+    told = [each["message"] for each in events if "pull image" in each["message"] or "image name" in each["message"]]
+    message = told[-1] if told else box.waiting.get("message", "")
+    whole = f"{message} {box.waiting.get('message', '')}".replace(image, "")
+    why, cure = next(((w, c) for p, w, c in PULLED if re.search(p, whole, re.I)), ("the kubelet does not say why", ""))
+    if reason == "InvalidImageName":
+        why, cure = "it is no valid name of an image", "correct the name: lower case, REGISTRY/NAME:TAG"
+    if reason == "ErrImageNeverPull":
+        why, cure = "it is not on the node, and imagePullPolicy is Never", "load it onto the node, or let it be pulled"
+    evidence = [Evidence(box.where("state.waiting"), one_line(f"{reason}: {box.waiting.get('message', '')}"))]
+    evidence += [Evidence(f"event Failed of pod/{box.pod}", one_line(message))] if told else []
+    return Diagnosis(
+        "image-pull",
+        f"the image {image} of pod/{box.pod} cannot be pulled: {why}",
+        tuple(evidence),
+        f"{cure or 'look at the event'} (image of container {box.name})",
+    )
+
+
+def missing_reference(s: Snapshot) -> Iterator[Diagnosis]:
+    """A Secret, a ConfigMap or a key of one is not there; or the image's user is not allowed."""
+    for box in s.boxes():
+        if box.waiting.get("reason") == "CreateContainerConfigError":
+            text = box.waiting.get("message", "")
+            yield _reference(s, box.pod, box.name, text, Evidence(box.where("state.waiting"), one_line(text)))
+    for pod in s.pods:
+        name = pod["metadata"]["name"]
+        events = s.events("Pod", name, "FailedMount", "FailedAttachVolume")
+        if (
+            events
+            and pod.get("status", {}).get("phase") == "Pending"
+            and not any(b.running or b.ended for b in s.boxes() if b.pod == name)
+        ):
+            text = events[-1]["message"]
+            yield _reference(s, name, "", text, Evidence(f"event {events[-1]['reason']} of pod/{name}", one_line(text)))
+
+
+def _reference(s: Snapshot, pod: str, container: str, text: str, evidence: Evidence) -> Diagnosis:
+    who = f"container {container} of pod/{pod}" if container else f"pod/{pod}"
+    if "runAsNonRoot" in text or "non-root" in text:
+        why = "its image runs as root, and the pod forbids that (runAsNonRoot)"
+        cure = "use an image with a numeric user, or set securityContext.runAsUser"
+    else:
+        why = f"it refers to what is not there: {one_line(text, 200)}"
+        found = re.search(r'(secret|configmap) "(?P<name>[^"]+)" not found', text, re.I)
+        kind = "secret generic" if found and found[1].lower() == "secret" else "configmap"
+        make = f"kubectl create {kind} {found['name']} -n {s.subject.namespace}" if found else "make it"
+        cure = (
+            f"{make} --from-literal=KEY=VALUE, or correct the name in the pod's spec"
+            if found
+            else f"{make}, or correct its name"
+        )
+    return Diagnosis("missing-reference", f"{who} cannot start: {why}", (evidence,), cure)
+
+
+def start(s: Snapshot) -> Iterator[Diagnosis]:
+    """The command cannot be started."""
+    for box in s.boxes():
+        waiting = box.waiting if box.waiting.get("reason") in START else {}
+        ended = box.ended if box.ended.get("reason") in STARTED and not box.ready else {}
+        if not waiting and not ended:
+            continue
+        text = ended.get("message") or waiting.get("message", "")
+        found = re.search(r'exec: "?(?P<what>[^":]+)"?: (?P<why>[^:]+)', text)
+        why = f"{found['what']}: {found['why'].strip()}" if found else one_line(text, 240)
+        where = box.ended_where if ended else box.where("state.waiting")
+        yield Diagnosis(
+            "start",
+            f"container {box.name} of pod/{box.pod} cannot be started: {why}",
+            (Evidence(where, one_line(text)),),
+            f"correct command of container {box.name}: what it names has to be in the image {box.spec['image']}",
+        )
+
+
+def storage_credentials(s: Snapshot) -> Iterator[Diagnosis]:
+    """The storage initializer may not read the model."""
+    for box, said in _initializers(s, "storage-credentials"):
+        yield _storage(
+            s,
+            box,
+            said,
+            "storage-credentials",
+            "the store does not let it in",
+            f"correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the Secret of service account {_account(s, box)} "
+            f"(kubectl describe serviceaccount {_account(s, box)} -n {s.subject.namespace} names it)",
+        )
+
+
+def storage_digest(s: Snapshot) -> Iterator[Diagnosis]:
+    """What the storage initializer fetched is not the package that was meant."""
+    for box, said in _initializers(s, "storage-digest"):
+        cure = "push the package again, or deploy the version that is meant; find out who changed the objects"
+        yield _storage(s, box, said, "storage-digest", "the package is not the one that was deployed", cure)
+
+
+def storage_missing(s: Snapshot) -> Iterator[Diagnosis]:
+    """What the storage initializer is to fetch is not there."""
+    for box, said in _initializers(s, "storage-missing"):
+        cure = "correct the storage URI (spec.predictor.model.storageUri), or push the package there"
+        yield _storage(s, box, said, "storage-missing", "the model is not there", cure)
+
+
+def storage_failed(s: Snapshot) -> Iterator[Diagnosis]:
+    """The storage initializer fails in another way."""
+    for box, said in _initializers(s, "storage-failed"):
+        cure = "correct what the line names: storage URI, AWS_ENDPOINT_URL, the network between pod and store"
+        yield _storage(s, box, said, "storage-failed", "it did not get the model", cure)
+
+
+def _initializers(s: Snapshot, cause: str) -> Iterator[tuple[Box, str]]:
+    """Yield the storage initializers that failed for a cause, with what they said last."""
+    for box in s.failing(init=True):
+        if box.name == INITIALIZER and box.ended.get("reason") != "OOMKilled":
+            said = (box.ended.get("message") or "\n".join(s.log(box)) or "it said nothing").strip()
+            if _classified(said) == cause:
+                yield box, said.splitlines()[-1]
+
+
+def _classified(said: str) -> str:
+    line = said.splitlines()[-1] if said.startswith("boatyard: ") else said
+    line = re.sub(r"sha256-[0-9a-f]+|[0-9a-f]{64}/\S*", "", line)  # of the URI
+    if CREDENTIALS.search(line):
+        return "storage-credentials"
+    if re.search(r"no such object|NoSuchKey|NoSuchBucket", line):
+        return "storage-missing"
+    if DIGEST.search(line):
+        return "storage-digest"
+    return "storage-missing" if MISSING.search(line) else "storage-failed"
+
+
+def _storage(s: Snapshot, box: Box, said: str, cause: str, why: str, cure: str) -> Diagnosis:
+    line = one_line(said.removeprefix("boatyard: "))
+    place = f"{box.ended_where}.message" if box.ended.get("message") else f"log of pod/{box.pod} {box.name}"
+    return Diagnosis(
+        cause,
+        f"the storage initializer of pod/{box.pod} fails, {why}: {line}",
+        (
+            Evidence(place, one_line(said)),
+            Evidence(
+                box.ended_where, f"exit code {box.ended.get('exitCode')}, restarts {box.status.get('restartCount', 0)}"
+            ),
+        ),
+        cure,
+    )
+
+
+def _account(s: Snapshot, box: Box) -> str:
+    pod = s.get("Pod", box.pod) or {"spec": {}}
+    return str(pod["spec"].get("serviceAccountName", "default"))
