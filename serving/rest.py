@@ -48,15 +48,16 @@ OURS = {
     "predict": ("POST", re.compile(r"/v1/models/(?P<name>[^/:]+):predict")),
     "infer": ("POST", re.compile(rf"/v2/models/(?P<name>[^/]+){VERSION}/infer")),
     "metadata": ("GET", re.compile(rf"/v2/models/(?P<name>[^/]+){VERSION}")),
+    "state": ("GET", re.compile(r"/v1/models/(?P<name>[^/:]+)")),
+    "ready": ("GET", re.compile(rf"/v2/models/(?P<name>[^/]+){VERSION}/ready")),
     "metrics": ("GET", re.compile("/metrics")),
     "index": ("POST", re.compile("/v2/repository/index")),
     "load": ("POST", re.compile("/v2/repository/models/(?P<name>.+)/load")),
     "unload": ("POST", re.compile("/v2/repository/models/(?P<name>.+)/unload")),
 }
-KSERVE = re.compile(
-    r"/|/openapi\.json|/v1/models(/(?P<one>[^/:]+))?|/v2(/health/(live|ready)|/models(/(?P<other>[^/]+)/ready)?)?"
-)
+KSERVE = re.compile(r"/|/openapi\.json|/v1/models|/v2(/health/(live|ready)|/models)?")
 INFERENCE = ("predict", "infer", "metadata")
+READINESS = ("state", "ready")
 TIMEOUTS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 # curl -d says a form, and some clients say text; a body of another kind is a mistake
 TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded", b"text/json", b"text/plain")
@@ -78,6 +79,8 @@ class Front:
             "predict": self._predict,
             "infer": self._infer,
             "metadata": self._metadata,
+            "state": self._ready,
+            "ready": self._ready,
             "metrics": self._metrics,
             "index": self._index,
             "load": self._load,
@@ -88,13 +91,13 @@ class Front:
         if scope["type"] != "http":
             return await self.kserve(scope, receive, send)
         started = time.perf_counter()
-        protocol, numbers = scope["path"][1:3], self.exposition.strangers
+        protocol, numbers, verb = scope["path"][1:3], self.exposition.strangers, None
         try:
             verb, match = self._route(scope["method"], scope["path"])
             if verb is None:
                 return await self.kserve(scope, receive, send)
             subject: Any = match.groupdict().get("name")
-            if verb in INFERENCE:
+            if verb in (*INFERENCE, *READINESS):
                 subject = self.models.find(**match.groupdict())
                 numbers = subject.numbers
             reply = await self._verbs[verb](subject, dict(scope["headers"]), receive)
@@ -103,7 +106,7 @@ class Front:
         except Exception as error:
             reply = refusal(error, f"{scope['method']} {scope['path']}")
         seconds = time.perf_counter() - started
-        if protocol in ("v1", "v2"):
+        if protocol in ("v1", "v2") and verb not in READINESS:
             numbers.answered(protocol, reply[0], seconds)
         self.log(scope["method"], scope["path"], reply[0], seconds, scope["headers"])
         await _send(send, *reply)
@@ -119,8 +122,6 @@ class Front:
             name = next(iter(self.models.versions), "NAME")
             raise HttpError(404, f"wanted a path such as /v1/models/{name}:predict, found {show(path)}, at the path")
         _allow(method, "GET")
-        if name := match["one"] or match["other"]:
-            self.models.find(name)
         return None, None
 
     async def _predict(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
@@ -153,6 +154,11 @@ class Front:
         found = v2.metadata(model.name, model.version, model.schema)
         found["versions"] = list(self.models.versions[model.name])
         return 200, orjson.dumps(found), JSON
+
+    async def _ready(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
+        if not model.ready:
+            raise HttpError(503, f"wanted model {model.name} ready, found it stopping, at the path")
+        return 200, orjson.dumps({"name": model.name, "ready": True}), JSON
 
     async def _metrics(self, name: None, headers: Headers, receive: Receive) -> Reply:
         text = await asyncio.to_thread(generate_latest, REGISTRY)
