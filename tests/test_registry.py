@@ -293,7 +293,7 @@ def test_a_journal_in_a_bucket_that_was_changed_is_refused_by_line(remote: Bucke
         ([lines[0], lines[1], lines[2][:-9]], "its last line was cut"),
     ):
         found = remote.bucket.find("journal.jsonl")
-        assert found and remote.bucket.write("journal.jsonl", b"".join(changed), found.tag)
+        assert found and remote.bucket.write("journal.jsonl", b"".join(changed), found)
         for act in (remote.log, remote.names, lambda: remote.push(made[3])):
             with pytest.raises(ArtifactError, match=named):
                 act()

@@ -80,9 +80,9 @@ def test_an_object_is_written_on_a_condition_or_not_at_all(bucket: str) -> None:
     assert place.write("a", b"1", None)
     assert not place.write("a", b"2", None)
     first = place.find("a")
-    assert first and place.write("a", b"3", first.tag)
-    assert not place.write("a", b"4", first.tag)
-    assert not place.write("none", b"5", first.tag)
+    assert first and place.write("a", b"3", first)
+    assert not place.write("a", b"4", first)
+    assert not place.write("none", b"5", first)
     assert place.read("a") == b"3"
     place.check_conditions()
 
@@ -188,7 +188,7 @@ def test_data_in_a_bucket_is_copied_here_and_only_what_changed_again(bucket: str
     assert [(folder / name).read_text() for name in ("a.csv", "more/b.csv")] == ["1", "2"]
     (folder / "a.csv").write_text("x")  # of the same size: what was fetched is believed by the store's tag
     first = place.find("more/b.csv")
-    assert first and place.write("more/b.csv", b"3", first.tag)
+    assert first and place.write("more/b.csv", b"3", first)
     assert place.write("c.csv", b"4", None)
     assert storage.local(bucket, Path("/")) == folder
     assert [(folder / name).read_text() for name in ("a.csv", "c.csv", "more/b.csv")] == ["x", "4", "3"]

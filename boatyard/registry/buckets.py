@@ -33,7 +33,7 @@ from boatyard.registry.shelves import (
     line_after,
 )
 from boatyard.storage import sealed
-from boatyard.storage.buckets import Bucket
+from boatyard.storage.buckets import Bucket, Found
 
 logger = logging.getLogger(__name__)
 
@@ -130,28 +130,28 @@ class BucketRegistry(Registry):
     def _write(self, decide: Callable[[tuple[dict[str, Any], ...]], tuple[Version, News]]) -> Version:
         """Add to the journal what is decided on what it says; decide again when others were faster."""
         for attempt in range(ATTEMPTS):
-            events, lines, tag = self._journal()
+            events, lines, found = self._journal()
             version, news = decide(events)
             if not news:  # all of it is there: written before, or by an attempt whose answer was lost
                 return version
             for kind, about, more in news:
                 lines.append(line_after(lines, kind, about, **more))
-            if self.bucket.write(JOURNAL, b"".join(line + b"\n" for line in lines), tag):
+            if self.bucket.write(JOURNAL, b"".join(line + b"\n" for line in lines), found):
                 return version
             time.sleep(random.uniform(0, min(1.0, 0.02 * (attempt + 1))))
         raise StorageError(f"{self.place}: others wrote before us {ATTEMPTS} times; push again when fewer push at once")
 
     # Looking up
 
-    def _journal(self) -> tuple[tuple[dict[str, Any], ...], list[bytes], str | None]:
-        """Return the journal's events, its lines, and the tag on which it may be replaced."""
+    def _journal(self) -> tuple[tuple[dict[str, Any], ...], list[bytes], Found | None]:
+        """Return the journal's events, its lines, and as what it was found: the condition for replacing it."""
         found = self.bucket.find(JOURNAL)
         if found is None:
             return (), [], None
         lines = found.data.split(b"\n")
         if lines.pop():
             raise ArtifactError(f"{self.place}/{JOURNAL}: its last line was cut; restore the object as it was")
-        return chained(lines, f"{self.place}/{JOURNAL}"), lines, found.tag
+        return chained(lines, f"{self.place}/{JOURNAL}"), lines, found
 
     def _pushed(self, events: tuple[dict[str, Any], ...]) -> Iterator[Version]:
         for each in events:

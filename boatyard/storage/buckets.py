@@ -33,7 +33,7 @@ KEYS = {"InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "In
 MISSING = {"NoSuchKey", "NotFound", "NoSuchVersion", None}  # codes of a 404 that is about the object itself
 NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]{1,254}")
 ENDPOINT = re.compile(r"https?://[-A-Za-z0-9._\[\]:]+/?\S*")
-PROBE = ".conditional-writes"
+PROBE = ".conditional-writes"  # an empty object; it stays
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,14 @@ class Object:
 
 @dataclass(frozen=True)
 class Found:
-    """What an object held when it was read, and its tag then: a condition for `replace`."""
+    """What an object held when it was read, and what the store called this content: a condition for `write`."""
 
     data: bytes
-    tag: str
+    tag: str | None
+    version: str | None = None  # Google's generation; its conditions are on that, not on the tag
+
+
+NEVER = Found(b"", '"00000000000000000000000000000000"', "1")  # no object is ever like this
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Bucket:
                 if _code(error) not in MISSING:
                     raise
                 return None
-            return Found(bytes(found.bytes()), str(found.meta["e_tag"]))
+            return Found(bytes(found.bytes()), found.meta["e_tag"], found.meta["version"])
 
     def read(self, key: str) -> bytes:
         """Return what an object holds; raises StorageError when there is none."""
@@ -132,9 +136,9 @@ class Bucket:
         with _translated(f"{self.uri}/{key}"):
             obstore.put(self.store, self._key(key), file, max_concurrency=4)
 
-    def write(self, key: str, data: bytes, tag: str | None) -> bool:
-        """Write an object if it is still as it was: with this tag, or (None) not there; False when it is not."""
-        mode: Any = "create" if tag is None else {"e_tag": tag}
+    def write(self, key: str, data: bytes, was: Found | None) -> bool:
+        """Write an object if it is still as it was found, or (None) not there; False when it is not."""
+        mode: Any = "create" if was is None else {"e_tag": was.tag, "version": was.version}
         with _translated(f"{self.uri}/{key}"):
             try:
                 obstore.put(self.store, self._key(key), data, mode=mode, use_multipart=False)
@@ -145,7 +149,7 @@ class Bucket:
     def check_conditions(self) -> None:
         """Raise StorageError unless the store holds to conditions on a write: the promise that one of many wins."""
         first = self.write(PROBE, b"", None)
-        if (first and self.write(PROBE, b"", None)) or self.write(PROBE, b"", '"00000000000000000000000000000000"'):
+        if (first and self.write(PROBE, b"", None)) or self.write(PROBE, b"", NEVER):
             raise StorageError(
                 f"{self.uri}: wanted a store that holds to If-None-Match and If-Match on a write, found one that "
                 "writes all the same; two who push at once would overwrite each other: use another store"
