@@ -138,7 +138,9 @@ class Bucket:
 
     def write(self, key: str, data: bytes, was: Found | None) -> bool:
         """Write an object if it is still as it was found, or (None) not there; False when it is not."""
-        mode: Any = "create" if was is None else {"e_tag": was.tag, "version": was.version}
+        mode: Any = "create" if was is None else {"e_tag": was.tag}
+        if was is not None and was.version is not None:
+            mode["version"] = was.version
         with _translated(f"{self.uri}/{key}"):
             try:
                 obstore.put(self.store, self._key(key), data, mode=mode, use_multipart=False)
