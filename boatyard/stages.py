@@ -11,10 +11,12 @@ import logging
 import math
 import os
 import platform
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +30,7 @@ from boatyard.project import (
     PreprocessConfig,
     PushConfig,
     Section,
+    ServeConfig,
     StepConfig,
     TrainConfig,
     section,
@@ -251,6 +254,25 @@ def push(
         version = _patiently(lambda: shelf.push(package.path, alias=wanted.alias))
         logger.info("%s version %s at %s", version.name, version.version, version.uri)
         return version
+
+
+def deploy(config: Values, version: str, uri: str, package: str, out: str) -> str:
+    """Roll a version out and prove it; return the digest that serves.
+
+    Pods take the package from the registry where that is in a bucket, else from where the pipeline has it (`uri`).
+    """
+    from boatyard import cluster, deployment, packages, storage
+
+    with step("deploy", out):
+        found = packages.verify(Path(package))
+        place = next((one for one in (version, uri) if storage.in_bucket(one)), None)
+        number = re.search(r"/versions/(\d+)/?$", version)
+        objects = deployment.manifests(
+            found, section(ServeConfig, config), place, version=int(number[1]) if number else None
+        )
+        serves = deployment.deploy(cluster.connect(), objects, deployment.proof(found), say=logger.info)
+        artifacts.write_json(Path(out), asdict(serves))
+        return serves.digest
 
 
 def _standing(verdict: Verdict, production: Path | None) -> Verdict:

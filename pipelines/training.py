@@ -9,6 +9,7 @@ from typing import Any
 from kfp import compiler, dsl, kubernetes
 
 from boatyard import artifacts, trainjob
+from boatyard.components.deploy import deploy as deploy_step
 from boatyard.components.evaluate import evaluate as evaluate_step
 from boatyard.components.gate import gate as gate_step
 from boatyard.components.preprocess import preprocess as preprocess_step
@@ -25,6 +26,7 @@ from boatyard.errors import ConfigError
 from boatyard.project import KubeflowConfig, Project, StepConfig, seconds
 
 SMALL = StepConfig(cpu="100m", memory="256Mi", timeout="10m")
+DEPLOYING = StepConfig(cpu="100m", memory="1Gi", timeout="30m")
 LAUNCHING = "1Gi"  # memory of a step that starts a training on other pods
 BACKOFF = "10s"
 Place = Callable[[Any, str, StepConfig], Any]  # gives a task its title, resources and settings
@@ -68,7 +70,7 @@ def pipeline(project: Project, cached: bool = True) -> Callable[..., Any]:
             pods.gate,
         ).set_caching_options(False)
         with dsl.If(decision.outputs["Output"] == True, name="passed"):  # noqa: E712 - KFP makes its condition of it; kfp.local knows no other name than Output
-            place(
+            pushed = place(
                 push_step(
                     name=name,
                     task=task,
@@ -86,6 +88,11 @@ def pipeline(project: Project, cached: bool = True) -> Callable[..., Any]:
                 "Push",
                 pods.push,
             ).set_caching_options(False)
+            if project.kubeflow.deploy:
+                rolled = deploy_step(
+                    serve=values["serve"], version=pushed.outputs["Output"], package=pushed.outputs["package"]
+                )
+                place(rolled, "Deploy", DEPLOYING).set_caching_options(False)
         place(verdict_step(verdict=decision.outputs["verdict"]), "Verdict", SMALL).set_caching_options(False)
 
     training.__doc__ = _describe(project)

@@ -253,6 +253,22 @@ def test_what_was_emptied_behind_a_cache_hit_is_noticed_by_every_consumer(tmp_pa
     assert not Path(out).exists()
 
 
+def test_a_deploying_step_follows_the_push_under_the_same_condition_and_is_never_cached(tmp_path: Path) -> None:
+    training.compile(project.check({**VALUES, "kubeflow": {"deploy": True}}, "f"), tmp_path / "pipeline.yaml")
+    spec, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
+    json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    inside = spec["components"]["comp-condition-1"]["dag"]["tasks"]
+    assert inside.keys() == {"push", "deploy"} and inside["deploy"]["dependentTasks"] == ["push"]
+    assert not inside["deploy"].get("cachingOptions", {}).get("enableCache")
+    found = inside["deploy"]["inputs"]
+    assert found["parameters"]["version"]["taskOutputParameter"]["producerTask"] == "push"
+    assert found["parameters"]["serve"]["runtimeValue"]["constant"]["namespace"] == "default"
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors["exec-deploy"]["securityContext"]["runAsNonRoot"] is True
+    training.compile(project.check(VALUES, "f"), tmp_path / "without.yaml")
+    assert "exec-deploy" not in (tmp_path / "without.yaml").read_text()
+
+
 def test_the_same_project_compiles_to_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one.yaml", "two.yaml"):
         training.compile(project.check(VALUES, "f"), tmp_path / name)

@@ -180,7 +180,7 @@ def _order(job: Job) -> Iterator[str]:
     """Give the source's files by name, in the order that one machine lists their digests."""
     from boatyard import preprocessing, storage
 
-    yield from preprocessing.names(job.source(), storage.parse(job.config.path, job.root))
+    yield from preprocessing.names(job.source(), storage.local(job.config.path, job.root))
 
 
 def _seal(folder: Path, phase: str, about: dict[str, Any]) -> None:

@@ -1,0 +1,26 @@
+"""A version in, an endpoint that serves it out."""
+
+from typing import Any
+
+from kfp import dsl
+from kfp.dsl import Artifact, Input, Model, Output
+
+from boatyard.components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def deploy(serve: dict[str, Any], version: str, package: Input[Model], endpoint: Output[Artifact]) -> str:
+    """Roll the version out, prove it by its golden examples, and go back to the former one when it does not serve.
+
+    Args:
+        serve: The project's serve section.
+        version: URI of the version in the registry.
+        package: The sealed package.
+        endpoint: What serves now, as JSON.
+
+    Returns:
+        Digest of the package that serves.
+    """
+    from boatyard import stages
+
+    return stages.deploy(serve, version, package.uri, package.path, endpoint.path)

@@ -1,0 +1,331 @@
+"""Each step's container, started from the compiled spec in a pod as Kubeflow would, handing artifacts on through S3.
+
+There is no Kubeflow Pipelines backend here: the pods are made from both documents of the spec with what its driver and
+launcher add (the executor input, the copying, their security context), in a namespace that enforces "restricted".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kube import ENDPOINT, KEYS, Kubectl, Manifest, Namespaces, run_kubectl
+
+from boatyard import artifacts, packages, preprocessing, project, reasons, registry, storage
+from boatyard.gating import Verdict
+from boatyard.pipelines import training
+
+pytestmark = pytest.mark.cluster
+
+PARTS = 2
+IMAGE = os.environ.get("BOATYARD_TEST_TRAIN_IMAGE", "boatyard/train:dev")
+LAUNCHER = Path(__file__).with_name("launcher.py")
+KFP = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+OURS = ("s3", ".cache", ".config", ".local")  # emptyDirs that KFP's backend mounts
+SMALL = {step: {"cpu": "50m", "memory": "1Gi"} for step in ("preprocess", "train", "evaluate", "gate", "push")}
+SECRETS = {key: f"boatyard-s3/{key}" for key in (*KEYS, "AWS_ENDPOINT_URL", "AWS_REGION")}
+
+
+@dataclass
+class Backend:
+    """What a Kubeflow backend does with a compiled spec, one task at a time and no more than the tests need."""
+
+    spec: dict[str, Any]
+    platform: dict[str, Any]
+    namespace: str
+    root: str  # s3://BUCKET/…/PIPELINE/RUN
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, task: str, **others: Any) -> dict[str, Any]:
+        """Run a task to its end and return its parameter outputs; `others` replace inputs. Raises AssertionError."""
+        pod = self.start(task, **others)
+        assert self.phase(pod) == "Succeeded", self.log(pod)
+        return self.outputs(task)
+
+    def fail(self, task: str, **others: Any) -> str:
+        """Run a task that must fail, and return its log."""
+        pod = self.start(task, **others)
+        assert self.phase(pod) == "Failed"
+        return self.log(pod)
+
+    def start(self, task: str, part: int | None = None, **others: Any) -> str:
+        """Make the pod of a task and return its name."""
+        component = self.spec["components"][f"comp-{task}"]
+        container = self.spec["deploymentSpec"]["executors"][f"exec-{task}"]["container"]
+        folder = f"{self.root}/{task}/{uuid.uuid4().hex}"
+        given = self.input(task, component, folder, part, others)
+        arguments = [json.dumps(given) if one == "{{$}}" else one for one in container["args"]]
+        name = f"{task}-{uuid.uuid4().hex[:6]}"
+        about = {"EXECUTOR_INPUT": json.dumps(given), "COMMAND": json.dumps([*container["command"], *arguments])}
+        about |= {"LOG_URI": f"{folder}/executor-logs-0"}
+        run_kubectl("create", "-n", self.namespace, "-f", "-", manifests=[self.pod(name, task, container, about)])
+        outputs = given["outputs"].get("artifacts", {})
+        made = {key: value["artifacts"][0] for key, value in outputs.items()}
+        self.found.setdefault(task, {})[part] = (made, folder)
+        return name
+
+    def input(
+        self, task: str, component: dict[str, Any], folder: str, part: int | None, others: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the executor input that KFP's driver makes of a task."""
+        wanted, made = component["inputDefinitions"], component.get("outputDefinitions", {})
+        defaults = self.spec["root"]["inputDefinitions"]["parameters"]
+        loop = {"part": part, "of": PARTS} if part is not None else {}
+        parameters = {
+            name: value
+            for name in wanted.get("parameters", {})
+            if (value := {**{k: d.get("defaultValue") for k, d in defaults.items()}, **loop, **others}.get(name))
+            is not None
+        }
+        taken = {name: self.taken(task, name, others) for name in wanted.get("artifacts", {})}
+        given = {
+            name: {
+                "artifacts": [{"name": name, "uri": f"{folder}/{name}", "type": about["artifactType"], "metadata": {}}]
+            }
+            for name, about in made.get("artifacts", {}).items()
+        }
+        files = {name: {"outputFile": f"/tmp/kfp/outputs/{name}"} for name in made.get("parameters", {})}
+        outputs = {"artifacts": given, "parameters": files, "outputFile": "/tmp/kfp_outputs/output_metadata.json"}
+        return {"inputs": {"parameterValues": parameters, "artifacts": taken}, "outputs": outputs}
+
+    def taken(self, task: str, name: str, others: dict[str, Any]) -> dict[str, Any]:
+        """Return an input artifact, or those of a loop, as they come downstream: numbered, with keys that KFP adds."""
+        uris = others.get(name) or self.uris(*PRODUCERS[task, name] if (task, name) in PRODUCERS else PRODUCERS[name])
+        kind = self.spec["components"][f"comp-{task}"]["inputDefinitions"]["artifacts"][name]["artifactType"]
+        metadata = {"display_name": name, "store_session_info": "{}"}
+        return {
+            "artifacts": [
+                {"name": str(100 + number), "uri": uri, "type": kind, "metadata": metadata}
+                for number, uri in enumerate(uris)
+            ]
+        }
+
+    def uris(self, task: str, output: str) -> list[str]:
+        """Return where a task, or all iterations of it, left an output."""
+        return [made[output]["uri"] for made, _ in self.found[task].values()]
+
+    def outputs(self, task: str) -> dict[str, Any]:
+        """Return the parameters that a task has put out."""
+        (_, folder) = self.found[task][None]
+        return dict(json.loads(storage.open(folder).read("executor-output.json")).get("parameterValues", {}))
+
+    def pod(self, name: str, task: str, container: dict[str, Any], about: dict[str, str]) -> Manifest:
+        """Return a task's pod: the spec's image, resources and settings, and what KFP adds to every one."""
+        settings, asked = self.platform[f"exec-{task}"], container.get("resources", {})
+        variables = [{"name": key, "value": value} for key, value in about.items()] + container.get("env", [])
+        for secret in settings.get("secretAsEnv", []):
+            for key in secret["keyToEnv"]:
+                at = {"name": secret["secretName"], "key": key["secretKey"]}
+                variables.append({"name": key["envVar"], "valueFrom": {"secretKeyRef": at}})
+        mounted = {mount["volumeName"]: mount["mountPath"] for mount in settings["emptyDirMounts"]}
+        mounted |= {one.strip("."): f"/{one}" for one in OURS}
+        mounts = [{"name": volume, "mountPath": path} for volume, path in mounted.items()]
+        launcher = {"name": "launcher", "configMap": {"name": "launcher"}}
+        resources = {"requests": {"cpu": asked["resourceCpuRequest"], "memory": "256Mi"}}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "boatyard"}},
+            "spec": {
+                "restartPolicy": "Never",
+                "serviceAccountName": "boatyard-pipeline",
+                "activeDeadlineSeconds": int(settings["activeDeadlineSeconds"]),
+                "volumes": [*({"name": volume, "emptyDir": {}} for volume in mounted), launcher],
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": container["image"],
+                        "command": ["python3", "/kfp-launcher/launcher.py"],
+                        "env": variables,
+                        "volumeMounts": [*mounts, {"name": "launcher", "mountPath": "/kfp-launcher"}],
+                        "resources": {**resources, "limits": {"memory": asked["resourceMemoryLimit"]}},
+                        "securityContext": {**KFP, **settings["securityContext"], "readOnlyRootFilesystem": True},
+                    }
+                ],
+            },
+        }
+
+    def phase(self, pod: str) -> str:
+        """Wait for a pod's end and return how it ended: Succeeded or Failed."""
+        at = ("-n", self.namespace, f"pod/{pod}")
+        ended = ".status.containerStatuses[0].state.terminated"
+        run_kubectl("wait", *at, "--timeout=240s", f"--for=jsonpath={{{ended}}}", check=False)
+        code = run_kubectl("get", *at, "-o", f"jsonpath={{{ended}.exitCode}}")
+        return {"0": "Succeeded", "": "neither ended nor failed"}.get(code, "Failed")
+
+    def log(self, pod: str) -> str:
+        told = run_kubectl("logs", "-n", self.namespace, pod, check=False)
+        return told + run_kubectl("get", "-n", self.namespace, f"pod/{pod}", "-o", "jsonpath={.status}")
+
+
+PRODUCERS: dict[Any, tuple[str, str]] = {
+    "looks": ("preprocess-look", "look"),
+    "plan": ("preprocess-plan", "plan"),
+    "notes": ("preprocess-clean", "notes"),
+    "division": ("preprocess-divide", "division"),
+    "shards": ("preprocess-write", "shards"),
+    "dataset": ("preprocess-join", "dataset"),
+    "checkpoint": ("train", "checkpoint"),
+    "report": ("evaluate", "report"),
+    "verdict": ("gate", "verdict"),
+}
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[str]:
+    """A place of its own in the cluster's store, the environment set to reach it."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as cache:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": ENDPOINT, "AWS_REGION": "us-east-1"}.items():
+            patch.setenv(name, value)
+        patch.setenv("BOATYARD_CACHE", cache)
+        yield f"s3://boatyard/test-pipelines/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="module")
+def made(store: str, tmp_path_factory: pytest.TempPathFactory) -> project.Project:
+    """A project whose rows and registry lie in the store, its preprocessing shared out over two pods."""
+    rng, folder = random.Random(0), tmp_path_factory.mktemp("rows")
+    for number in range(4):
+        rows = [(rng.gauss(0, 1), rng.choice("ab")) for _ in range(150)]
+        lines = [f"{n:.4f},{c},{'x' if n + (c == 'a') > 0.3 else 'y'}" for n, c in rows]
+        (folder / f"{number}.csv").write_text("\n".join(["n,c,label", *lines, ""]))
+        storage.open(f"{store}/rows").put(f"{number}.csv", folder / f"{number}.csv")
+    return project.check(
+        {
+            "name": "digits",
+            "data": {"source": "csv", "path": f"{store}/rows"},
+            "train": {"recipe": "linear", "epochs": 8, "learning_rate": 0.05},
+            "gate": {"minimum": {"accuracy": 0.6}, "rows": 20},
+            "push": {"registry": f"{store}/registry"},
+            "kubeflow": {"root": f"{store}/root", "workers": PARTS, "secrets": SECRETS},
+            "resources": SMALL,
+        },
+        "the test",
+    )
+
+
+@pytest.fixture(scope="module")
+def backend(
+    made: project.Project, store: str, namespaces: Namespaces, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Backend]:
+    """A run of the whole pipeline, from the compiled spec, each step in its pod."""
+    path = tmp_path_factory.mktemp("spec") / "pipeline.yaml"
+    training.compile(made, path)
+    spec, platform = yaml.safe_load_all(path.read_text())
+    for executor in spec["deploymentSpec"]["executors"].values():
+        executor["container"]["image"] = IMAGE
+    with namespaces("pipelines") as name:
+        run_kubectl("create", "configmap", "launcher", "-n", name, f"--from-file={LAUNCHER}")
+        executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        backend = Backend(spec, executors, name, f"{store}/root/digits/{uuid.uuid4()}")
+        for loop, after in (("look", "plan"), ("clean", "divide"), ("write", "join")):
+            pods = [backend.start(f"preprocess-{loop}", part) for part in range(PARTS)]
+            for pod in pods:
+                assert backend.phase(pod) == "Succeeded", backend.log(pod)
+            backend.run(f"preprocess-{after}")
+        for task in ("train", "evaluate"):
+            backend.run(task)
+        assert backend.run("gate")["Output"] is True
+        backend.run("push")
+        backend.run("verdict")
+        yield backend
+
+
+def copied(uri: str, to: Path) -> Path:
+    """Copy what lies below a URI."""
+    for key, data in ((key, storage.open(uri).read(key)) for key in storage.open(uri).list()):
+        (to / key).parent.mkdir(parents=True, exist_ok=True)
+        (to / key).write_bytes(data)
+    return to
+
+
+def test_every_step_runs_restricted_and_read_only_and_the_package_is_in_the_registry(
+    backend: Backend, made: project.Project, tmp_path: Path
+) -> None:
+    (uri,) = backend.uris("push", "package")
+    (version,) = registry.open(made.push.registry, tmp_path).versions("digits")
+    package = packages.verify(packages.fetch(uri, to=tmp_path / "package"))
+    assert (package.name, package.digest, version.version) == ("digits", version.digest, 1)
+    assert uri.startswith(f"{backend.root}/push/"), "an s3:// URI that KServe can read"
+    assert reasons.read(backend.root) == ()
+
+
+def test_the_dataset_of_two_pods_is_that_of_one_machine(
+    backend: Backend, made: project.Project, tmp_path: Path
+) -> None:
+    (uri,) = backend.uris("preprocess-join", "dataset")
+    preprocessing.preprocess(made.data, made.preprocess, tmp_path / "one", root=tmp_path, task=made.task)
+    assert artifacts.digest_folder(copied(uri, tmp_path / "many")) == artifacts.digest_folder(tmp_path / "one")
+
+
+def test_inputs_deleted_behind_a_cache_hit_are_noticed_and_said_where_a_person_looks(
+    backend: Backend, store: str
+) -> None:
+    other = Backend(backend.spec, backend.platform, backend.namespace, f"{store}/root/digits/{uuid.uuid4()}")
+    log = other.fail("train", dataset=[f"{store}/root/digits/gone/preprocess-join/u/dataset"])
+    (reason,) = reasons.read(other.root)
+    assert (reason.step, reason.error, reason.wanted) == ("train", "ArtifactError", "manifest.json in it")
+    assert "found an empty folder" in reason.sentence and reason.sentence in log
+    assert reasons.find(f"{store}/root", other.root.rpartition("/")[2]) == other.root
+
+
+def test_a_refused_run_pushes_nothing_and_its_last_step_says_the_gates_sentence(
+    backend: Backend, made: project.Project, store: str, tmp_path: Path
+) -> None:
+    other = Backend(
+        backend.spec, backend.platform, backend.namespace, f"{store}/root/digits/{uuid.uuid4()}", {**backend.found}
+    )
+    stricter = made.gate.model_copy(update={"minimum": {"accuracy": 1.0}}).values()
+    assert other.run("gate", gate=stricter)["Output"] is False
+    other.found["gate"] = {None: other.found["gate"][None]}
+    other.fail("verdict")
+    (reason,) = reasons.read(other.root)
+    verdict = Verdict.read(copied_file(other.uris("gate", "verdict")[0], tmp_path / "verdict.json"))
+    assert reason.refused and reason.step == "verdict" and reason.sentence == " ".join(verdict.sentence.split())
+    assert len(registry.open(made.push.registry, tmp_path).versions("digits")) == 1
+
+
+def copied_file(uri: str, to: Path) -> Path:
+    above, _, name = uri.rpartition("/")
+    to.write_bytes(storage.open(above).read(name))
+    return to
+
+
+def test_the_overlay_for_kubeflow_gives_a_runs_account_what_it_needs_and_no_more(
+    namespaces: Namespaces, kubectl: Kubectl
+) -> None:
+    overlay = Path(__file__).parents[2] / "manifests" / "overlays" / "kubeflow"
+    with namespaces("pipelines") as serving, namespaces("pipelines") as runs:
+        text = kubectl("kustomize", str(overlay)).replace("namespace: kubeflow", f"namespace: {runs}")
+        objects = list(yaml.safe_load_all(text.replace("namespace: boatyard", f"namespace: {serving}")))
+        kubectl("apply", "-f", "-", manifests=objects)
+        account = f"--as=system:serviceaccount:{runs}:boatyard-pipeline"
+
+        def may(verb: str, what: str, namespace: str) -> bool:
+            return kubectl("auth", "can-i", verb, what, "-n", namespace, account, check=False).startswith("yes")
+
+        for verb in ("get", "list", "watch", "create", "update", "patch", "delete"):
+            assert may(verb, "inferenceservices.serving.kserve.io", serving), verb
+            assert may(verb, "trainjobs.trainer.kubeflow.org", serving), verb
+        assert may("create", "workflowtaskresults.argoproj.io", runs)
+        assert may("get", "configmaps/kfp-launcher", runs) and may("get", "secrets/boatyard-s3", runs)
+        assert not may("list", "secrets", runs) and not may("get", "secrets/other", runs)
+        assert not may("create", "pods/exec", runs) and not may("create", "inferenceservices.serving.kserve.io", runs)
+        providers = yaml.safe_load(next(o for o in objects if o["kind"] == "ConfigMap")["data"]["providers"])
+        secret = providers["s3"]["default"]["credentials"]["secretRef"]
+        assert f"http://{providers['s3']['default']['endpoint']}" == "http://s3.s3.svc.cluster.local:9000"
+        assert {secret["accessKeyKey"], secret["secretKeyKey"]} == set(KEYS)
+        assert secret["secretName"] == "boatyard-s3"
