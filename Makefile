@@ -101,5 +101,8 @@ test-cluster: setup  ## the tests on a cluster that has KServe, Trainer and an S
 measure-cluster: setup  ## rolling five times there and back under load, 1 → 3 → 1 pods, a pod's start (after make images)
 	@ROLLS=5 $(INSIDE) $(BIN)/python -m pytest -m cluster tests/cluster/test_rollouts.py -s
 
+cluster-demo: setup images  ## data to an endpoint that scales, on the cluster: TrainJob, S3, plan, deploy, curl, load
+	@PATH="$(abspath $(BIN)):$$PATH" $(INSIDE) examples/cluster_demo.sh
+
 clean:  ## remove what was made
 	rm -rf build .venv data

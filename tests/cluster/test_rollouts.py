@@ -169,7 +169,7 @@ def test_no_request_is_lost_while_load_scales_from_one_to_three_and_back(
         body = question(packages[0])
         with Load(host, body, clients=1, pause=0.2) as light:
             with Load(host, body, clients=4, pause=0.001) as heavy:
-                third = wait("three pods answer", lambda: running() == 3)
+                third = wait("three pods answer", lambda: running() == 3, 240)
             back = wait("one pod is left", lambda: len(pods(kubectl, namespace)) == 1, 240)
     print(f"\nthird pod ready after {third:.0f} s of load, one left {back:.0f} s after it")
     print(f"while it grew {dict(heavy.answers)}, from beginning to end {dict(light.answers)}")
