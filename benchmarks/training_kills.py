@@ -23,7 +23,7 @@ from boatyard.project import GateConfig, PreprocessConfig, StepConfig, TrainConf
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
 POD = StepConfig(
-    cpu="500m", memory="1Gi", timeout="30m", secrets={key: f"boatyard-s3/{key}" for key in KEYS}
+    cpu="100m", memory="1Gi", timeout="30m", secrets={key: f"boatyard-s3/{key}" for key in KEYS}
 )  # small: two of them stand on a laptop
 EPOCHS = 20  # that pass between two kills, and more: a killed training shall not be over too soon
 LATEST = 12.0  # seconds after both pods run: while they start, read, train or save

@@ -90,7 +90,7 @@ def test_a_training_killed_five_times_ends_with_the_same_bits(
 def test_a_loss_that_is_not_a_number_ends_it_at_once_with_the_pods_words(
     space: str, where: Any, dataset: Path, tmp_path: Path
 ) -> None:
-    config = together(space, recipe="linear", optimizer="sgd", learning_rate=1e20, warmup=0, epochs=3)
+    config = together(space, recipe="cnn", optimizer="sgd", learning_rate=1e20, warmup=0, epochs=3)
     with pytest.raises(ConfigError, match=r"train: the loss is (nan|inf) at step \d+ .*; try train\.learning_rate"):
         kills.train("nan", config, dataset, tmp_path / "nan", where, space, None)
     jobsets = [each for each in where.list("JobSet", space) if each["metadata"]["name"].startswith("nan-")]
