@@ -12,7 +12,7 @@ INSIDE = $(if $(wildcard $(CLUSTER)),$(CLUSTER) exec --,docs/kind/inside)
 SHELL = /bin/bash
 .ONESHELL:
 .SHELLFLAGS = -euo pipefail -c
-.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster cluster-demo clean
+.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster measure-kills cluster-demo clean
 
 setup: $(VENV)/.done  ## make the environment
 
@@ -100,6 +100,9 @@ test-cluster: setup  ## the tests on a cluster that has KServe, Trainer and an S
 
 measure-cluster: setup  ## rolling five times there and back under load, 1 → 3 → 1 pods, a pod's start (after make images)
 	@ROLLS=5 $(INSIDE) $(BIN)/python -m pytest -m cluster tests/cluster/test_rollouts.py -s
+
+measure-kills: setup  ## 20 kills of a training's pods at random moments; the weights must be an unbroken run's (after make images)
+	@KILLS=20 $(INSIDE) $(BIN)/python -m pytest -m cluster tests/cluster/test_training.py -k killed -s
 
 cluster-demo: setup images  ## data to an endpoint that scales, on the cluster: TrainJob, S3, plan, deploy, curl, load
 	@PATH="$(abspath $(BIN)):$$PATH" $(INSIDE) examples/cluster_demo.sh

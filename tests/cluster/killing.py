@@ -1,17 +1,9 @@
-"""Kill a training's pods at random moments, again and again; the weights must be an unbroken run's, bit for bit.
-
-    python benchmarks/training_kills.py DATASET --namespace boatyard --storage s3://boatyard/kills --kills 20
-
-DATASET is a folder that `boatyard preprocess` wrote; the namespace has the manifests and the Secret boatyard-s3.
-"""
+"""A killer of training pods: at random moments, in four ways; and a training that is long enough to be killed."""
 
 from __future__ import annotations
 
-import argparse
 import random
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -139,33 +131,3 @@ def long(kills: int, storage: str) -> TrainConfig:
 def digests(out: Path) -> dict[str, str]:
     """Return the sha256 of the graph and of the weights."""
     return {name: artifacts.digest_file(out / name) for name in (training.GRAPH, training.WEIGHTS)}
-
-
-def main() -> None:
-    """Measure, print, and exit 1 when a bit differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--namespace", default="boatyard")
-    parser.add_argument("--storage", required=True)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    where, config = cluster.connect(), long(given.kills, given.storage)
-    killer = Killer(where, given.namespace, given.kills, random.Random(given.seed))
-    with tempfile.TemporaryDirectory() as folder:
-        whole, cut = Path(folder) / "whole", Path(folder) / "cut"
-        started = time.monotonic()
-        train("whole", config, given.dataset, whole, where, given.namespace, None)
-        between = time.monotonic()
-        said = train("cut", config, given.dataset, cut, where, given.namespace, killer)
-        ended = time.monotonic()
-        same = digests(whole) == digests(cut)
-    resumes = sum("going on from epoch" in line and "node 0" in line for line in said)
-    print(f"unbroken {between - started:.0f} s; killed {len(killer.done)} times {ended - between:.0f} s")
-    print(", ".join(f"{way} {killer.done.count(way)}" for way in WAYS) + f"; went on {resumes} times")
-    print("weights and graph: " + ("the same bits" if same else "DIFFER"))
-    sys.exit(0 if same and len(killer.done) == given.kills else 1)
-
-
-if __name__ == "__main__":
-    main()
