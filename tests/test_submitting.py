@@ -28,7 +28,8 @@ name: digits
 data: {source: csv, path: rows.csv}
 train: {epochs: 3}
 gate: {not_worse: null}
-kubeflow: {root: ROOT, experiment: nightly, service_account: boatyard-pipeline}
+kubeflow:
+  {root: ROOT, experiment: nightly, service_account: boatyard-pipeline, folder: /data/digits, volumes: {/data: shared}}
 """
 
 
@@ -135,6 +136,27 @@ def test_no_cache_reaches_the_run_of_the_uploaded_version(backend: tuple[Kubeflo
     spec = yaml.safe_load(kubeflow.specs[0].split("\n---")[0])
     caches = [task.get("cachingOptions", {}) for task in spec["root"]["dag"]["tasks"].values()]
     assert not any(options.get("enableCache") for options in caches)
+
+
+@pytest.mark.parametrize(
+    ("dials", "said"),
+    [
+        (["kubeflow.folder=null", "kubeflow.volumes={}"], "data.path is rows.csv, .* look for at /tmp/rows.csv"),
+        (["kubeflow.volumes={}"], "push.registry is registry, .* look for at /data/digits/registry"),
+        (["kubeflow.volumes={/other: a}", "push.registry=/data/registry"], "push.registry is /data/registry"),
+    ],
+)
+def test_what_no_pod_could_reach_or_keep_is_refused_before_anything_is_sent(
+    backend: tuple[Kubeflow, str], project: Path, dials: list[str], said: str
+) -> None:
+    kubeflow, host = backend
+    error, _, _ = submit(project, "--host", host, *(word for dial in dials for word in ("--set", dial)))
+    with pytest.raises(ConfigError, match=said):
+        raise error or AssertionError
+    assert kubeflow.asked == []
+    there = ["push.registry=s3://models/registry", "data.path=s3://models/rows.csv", *dials[:2]]
+    if "push.registry=/data/registry" not in dials:
+        assert submit(project, "--host", host, "--no-follow", *(w for d in there for w in ("--set", d)))[0] is None
 
 
 def test_json_is_one_value_whatever_the_client_prints(backend: tuple[Kubeflow, str], project: Path) -> None:

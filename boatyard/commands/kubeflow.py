@@ -80,12 +80,34 @@ def _submission(folder: Path, overrides: tuple[str, ...], spec: Path, cached: bo
     from boatyard.pipelines.submitting import Submission
 
     wanted = project.load(folder, overrides)
+    _check_reach(wanted)
     written = _written(folder, wanted)
     training.compile(written, spec, cached)
     old, new = written.values(), wanted.values()
     parameters = {key: new[key] for key in _sections() if old[key] != new[key]}
     how = wanted.kubeflow
     return Submission(wanted.name, spec, how.experiment, parameters, how.root, how.service_account)
+
+
+def _check_reach(project: Project) -> None:
+    """Raise ConfigError for data or a registry in a folder that the pods have not, or lose."""
+    from boatyard import storage
+
+    how = project.kubeflow
+    asked = {
+        "data.path": (project.data.path, project.resources.preprocess),
+        "push.registry": (project.push.registry, project.resources.push),
+    }
+    for key, (place, step) in asked.items():
+        if storage.in_bucket(place):
+            continue
+        path = storage.parse(place, Path(how.folder or "/tmp"))
+        mounted = any(path.is_relative_to(mount) for mount in {**how.volumes, **step.volumes})
+        if not mounted and (key == "push.registry" or not (how.folder or Path(place).is_absolute())):
+            raise ConfigError(
+                f"{key} is {place}, which the pods would look for at {path}, a folder that ends with each of them; "
+                "give an s3:// URI, or a claim in kubeflow.volumes and the folder in it as kubeflow.folder"
+            )
 
 
 def _written(folder: Path, wanted: Project) -> Project:
