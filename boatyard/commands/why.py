@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from boatyard.errors import BoatyardError, ClusterError, ConfigError, MissingKind
+from boatyard.errors import BoatyardError, ClusterError, ConfigError, Forbidden, MissingKind
 
 if TYPE_CHECKING:
     from boatyard.cluster import Cluster
     from boatyard.diagnosis import Answer
+    from boatyard.diagnosis.causes import Diagnosis
 
 KINDS = {
     **dict.fromkeys(("isvc", "inferenceservice", "inferenceservices"), "InferenceService"),
@@ -75,14 +75,20 @@ def _object(kind: str, name: str, namespace: str | None, context: str | None) ->
 
 
 def _guessed(cluster: Cluster, name: str, namespace: str) -> str:
-    """Return the one kind that has an object of that name; raises UsageError for several and none."""
-    there = []
+    """Return the one kind that has an object of that name; raises UsageError for several, ConfigError for none."""
+    there, hidden = [], None
     for kind in ("InferenceService", "TrainJob", "Pod"):
-        with suppress(MissingKind):
+        try:
             if cluster.get(kind, name, namespace):
                 there.append(kind)
+        except MissingKind:
+            continue
+        except Forbidden as error:
+            hidden = error
     if len(there) == 1:
         return there[0]
+    if hidden:
+        raise hidden
     if there:
         raise click.UsageError(f"{name} may be {' or '.join(f'{WORDS[kind]}/{name}' for kind in there)}; say which")
     raise ConfigError(f"nothing is named {name} in namespace {namespace}: no isvc, trainjob, pod; -n asks elsewhere")
@@ -128,24 +134,34 @@ def _in_store(folder: Path, name: str) -> str:
 
 def _shown(answer: Answer) -> list[str]:
     """Return what a person reads."""
-    dim, bold = lambda text: click.style(text, dim=True), lambda text: click.style(text, bold=True)
-    where = dim(f" in {answer.subject.namespace}")
-    lines = [f"{bold(str(answer.subject))}{where}"]
+    lines = [f"{_bold(str(answer.subject))}{_dim(f' in {answer.subject.namespace}')}"]
     if answer.healthy:
         lines += [
             click.style("✓ ", fg="green") + answer.sentence,
             "",
-            bold("looked at"),
+            _bold("looked at"),
             f"  {', '.join(answer.looked)}",
         ]
     for each in answer.diagnoses[:1]:
-        waiting = each.cause == "starting"
-        lines += [click.style("… " if waiting else "✗ ", fg="yellow" if waiting else "red") + each.sentence]
-        lines += [dim(f"  cause: {each.cause}"), "", bold("evidence")]
-        lines += [line for one in each.evidence for line in (f"  {dim(one.where)}", f"      {one.text}")]
-        lines += ["", bold("fix"), "  " + click.style(each.fix, fg="green")]
+        lines += _explained(each)
     if answer.diagnoses[1:]:
-        lines += ["", bold("also"), *(f"  {each.sentence} {dim(f'({each.cause})')}" for each in answer.diagnoses[1:])]
+        lines += ["", _bold("also"), *(f"  {each.sentence} {_dim(f'({each.cause})')}" for each in answer.diagnoses[1:])]
     if answer.rights:
-        lines += ["", bold("not looked at"), *(f"  {right.said}" for right in answer.rights)]
+        lines += ["", _bold("not looked at"), *(f"  {right.said}" for right in answer.rights)]
     return lines
+
+
+def _explained(found: Diagnosis) -> list[str]:
+    """Return the sentence, what it rests on and what cures it."""
+    mark, colour = ("… ", "yellow") if found.cause == "starting" else ("✗ ", "red")
+    lines = [click.style(mark, fg=colour) + found.sentence, _dim(f"  cause: {found.cause}"), "", _bold("evidence")]
+    lines += [line for each in found.evidence for line in (f"  {_dim(each.where)}", f"      {each.text}")]
+    return [*lines, "", _bold("fix"), "  " + click.style(found.fix, fg="green")]
+
+
+def _bold(text: str) -> str:
+    return click.style(text, bold=True)
+
+
+def _dim(text: str) -> str:
+    return click.style(text, dim=True)

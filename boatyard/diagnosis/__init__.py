@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from boatyard.diagnosis import admission, asking, placing, running, scaling, starting
-from boatyard.diagnosis.causes import Cause, Diagnosis, Evidence
+from boatyard.diagnosis.causes import Cause, Diagnosis
+from boatyard.diagnosis.causes import Evidence as Evidence
 from boatyard.diagnosis.gathering import gather as gather
-from boatyard.diagnosis.snapshot import SHORT, Right, Snapshot, Subject, condition
+from boatyard.diagnosis.snapshot import SHORT, Right, Snapshot, condition
+from boatyard.diagnosis.snapshot import Subject as Subject
 
 if TYPE_CHECKING:
     from boatyard.diagnosis.runs import RunAnswer

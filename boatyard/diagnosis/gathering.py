@@ -95,7 +95,8 @@ class Notes:
     def all(self, kind: str, *, labels: dict[str, str] | None = None, namespace: str | None = None) -> list[Object]:
         """Read the objects of a kind."""
         read = lambda: list(self.cluster.list(kind, namespace or self.subject.namespace, labels))  # noqa: E731
-        found = self._try("list", kind, read, [])
+        nothing: list[Object] = []
+        found = self._try("list", kind, read, nothing)
         self._keep(kind, found)
         return found
 
@@ -133,7 +134,8 @@ class Notes:
             self.all("ClusterServingRuntime")
 
     def _events(self) -> None:
-        found = self._try("list", "Event", lambda: list(self.cluster.events(self.subject.namespace)), [])
+        nothing: list[Object] = []
+        found = self._try("list", "Event", lambda: list(self.cluster.events(self.subject.namespace)), nothing)
         names = {name for _, name in self.found} | {self.subject.name}
         names |= {claim for _, pod in self.found.items() for claim in claims(pod)}
         self.events = [each for each in found if each["involvedObject"].get("name") in names]
@@ -164,7 +166,8 @@ class Notes:
     def _nodes(self) -> None:
         for node in self.all("Node"):
             node["asked"] = {}
-        for pod in self._try("list", "Pod", lambda: list(self.cluster.list("Pod", "*")), []):
+        nothing: list[Object] = []
+        for pod in self._try("list", "Pod", lambda: list(self.cluster.list("Pod", "*")), nothing):
             node = self.found.get(("Node", pod["spec"].get("nodeName", "")), {})
             if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed") and "asked" in node:
                 _add(node["asked"], pod)

@@ -115,19 +115,14 @@ def unschedulable(s: Snapshot) -> Iterator[Diagnosis]:
 def _too_much(s: Snapshot, pod: Object, resource: str, said: str) -> Diagnosis:
     wanted = asked_of(pod, resource)
     has = {node["metadata"]["name"]: quantity(_allocatable(node).get(resource, 0)) for node in s.of("Node")}
-    listed = ", ".join(f"{name} {shown(amount, resource)}" for name, amount in has.items()) or "could not be read"
+    listed = "node by node: " + ", ".join(f"{name} {shown(amount, resource)}" for name, amount in has.items())
     most = max(has.values(), default=0.0)
-    enough = bool(has) and most >= wanted
-    why = (
-        f"others have taken it (node by node: {listed})"
-        if enough
-        else f"no node has that much (node by node: {listed})"
-    )
-    cure = (
-        f"wait or stop others; or ask for less {resource}"
-        if enough
-        else f"ask for at most {shown(most, resource)} {resource}"
-    )
+    why = f"no node has that much ({listed})"
+    cure = f"ask for at most {shown(most, resource)} {resource}"
+    if most >= wanted:
+        why, cure = f"others have taken it ({listed})", f"wait or stop others; or ask for less {resource}"
+    if not has:
+        why, cure = "no node has it, or has it left (the nodes could not be read)", f"ask for less {resource}"
     return Diagnosis(
         "unschedulable",
         f"pod/{pod['metadata']['name']} has no node: it asks for {shown(wanted, resource)} {resource}, and {why}",

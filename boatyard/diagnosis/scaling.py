@@ -51,7 +51,7 @@ def _settled(s: Snapshot) -> bool:
 def _metrics(value: Object) -> str:
     names = []
     for each in value.get("spec", {}).get("metrics", []):
-        inner = next((part for key, part in each.items() if key != "type"), {})
+        inner: Object = next((part for key, part in each.items() if key != "type"), {})
         names.append(str(inner.get("name") or inner.get("metric", {}).get("name", "its metric")))
     return ", ".join(names) or "its metric"
 
