@@ -54,7 +54,7 @@ curl -sf -H 'Content-Type: application/json' -d @"$project/question.json" "$url"
 echo
 
 replicas() { kubectl get deployment digits-predictor -n $namespace -o 'jsonpath={.status.readyReplicas}'; }
-ask() { curl -s -o /dev/null -w '%{http_code}\n' -H 'Content-Type: application/json' -d @"$project/question.json" "$url?[1-10000000]"; }
+ask() { exec curl -s -o /dev/null -w '%{http_code}\n' -H 'Content-Type: application/json' -d @"$project/question.json" "$url?[1-10000000]"; }
 until_replicas() {
     local began=$SECONDS
     while [ "$(replicas)" != "$1" ]; do
