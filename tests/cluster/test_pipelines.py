@@ -162,8 +162,10 @@ class Backend:
         """Wait for a pod's end and return how it ended: Succeeded or Failed."""
         at = ("-n", self.namespace, f"pod/{pod}")
         ended = ".status.containerStatuses[0].state.terminated"
-        run_kubectl("wait", *at, "--timeout=240s", f"--for=jsonpath={{{ended}}}", check=False)
-        code = run_kubectl("get", *at, "-o", f"jsonpath={{{ended}.exitCode}}")
+        for _ in range(4):  # a busy machine takes minutes for what takes seconds
+            run_kubectl("wait", *at, "--timeout=150s", f"--for=jsonpath={{{ended}}}", check=False)
+            if code := run_kubectl("get", *at, "-o", f"jsonpath={{{ended}.exitCode}}"):
+                break
         return {"0": "Succeeded", "": "neither ended nor failed"}.get(code, "Failed")
 
     def log(self, pod: str) -> str:
