@@ -18,8 +18,10 @@ from pathlib import Path
 import graphs
 import pytest
 import stores
+from click.testing import CliRunner
 
 from boatyard import artifacts, packages, registry, storage
+from boatyard.__main__ import cli
 from boatyard.errors import ArtifactError, StorageError
 from boatyard.registry.buckets import BucketRegistry
 from boatyard.registry.folders import FolderRegistry
@@ -378,3 +380,32 @@ def delete(place: Bucket, key: str) -> None:
     import obstore
 
     obstore.delete(place.store, place._key(key))
+
+
+def test_the_command_shows_moves_and_checks_what_lies_in_a_bucket(
+    remote: BucketRegistry, made: list[Path], tmp_path: Path
+) -> None:
+    version = remote.push(made[0], alias="production")
+    remote.push(made[1])
+    (tmp_path / "boatyard.yaml").write_text(
+        "name: insects\ntask: classification\ndata: {source: npz, path: x.npz, target: y}\n"
+        f"train: {{recipe: cnn}}\npush: {{registry: {remote.place}}}\n"
+    )
+
+    def boatyard(*arguments: str) -> str:
+        result = CliRunner().invoke(cli, [*arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert boatyard("registry", "ls", str(tmp_path)) == "insects: versions 1, 2; production → 1\n"
+    boatyard("registry", "promote", "insects", "2", "--project", str(tmp_path))
+    assert remote.aliases("insects") == {"production": 2}
+    assert len(boatyard("registry", "log", str(tmp_path)).splitlines()) == 4
+    assert packages.verify(Path(boatyard("registry", "pull", "insects", "1", "--project", str(tmp_path)).strip()))
+    assert f"digest {version.digest}" in boatyard("verify", version.uri)
+    assert json.loads(boatyard("show", version.uri, "--json"))["digest"] == version.digest
+    place = storage.open(version.uri)
+    delete(place, "labels.json")
+    assert place.write("labels.json", b"[]", None)
+    with pytest.raises(ArtifactError, match=r"labels\.json"):
+        boatyard("verify", version.uri)
