@@ -19,7 +19,8 @@ from boatyard.prediction.predictor import TOLERANCE
 
 AT_ONCE = 8  # questions a request
 SECONDS = 30  # for one answer
-PATIENCE = 20.0  # seconds in which a Service that is just ready may refuse
+PATIENCE = 30.0  # seconds in which a Service that is just ready may refuse, or lead to a former pod
+IN_A_ROW = 3  # answers of the right version, and nobody sends to former pods any more
 Object = dict[str, Any]
 
 
@@ -47,15 +48,25 @@ def proof(package: Package) -> Proof:
 def prove(cluster: Cluster, name: str, namespace: str, wanted: Proof) -> int:
     """Ask every golden example through the Service and return how many there are; raises ClusterError."""
     service = f"{name}-predictor"
-    found = _patiently(cluster, service, namespace, f"v2/models/{name}", None).get("versions")
-    if found != [wanted.digest]:
-        raise ClusterError(f"{service} answers for package {found}, wanted sha256 {wanted.digest[:12]}…")
+    _switched(cluster, service, namespace, name, wanted.digest)
     for start in range(0, len(wanted.instances), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         asked = {"instances": wanted.instances[some]}
         answer = _patiently(cluster, service, namespace, f"v1/models/{name}:predict", asked)
         _compare(start, wanted.predictions[some], answer.get("predictions"))
     return len(wanted.instances)
+
+
+def _switched(cluster: Cluster, service: str, namespace: str, name: str, digest: str) -> None:
+    """Wait until the way to the Service leads to pods of this package; a node may know the former ones for a moment."""
+    end, right = time.monotonic() + PATIENCE, 0
+    while right < IN_A_ROW:
+        found = _patiently(cluster, service, namespace, f"v2/models/{name}", None).get("versions")
+        right = right + 1 if found == [digest] else 0
+        if not right:
+            if time.monotonic() > end:
+                raise ClusterError(f"{service} answers for package {found}, wanted sha256 {digest[:12]}…")
+            time.sleep(0.5)
 
 
 def _compare(start: int, wanted: list[Any], found: Any) -> None:

@@ -178,6 +178,7 @@ def test_a_package_that_answers_wrong_is_taken_back_and_the_former_served_all_th
 ) -> None:
     broken = deployment.runtime("boatyard/serve:dev", space)
     broken["metadata"]["name"] = "wrong"
+    broken["spec"]["supportedModelFormats"] = [{"name": "boatyard", "version": "1"}]
     server = broken["spec"]["containers"][0]
     right = there.get("ServingRuntime", "boatyard", space)
     assert right
