@@ -121,7 +121,7 @@ class DataConfig(Section):
     """Where the rows are and what they mean."""
 
     source: Literal["idx", "npy", "npz", "csv", "parquet", "images"] = Field(description="the kind of files")
-    path: str = Field(description="file or folder; relative to the project file, or a file:// URI")
+    path: str = Field(description="file or folder; relative to the project file, or a URI (file, pvc, s3, gs)")
     target: str = Field(
         "label",
         description="csv, parquet: the target's column; npz: its array; npy: its file (without .npy) in the folder",
@@ -370,7 +370,7 @@ class PushConfig(Section):
     """Where a package goes."""
 
     registry: str = Field(
-        "registry", description="URI or folder of the registry; a folder is relative to the project file"
+        "registry", description="folder of the registry, relative to the project file, or its URI (file, pvc, s3, gs)"
     )
     alias: Annotated[Name | None, BeforeValidator(_off)] = Field(
         "production", description="alias to move to the new version; null moves none"
