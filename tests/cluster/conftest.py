@@ -71,17 +71,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packages(project: Path) -> list[Path]:
+def folders(project: Path) -> list[Path]:
     """The folders of the two versions, the older first."""
     return sorted((project / "runs").glob("*/artifacts/push/package"))
 
 
 @pytest.fixture(scope="session")
-def versions(packages: list[Path]) -> Iterator[list[registry.Version]]:
+def versions(folders: list[Path]) -> Iterator[list[registry.Version]]:
     """The two packages as versions of a registry in the store; this process may read and write the store."""
     before = dict(os.environ)
     os.environ.update(KEYS, AWS_ENDPOINT_URL=ENDPOINT, AWS_REGION="us-east-1")
     shelf = registry.open(f"s3://boatyard/tests-{secrets.token_hex(3)}", Path.cwd())
-    yield [shelf.push(package) for package in packages]
+    yield [shelf.push(package) for package in folders]
     os.environ.clear()
     os.environ.update(before)

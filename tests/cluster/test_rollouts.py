@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kube import Kubectl, Manifest
 
+from boatyard import deployment, packages
+from boatyard.project import ServeConfig
 from boatyard.registry import Version
 
 pytestmark = pytest.mark.cluster
@@ -28,36 +31,10 @@ NAME = "digits"
 READY = 120  # seconds for a version to replace another on a busy machine
 
 
-def service(namespace: str, version: Version, most: int = 1) -> Manifest:
-    """Return the InferenceService of a version, scaled by CPU between 1 and `most` pods."""
-    notes = {"serving.kserve.io/deploymentMode": "Standard", "serving.kserve.io/autoscalerClass": "hpa"}
-    model = {
-        "modelFormat": {"name": "boatyard"},
-        "storageUri": version.uri,
-        "args": [f"--digest={version.digest}"],
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
-    }
-    predictor = {
-        "serviceAccountName": "boatyard-serving",
-        "storageContainerName": "boatyard",
-        "minReplicas": 1,
-        "maxReplicas": most,
-        "scaleMetric": "cpu",
-        "scaleTarget": 80,
-        "terminationGracePeriodSeconds": 60,
-        "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        "model": model,
-    }
-    return {
-        "apiVersion": "serving.kserve.io/v1beta1",
-        "kind": "InferenceService",
-        "metadata": {
-            "name": NAME,
-            "namespace": namespace,
-            "annotations": {**notes, "boatyard/digest": version.digest},
-        },
-        "spec": {"predictor": predictor},
-    }
+def objects(namespace: str, package: Path, version: Version, **dials: Any) -> list[Manifest]:
+    """Return the objects that `boatyard render` makes of a version; dials are those of the project's serve section."""
+    config = ServeConfig(namespace=namespace, memory="1Gi", **{"autoscaling": {"maximum": 1}, "cpu": "500m", **dials})
+    return deployment.manifests(packages.verify(package), config, version.uri, version=version.version)
 
 
 def pods(kubectl: Kubectl, namespace: str) -> list[Manifest]:
@@ -137,41 +114,46 @@ def question(package: Path) -> bytes:
 
 
 @contextmanager
-def serving(kubectl: Kubectl, namespace: str, version: Version, most: int = 1) -> Iterator[str]:
+def serving(kubectl: Kubectl, namespace: str, package: Path, version: Version, **dials: Any) -> Iterator[str]:
     """Yield the host of an endpoint that answers."""
-    kubectl("apply", "-f", "-", manifests=[service(namespace, version, most)])
+    kubectl("apply", "-f", "-", manifests=objects(namespace, package, version, **dials))
     wait("the endpoint is ready", lambda: rolled(kubectl, namespace, version))
     yield f"{NAME}-predictor.{namespace}.svc.cluster.local"
 
 
 def test_no_request_is_lost_while_versions_roll(
-    kubectl: Kubectl, namespace: str, versions: list[Version], packages: list[Path]
+    kubectl: Kubectl, namespace: str, versions: list[Version], folders: list[Path]
 ) -> None:
-    first, second = versions
+    first, second = zip(folders, versions, strict=True)
     seconds = []
-    with serving(kubectl, namespace, first) as host, Load(host, question(packages[0]), clients=4, pause=0.02) as load:
+    with serving(kubectl, namespace, *first) as host, Load(host, question(folders[0]), clients=4, pause=0.02) as load:
         for _ in range(ROLLS):
-            for version in (second, first):
-                kubectl("apply", "-f", "-", manifests=[service(namespace, version)])
+            for package, version in (second, first):
+                kubectl("apply", "-f", "-", manifests=objects(namespace, package, version))
                 seconds.append(wait(f"{version.uri} rolls out", lambda v=version: rolled(kubectl, namespace, v)))
     print(f"\n{len(seconds)} rollouts of {min(seconds):.0f} to {max(seconds):.0f} s: {dict(load.answers)}")
     assert set(load.answers) == {"200"}
     assert load.answers["200"] > 100 * len(seconds)
 
 
+@pytest.mark.parametrize(("metric", "target"), [("cpu", 30), ("concurrency", 1)])
 def test_no_request_is_lost_while_load_scales_from_one_to_three_and_back(
-    kubectl: Kubectl, namespace: str, versions: list[Version], packages: list[Path]
+    kubectl: Kubectl, namespace: str, versions: list[Version], folders: list[Path], metric: str, target: int
 ) -> None:
+    if metric == "concurrency" and "scaledobjects.keda.sh" not in kubectl("get", "crd", "-o", "name"):
+        pytest.skip("KEDA is not in this cluster")
+    scaling = {"maximum": 3, "metric": metric, "target": target}
+
     def running() -> int:
         return sum(ready(each) for each in pods(kubectl, namespace))
 
-    with serving(kubectl, namespace, versions[0], most=3) as host:
-        body = question(packages[0])
+    with serving(kubectl, namespace, folders[0], versions[0], autoscaling=scaling, cpu="300m") as host:
+        body = question(folders[0])
         with Load(host, body, clients=1, pause=0.2) as light:
-            with Load(host, body, clients=4, pause=0.001) as heavy:
+            with Load(host, body, clients=6, pause=0) as heavy:
                 third = wait("three pods answer", lambda: running() == 3, 240)
             back = wait("one pod is left", lambda: len(pods(kubectl, namespace)) == 1, 240)
-    print(f"\nthird pod ready after {third:.0f} s of load, one left {back:.0f} s after it")
+    print(f"\n{metric}: third pod ready after {third:.0f} s of load, one left {back:.0f} s after it")
     print(f"while it grew {dict(heavy.answers)}, from beginning to end {dict(light.answers)}")
     assert set(heavy.answers) == set(light.answers) == {"200"}
 
@@ -228,11 +210,11 @@ def moment(text: str) -> float:
 
 
 def test_a_pod_answers_within_twice_the_time_of_a_process(
-    kubectl: Kubectl, namespace: str, versions: list[Version], packages: list[Path]
+    kubectl: Kubectl, namespace: str, versions: list[Version], folders: list[Path]
 ) -> None:
-    body = question(packages[0])
-    outside = min(first_answer_outside(packages[0], body, 18090 + attempt) for attempt in range(2))
-    with serving(kubectl, namespace, versions[0]):
+    body = question(folders[0])
+    outside = min(first_answer_outside(folders[0], body, 18090 + attempt) for attempt in range(2))
+    with serving(kubectl, namespace, folders[0], versions[0], cpu="1"):
         made, started = min(first_answer_inside(kubectl, namespace, body) for _ in range(2))
     print(f"\nfirst answer {made:.1f} s after the pod was made, {started:.1f} s after its server's container started;")
     print(f"outside a pod {outside:.1f} s after the process started")
