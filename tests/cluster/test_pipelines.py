@@ -12,6 +12,7 @@ import random
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -310,7 +311,7 @@ def test_the_overlay_for_kubeflow_gives_a_runs_account_what_it_needs_and_no_more
     namespaces: Namespaces, kubectl: Kubectl
 ) -> None:
     overlay = Path(__file__).parents[2] / "manifests" / "overlays" / "kubeflow"
-    with namespaces("pipelines") as serving, namespaces("pipelines") as runs:
+    with namespaces("pipelines") as serving, bare(f"{serving}-runs") as runs:
         text = kubectl("kustomize", str(overlay)).replace("namespace: kubeflow", f"namespace: {runs}")
         objects = list(yaml.safe_load_all(text.replace("namespace: boatyard", f"namespace: {serving}")))
         kubectl("apply", "-f", "-", manifests=objects)
@@ -341,6 +342,16 @@ def test_the_overlay_for_kubeflow_gives_a_runs_account_what_it_needs_and_no_more
         assert f"http://{providers['s3']['default']['endpoint']}" == "http://s3.s3.svc.cluster.local:9000"
         assert {secret["accessKeyKey"], secret["secretKeyKey"]} == set(KEYS)
         assert secret["secretName"] == "boatyard-s3"
+
+
+@contextmanager
+def bare(name: str) -> Iterator[str]:
+    """A namespace with nothing of ours in it."""
+    run_kubectl("create", "namespace", name)
+    try:
+        yield name
+    finally:
+        run_kubectl("delete", "namespace", name, "--wait=false")
 
 
 def review(verb: str, group: str, resource: str, name: str, namespace: str) -> Manifest:
