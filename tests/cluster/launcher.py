@@ -27,15 +27,17 @@ def artifacts(of: str) -> list[str]:
 
 
 def download(uri: str) -> None:
-    """Copy what lies below a URI; of nothing an empty folder comes, as KFP's launcher leaves one."""
+    """Copy the object of a URI, or what lies below it; of nothing an empty folder comes, as of KFP's launcher."""
+    above, _, name = uri.rpartition("/")
+    if found := storage.open(above).find(name):
+        place(uri).parent.mkdir(parents=True, exist_ok=True)
+        place(uri).write_bytes(found.data)
+        return
+    place(uri).mkdir(parents=True, exist_ok=True)
     bucket = storage.open(uri)
-    found = bucket.list()
-    if not found:
-        place(uri).mkdir(parents=True, exist_ok=True)
-    for key in found:
-        to = place(uri) / key if key else place(uri)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_bytes((bucket if key else storage.open(uri.rpartition("/")[0])).read(key or uri.rpartition("/")[2]))
+    for key in bucket.list():
+        (place(uri) / key).parent.mkdir(parents=True, exist_ok=True)
+        (place(uri) / key).write_bytes(bucket.read(key))
 
 
 def upload(path: Path, uri: str) -> None:
