@@ -158,7 +158,7 @@ def _launching(project: Project) -> StepConfig:
     """Return what the step asks for that starts such a training and follows it: little, and the claim if it is used."""
     step, train = project.resources.train, project.train
     mounted = {} if train.storage else {str(trainjob.CLAIMS / train.claim): train.claim}
-    small = {"cpu": SMALL.cpu, "memory": LAUNCHING, "gpu": None, "node_selector": {}, "tolerations": ()}
+    small: dict[str, Any] = {"cpu": SMALL.cpu, "memory": LAUNCHING, "gpu": None, "node_selector": {}, "tolerations": ()}
     return step.model_copy(update={**small, "volumes": {**mounted, **step.volumes}})
 
 
