@@ -99,7 +99,7 @@ def start(folder: Path, size: int, *names: str, only: int | None = None, **env: 
     ]
 
 
-def ended(processes: list[subprocess.Popen[str]], seconds: float = 60) -> list[str]:
+def ended(processes: list[subprocess.Popen[str]], seconds: float = 300) -> list[str]:
     """Wait for every process; return what each said. What is left after so many seconds is killed."""
     until, said = time.monotonic() + seconds, []
     for process in processes:

@@ -17,8 +17,8 @@ KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_R
 POD = StepConfig(
     cpu="100m", memory="1Gi", timeout="30m", secrets={key: f"boatyard-s3/{key}" for key in KEYS}
 )  # small: two of them stand on a laptop
-EPOCHS = 20  # that pass between two kills, and more: a killed training shall not be over too soon
-LATEST = 12.0  # seconds after both pods run: while they start, read, train or save
+EPOCHS = 30  # for each kill: more than pass between two, so that a training is not over too soon
+STARTING, TRAINING = 8.0, 2.0  # seconds after both pods run, or after an epoch's end, within which one is killed
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Killer:
     done: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
     seen: set[str] = field(default_factory=set)
+    said: list[str] = field(default_factory=list)
 
     def run(self) -> None:
         """Go on until so many kills are done, or the training is over."""
@@ -41,10 +42,24 @@ class Killer:
             if len(pods) < self.nodes:
                 continue
             self.seen |= set(pods)
-            self.over.wait(self.chance.uniform(0, LATEST))
+            self.wait()
             way = self.chance.choice(sorted(WAYS))
             if not self.over.is_set() and WAYS[way](self, self.chance.choice(pods)):
                 self.done.append(way)
+
+    def wait(self) -> None:
+        """Let a random time pass: of the start, or once an epoch more is done, of the training."""
+        if self.chance.random() < 0.4:
+            self.over.wait(self.chance.uniform(0, STARTING))
+            return
+        epochs = self.epochs()
+        while self.epochs() == epochs and not self.over.wait(0.1):
+            pass
+        self.over.wait(self.chance.uniform(0, TRAINING))
+
+    def epochs(self) -> int:
+        """Count the epochs that were said to be done."""
+        return sum("train_loss" in line for line in self.said)
 
     def pods(self) -> list[str]:
         """Return the names of the pods that run."""
@@ -97,7 +112,7 @@ def train(
     killer: Killer | None,
 ) -> list[str]:
     """Train on the cluster while a killer is at work; return what was said."""
-    said: list[str] = []
+    said: list[str] = killer.said if killer else []
     thread = threading.Thread(target=killer.run, daemon=True) if killer else None
     if thread:
         thread.start()
