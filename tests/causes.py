@@ -74,7 +74,7 @@ def model(uri: str, kind: str = "boatyard") -> Manifest:
     return {"model": said, "storageContainerName": "boatyard"} if kind == "boatyard" else {"model": said}
 
 
-def trainjob(name: str, code: str = "", *, image: str = SERVE, **fields: Any) -> Manifest:
+def trainjob(name: str, code: str = "", *, image: str = SERVE, runtime: str = "why", **fields: Any) -> Manifest:
     """Return a TrainJob of one node that runs a line of Python."""
     trainer: Manifest = {"image": image, "numNodes": 1, "resourcesPerNode": small(), **fields.pop("trainer", {})}
     if code:
@@ -83,7 +83,7 @@ def trainjob(name: str, code: str = "", *, image: str = SERVE, **fields: Any) ->
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",
         "metadata": {"name": name},
-        "spec": {"runtimeRef": {"kind": "TrainingRuntime", "name": "why"}, "trainer": trainer, **fields},
+        "spec": {"runtimeRef": {"kind": "TrainingRuntime", "name": runtime}, "trainer": trainer, **fields},
     }
 
 
@@ -103,33 +103,22 @@ def mounted(name: str) -> Manifest:
     return {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]}
 
 
-RUNTIME: Manifest = {
-    "apiVersion": "trainer.kubeflow.org/v1alpha1",
-    "kind": "TrainingRuntime",
-    "metadata": {"name": "why", "labels": {"trainer.kubeflow.org/framework": "torch"}},
-    "spec": {
-        "mlPolicy": {"numNodes": 1, "torch": {}},
-        "template": {
-            "spec": {
-                "failurePolicy": {"maxRestarts": 0},
-                "replicatedJobs": [
-                    {
-                        "name": "node",
-                        "template": {
-                            "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
-                            "spec": {
-                                "backoffLimit": 0,
-                                "template": {
-                                    "spec": {"restartPolicy": "Never", "containers": [{"name": "node", "image": SERVE}]}
-                                },
-                            },
-                        },
-                    }
-                ],
-            }
-        },
-    },
-}
+def runtime(name: str, restarts: int) -> Manifest:
+    """Return a TrainingRuntime of one node that is started again so many times."""
+    node = {"restartPolicy": "Never", "containers": [{"name": "node", "image": SERVE}]}
+    ancestor = {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}}
+    job = {"metadata": ancestor, "spec": {"backoffLimit": 0, "template": {"spec": node}}}
+    policy = {"maxRestarts": restarts, "restartStrategy": "BlockingRecreate"}
+    jobs = {"failurePolicy": policy, "replicatedJobs": [{"name": "node", "template": job}]}
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainingRuntime",
+        "metadata": {"name": name, "labels": {"trainer.kubeflow.org/framework": "torch"}},
+        "spec": {"mlPolicy": {"numNodes": 1, "torch": {}}, "template": {"spec": jobs}},
+    }
+
+
+RUNTIMES = (runtime("why", 0), runtime("again", 30))
 NODE: Manifest = {  # no kubelet stands behind it: it is there to be looked at
     "apiVersion": "v1",
     "kind": "Node",
@@ -152,6 +141,7 @@ LIMITS: Manifest = {
 EAT = "a = [bytes(range(256)) * 4096 for _ in range(1000)]"
 CRASH = "print('reading the table', flush=True); raise ValueError('no column named price')"
 ANSWER = "import http.server as h; h.HTTPServer(('', 8080), h.SimpleHTTPRequestHandler).serve_forever()"
+LATER = f"import time; time.sleep(5); {CRASH}"
 NAP = "import time; time.sleep(3600)"
 CPU = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}
 PROBE = {"httpGet": {"path": "/v2/health/ready", "port": 8080}, "periodSeconds": 1, "failureThreshold": 3}
@@ -373,6 +363,12 @@ CASES: dict[str, Case] = {
         "oom-killed",
         ("64Mi",),
         (trainjob("train-oom", EAT),),
+    ),
+    "again": Case(
+        "trainjob/again",
+        "restarting",
+        ("was started again", "again-node-0 failed"),
+        (trainjob("again", LATER, runtime="again"),),
     ),
     "train-gpus": Case(
         "trainjob/train-gpus",

@@ -72,6 +72,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause("crash-loop", "the container's status; the last lines of its log", running.crash_loop),
     Cause("probe", "the pod's events; the probe; the log", running.probe),
     Cause("hpa-metrics", "conditions of the HorizontalPodAutoscaler, or of the ScaledObject", scaling.hpa_metrics),
+    Cause("restarting", "`status.restarts` of the JobSet; events of JobSet and Job", running.restarting),
     Cause("failed", OBJECT, running.pod_failed),
     Cause("controller-error", OBJECT, asking.controller_error),
     Cause("rollout", "conditions of the Deployment", running.rollout),

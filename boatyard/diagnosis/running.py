@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from boatyard.diagnosis.causes import Diagnosis, Evidence, one_line
-from boatyard.diagnosis.snapshot import INITIALIZER, Box, Object, Snapshot, condition
+from boatyard.diagnosis.snapshot import INITIALIZER, RECENT, Box, Object, Snapshot, condition, moment
 
 SIGNALS = {134: "SIGABRT", 136: "SIGFPE", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
 ERROR = re.compile(r"\s*([\w.]*(Error|Exception|Interrupt)\b|fatal|panic|error:)", re.I)
@@ -144,6 +144,29 @@ def _probed(s: Snapshot, box: Box, kind: str, effect: str) -> Diagnosis:
     )
 
 
+def restarting(s: Snapshot) -> Iterator[Diagnosis]:
+    """A training was started again a short while ago: what failed is gone with its pods."""
+    jobset = s.get("JobSet", s.subject.name) or {}
+    count = jobset.get("status", {}).get("restarts", 0)
+    told = [each for each in s.events("JobSet", s.subject.name) if "first failed job" in each.get("message", "")]
+    ago = s.age(moment(told[-1])) if told else float("inf")
+    if not count or ago > RECENT or not s.pods:
+        return
+    job = told[-1]["message"].partition("first failed job: ")[2].rstrip(")")
+    why = [each for each in s.events("Job", job) if each.get("type") == "Warning"][-1:]
+    said = one_line(why[-1]["message"]) if why else "its job failed"
+    times = "once" if count == 1 else f"{count} times"
+    evidence = [Evidence(f"jobset/{s.subject.name} status.restarts", str(count))]
+    evidence += [Evidence(f"event {each.get('reason')} of job/{job}", one_line(each["message"])) for each in why]
+    yield Diagnosis(
+        "restarting",
+        f"{s.subject} was started again {times}, {ago:.0f} s ago the last time; job {job} failed: {said}",
+        tuple(evidence),
+        f"follow it to the failure: kubectl logs -f -n {s.subject.namespace} -l jobset.sigs.k8s.io/jobset-name="
+        f"{s.subject.name}; a pod that was preempted needs nothing, it goes on from its last state",
+    )
+
+
 def pod_failed(s: Snapshot) -> Iterator[Diagnosis]:
     """It failed, and no pod is left that would say why."""
     asked = s.asked or {}
@@ -174,11 +197,9 @@ def rollout(s: Snapshot) -> Iterator[Diagnosis]:
 
 def not_ready(s: Snapshot) -> Iterator[Diagnosis]:
     """On its way, as far as can be seen: nothing is wrong yet."""
-    for pod in s.pods:
-        name = pod["metadata"]["name"]
-        if pod.get("status", {}).get("phase") == "Succeeded" or condition(pod, "Ready") == "True":
-            continue
-        age = s.age(pod["metadata"].get("creationTimestamp", ""))
+    waiting = [each for each in s.pods if condition(each, "Ready") != "True" and not _over(each)]
+    for pod in waiting:
+        name, age = pod["metadata"]["name"], s.age(pod["metadata"].get("creationTimestamp", ""))
         where, text = _stage(s, pod)
         yield Diagnosis(
             "starting",
@@ -186,14 +207,25 @@ def not_ready(s: Snapshot) -> Iterator[Diagnosis]:
             (Evidence(where, text),),
             "wait and ask again; the probes' failureThreshold says how long it has",
         )
-    if not s.pods and s.subject.kind == "InferenceService" and condition(s.asked or {}, "Ready") not in ("True", ""):
-        said = condition(s.asked or {}, "Ready", "message") or "its controller has made no pods yet"
-        yield Diagnosis(
-            "starting",
-            f"{s.subject} has no pods: {one_line(said)}",
-            (Evidence(f"{s.subject} status.conditions[Ready]", one_line(said)),),
-            "wait and ask again; kubectl get events shows what its controller does",
-        )
+    asked = s.asked or {}
+    done = condition(asked, "Ready" if s.subject.kind == "InferenceService" else "Complete") == "True"
+    if waiting or not asked or s.subject.kind == "Pod" or done or (s.subject.kind == "TrainJob" and s.pods):
+        return
+    said = condition(asked, "Ready", "message") or "its controller has not said why"
+    yield Diagnosis(
+        "starting",
+        f"{s.subject} is not ready with {len(s.pods)} pods, {_age(s)} after it was made: {one_line(said)}",
+        (Evidence(f"{s.subject} status.conditions", one_line(said)),),
+        "wait and ask again; kubectl get events shows what its controller does",
+    )
+
+
+def _over(pod: Object) -> bool:
+    return str(pod.get("status", {}).get("phase", "")) == "Succeeded"
+
+
+def _age(s: Snapshot) -> str:
+    return f"{s.age((s.asked or {}).get('metadata', {}).get('creationTimestamp', '')):.0f} s"
 
 
 def _stage(s: Snapshot, pod: Object) -> tuple[str, str]:

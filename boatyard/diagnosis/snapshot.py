@@ -215,6 +215,13 @@ def condition(value: Object, kind: str, field: str = "status") -> str:
     return str(next((each.get(field, "") for each in conditions if each["type"] == kind), ""))
 
 
+def moment(event: Object) -> str:
+    """Return when an event was seen last, by the old API or the new."""
+    series = (event.get("series") or {}).get("lastObservedTime")
+    made = event["metadata"].get("creationTimestamp")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or made or "")
+
+
 def owner(value: Object) -> tuple[str, str]:
     """Return kind and name of what an object belongs to."""
     owners = value["metadata"].get("ownerReferences", [])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from causes import BUCKET, CAPACITY, CASES, KINDS, NODE, RUNTIME, SEALED, SPACES, Case, Manifest
+from causes import BUCKET, CAPACITY, CASES, KINDS, NODE, RUNTIMES, SEALED, SPACES, Case, Manifest
 from click.testing import CliRunner, Result
 from kube import ENDPOINT, KEYS, run_kubectl, s3_secret
 
@@ -56,7 +56,7 @@ def spaces(manifests: list[Manifest], tmp_path_factory: pytest.TempPathFactory) 
 
 def _given(manifests: list[Manifest], namespace: str) -> Iterator[Manifest]:
     """Yield the runtimes, keys that are right and keys that are wrong."""
-    yield from _moved([RUNTIME], namespace)
+    yield from _moved(RUNTIMES, namespace)
     for each in json.loads(json.dumps(manifests)):
         if each["kind"] == "ServingRuntime":
             yield {**each, "metadata": {**each["metadata"], "namespace": namespace}}
@@ -134,7 +134,7 @@ NOISE = {
     *("volumeMounts", "terminationMessagePath", "terminationMessagePolicy", "dnsPolicy", "schedulerName", "hostIPs"),
     *("podIPs", "hostIP", "containerID", "imageID", "reportingComponent", "reportingInstance", "template", "selector"),
     *("tolerations", "allocatedResources", "preemptionPolicy", "enableServiceLinks", "restartPolicy", "firstTimestamp"),
-    *("user", "eventTime", "lastProbeTime", "observedGeneration", "labels", "securityContext", "resourceVersion"),
+    *("user", "lastProbeTime", "observedGeneration", "labels", "securityContext", "resourceVersion"),
 }
 
 
