@@ -50,11 +50,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """A registry of its own in the cluster's store."""
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """A registry of its own in the cluster's store, gone after the test."""
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": ENDPOINT, "BOATYARD_CACHE": str(tmp_path / "cache")}.items():
         monkeypatch.setenv(name, value)
-    return registry.open(f"s3://boatyard/test-storage/{uuid.uuid4().hex}", tmp_path)
+    place = f"s3://boatyard/test-storage/{uuid.uuid4().hex}"
+    yield registry.open(place, tmp_path)
+    for key in storage.open(place).list():
+        rewrite(place, key, None)
 
 
 def endpoint(name: str, uri: str, digest: str, **predictor: Any) -> Manifest:
