@@ -271,7 +271,14 @@ def test_the_dataset_of_two_pods_is_that_of_one_machine(
 ) -> None:
     (uri,) = backend.uris("preprocess-join", "dataset")
     preprocessing.preprocess(made.data, made.preprocess, tmp_path / "one", root=tmp_path, task=made.task)
-    assert artifacts.digest_folder(copied(uri, tmp_path / "many")) == artifacts.digest_folder(tmp_path / "one")
+    copied(uri, tmp_path / "many")
+    here, there = (
+        os.environ["BOATYARD_CACHE"],
+        "/tmp/.cache/boatyard",
+    )  # where rows of a bucket lie, as places of rows say
+    said = (tmp_path / "one" / "manifest.json").read_text().replace(here, there)
+    assert (tmp_path / "many" / "manifest.json").read_text() == said, "with every shard's digest"
+    assert artifacts.verify(tmp_path / "many", "dataset")
 
 
 def test_inputs_deleted_behind_a_cache_hit_are_noticed_and_said_where_a_person_looks(
