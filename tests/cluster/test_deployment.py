@@ -6,19 +6,22 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import graphs
 import pytest
-from kube import ENDPOINT, KEYS, Manifest, Namespaces
+from kube import ENDPOINT, KEYS, Kubectl, Manifest, Namespaces
 
 from boatyard import cluster, deployment, packages, registry
 from boatyard.deployment.leases import hold
@@ -250,17 +253,87 @@ def test_a_deploy_that_was_killed_is_put_right_by_the_next(
 ) -> None:
     command = [sys.executable, "-m", "boatyard", "deploy", str(made[1].path), "--storage", places[1], "-n", space]
     with asked(space, made[0]) as answers:
-        killed = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert killed.stderr
-        assert "rolls out" in killed.stderr.readline()
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as killed:
+            assert killed.stderr and "rolls out" in killed.stderr.readline()
+            killed.send_signal(signal.SIGKILL)
         done = boatyard(*command[3:])
     assert done.returncode == 0, done.stderr
     assert "8 golden examples answered right" in done.stdout
     found = deployment.status(there, "insects", space)
     assert (found.digest, found.former, found.deploying) == (made[1].digest, "1", "")
     assert set(answers) == {"200"}
+
+
+class Way:
+    """A way to the API server that can be shut: what is on it breaks, what comes is refused."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.to, self.open, self.sockets = (host, port), True, list[socket.socket]()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near = self.listener.accept()[0]
+                if not self.open:
+                    near.close()
+                    continue
+                far = socket.create_connection(self.to)
+                self.sockets += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self.carry, args=(one, other), daemon=True).start()
+
+    def carry(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        self.shut(one, other)
+
+    def shut(self, *sockets: socket.socket) -> None:
+        for each in sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.shut(*self.sockets, self.listener)
+        for each in (*self.sockets, self.listener):
+            each.close()
+
+
+def test_an_api_server_that_is_gone_in_the_middle_is_waited_for(
+    there: cluster.Cluster,
+    first: list[Manifest],
+    made: list[packages.Package],
+    places: list[str],
+    space: str,
+    tmp_path: Path,
+    kubectl: Kubectl,
+) -> None:
+    config = json.loads(kubectl("config", "view", "--raw", "-o", "json"))
+    address = urlsplit(config["clusters"][0]["cluster"]["server"])
+    way = Way(address.hostname or "", address.port or 443)
+    port = way.listener.getsockname()[1]
+    config["clusters"][0]["cluster"] |= {
+        "server": f"https://127.0.0.1:{port}",
+        "tls-server-name": "kubernetes.default.svc",
+    }
+    (tmp_path / "config").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "boatyard", "deploy", str(made[1].path), "--storage", places[1], "-n", space]
+    environment = {**os.environ, "KUBECONFIG": str(tmp_path / "config")}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as deploying:
+        assert deploying.stderr and deploying.stdout
+        assert "rolls out" in deploying.stderr.readline()
+        way.open = False
+        way.shut(*way.sockets)
+        time.sleep(8)
+        way.open = True
+        said, error = deploying.communicate(timeout=300)
+    way.close()
+    assert deploying.returncode == 0, error
+    assert "8 golden examples answered right" in said
+    assert deployment.status(there, "insects", space).traffic == {made[1].digest: 1}
 
 
 def test_the_command_says_what_stands_and_ends_it(
