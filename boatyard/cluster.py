@@ -299,6 +299,8 @@ class Cluster:
         try:
             return self.client.call_api(where, method, _request_timeout=timeout, **given)[0]
         except ApiException as error:
+            if not error.status:  # what the client makes of TLS that broke off
+                raise Unreachable(f"the API server at {self.host} does not answer: {_reason(error)}") from error
             raise _error(error.status, error.body, method, path, self.host) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(
