@@ -11,6 +11,7 @@ from typing import Any
 
 import killing as kills
 import pytest
+from kube import ENDPOINT, KEYS
 
 from boatyard import cluster, datasets, training, trainjob
 from boatyard.errors import ConfigError
@@ -43,8 +44,6 @@ def dataset(project: Path) -> Path:
 @pytest.fixture(autouse=True)
 def store(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process reads and writes the store, too; the pods take the image of the tests."""
-    from conftest import ENDPOINT, KEYS
-
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": ENDPOINT, "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("BOATYARD_IMAGE", "boatyard/train:dev")
