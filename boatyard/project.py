@@ -524,9 +524,7 @@ class ServeConfig(Section):
     runtime: Name = Field("boatyard", description="ServingRuntime of the manifests that carries the server")
     service_account: Name = Field("boatyard-serving", description="of the pods: its secrets open the bucket")
     cpu: Cpu = Field("1", description="request and limit")
-    memory: Memory | None = Field(
-        None, description="request and limit; without a value by the package's size, as measured"
-    )
+    memory: Memory | None = Field(None, description="request and limit; by the graph's size without a value")
     autoscaling: AutoscalingConfig = Field(AutoscalingConfig(), description="how many replicas")
 
 
