@@ -153,7 +153,7 @@ def learns_the_same_twice(subject: Subject) -> None:
 def every_weight_learns(subject: Subject) -> None:
     recipe = subject.make()
     model = subject.model(recipe)
-    _loss(subject, recipe, model).backward()  # type: ignore[no-untyped-call]
+    _loss(subject, recipe, model).backward()
     idle = [key for key, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
     _want(not idle, f"the loss does not depend on {', '.join(idle)}; remove them or set requires_grad=False")
     _want(any(weight.requires_grad for weight in model.parameters()), "the model has no weights to learn")
@@ -268,7 +268,7 @@ def _train(subject: Subject, recipe: Recipe, model: nn.Module) -> tuple[nn.Modul
         torch.manual_seed(step)
         loss = _loss(subject, recipe, model)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         found.append(float(loss.detach()))
     return model, found

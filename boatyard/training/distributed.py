@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -284,8 +286,8 @@ def _own(device: torch.device, local_rank: int) -> torch.device:
 
 def _meet(world: Peers) -> None:
     """Compare devices by the store that torchrun keeps, then connect: mixed backends would only wait for each other."""
-    store, rank, size = next(dist.rendezvous("env://", timeout=START))
-    own = dist.PrefixStore("boatyard", store)
+    store, rank, size = next(rendezvous("env://", timeout=START))
+    own = PrefixStore("boatyard", store)
     own.set(f"device/{rank}", world.device.type)
     kinds = [own.get(f"device/{other}").decode() for other in range(size)]
     if len(set(kinds)) > 1:

@@ -181,7 +181,7 @@ class Trainer:
         outputs = self.outputs(rows)
         loss: Tensor = self.loss(self.world.whole(outputs.float(), len(rows)), rows.target)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.world.sum_gradients(self.model)
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
