@@ -1,5 +1,6 @@
 """What a real API server says of the manifests, and a kubelet of the images."""
 
+import copy
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -63,7 +64,7 @@ def test_every_object_passes_strict_validation(kubectl: Kubectl, manifests: list
 
 
 def test_every_pod_of_ours_is_admitted(kubectl: Kubectl, rendered: list[Manifest], space: str) -> None:
-    found = {each["kind"]: each.get("spec", {}) for each in rendered}
+    found = {each["kind"]: each.get("spec", {}) for each in copy.deepcopy(rendered)}  # others use them whole
     serving = found["ServingRuntime"]
     job = found["ClusterTrainingRuntime"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]
     initializer = found["ClusterStorageContainer"]["container"]
