@@ -14,6 +14,7 @@ for all; the ratio is taken within each turn.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import multiprocessing
 import os
@@ -38,7 +39,6 @@ from boatyard.project import PreprocessConfig, TrainConfig
 from boatyard.schema import Array, Batch, Field, Schema
 from boatyard.training import loop
 from boatyard.training.memory import keep_freed_blocks
-from boatyard.training.signals import Stop
 
 FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
 LABELS = tuple("0123456789")
@@ -96,7 +96,7 @@ def ours(recipe: str, data: Rows, arguments: argparse.Namespace) -> Callable[[],
     def epoch() -> float:
         with loop.reproducible():
             started = time.perf_counter()
-            trainer.train_epoch(Stop(), Progress("train", 10**9, "row"))
+            trainer.train_epoch(Progress("train", 10**9, "row"))
             wait(trainer.device)
             taken = time.perf_counter() - started
         trainer.run.epoch, trainer.run.batch, trainer.run.seen = trainer.run.epoch + 1, 0, 0
@@ -204,20 +204,31 @@ def prepare(name: str, recipe: str, arguments: argparse.Namespace) -> Callable[[
 
 
 def work(pipe: Connection, name: str, recipe: str, arguments: argparse.Namespace) -> None:
-    """Train for an epoch each time that the parent asks, and send its seconds; the first one only warms up."""
+    """Train for an epoch each time that the parent asks, and send its seconds, until the parent hangs up."""
     epoch = prepare(name, recipe, arguments)
-    while pipe.recv():
-        pipe.send(epoch())
+    with contextlib.suppress(EOFError):
+        while pipe.recv():
+            pipe.send(epoch())
 
 
 def measure(recipe: str, arguments: argparse.Namespace) -> None:
-    """Print one recipe's table."""
+    """Measure one recipe: every way in a process of its own, by turns."""
     spawn = multiprocessing.get_context("spawn")
     runs: dict[str, Connection] = {}
     for name in WAYS:
         runs[name], theirs = spawn.Pipe()
         spawn.Process(target=work, args=(theirs, name, recipe, arguments)).start()
         theirs.close()
+    try:
+        rates = take_turns(runs, arguments)
+    finally:  # a process that waits to be asked would keep this one from ending
+        for pipe in runs.values():
+            pipe.close()
+    table(recipe, rates)
+
+
+def take_turns(runs: dict[str, Connection], arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """Return the rates of each way in images per second, one for each turn; a first epoch only warms up."""
 
     def run(name: str) -> float:
         runs[name].send(True)
@@ -230,8 +241,12 @@ def measure(recipe: str, arguments: argparse.Namespace) -> None:
     for turn in range(arguments.repeats):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             rates[name].append(arguments.rows / run(name))
-    for pipe in runs.values():
-        pipe.send(False)
+    return rates
+
+
+def table(recipe: str, rates: dict[str, list[float]]) -> None:
+    """Print each way's rate and ours against it."""
+    names = list(rates)
     best = max(names[1:3], key=lambda name: statistics.median(rates[name]))
     print(f"\n{recipe} {DIALS[recipe]}")
     for name in names:
