@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
-from grpc import StatusCode, aio, method_handlers_generic_handler, unary_unary_rpc_method_handler
+from grpc import StatusCode, unary_unary_rpc_method_handler
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from kserve.protocol.grpc.servicer import InferenceServicer
 
-from boatyard.errors import ArtifactError, ConfigError, RequestError
+from boatyard.errors import ArtifactError, RequestError
 from boatyard.prediction import Answers, check
 from boatyard.prediction.decoding import array, show, wrong
 from boatyard.schema import Array, Tensor
 
 from . import v2
 from .batching import Busy, Closed, Late
+from .calls import Abort, Method, Service, message_of, refuse, reply
 from .errors import LONGEST, HttpError
+from .http2 import Connection
 from .predictor import Predictor
-from .rest import Front
+from .rest import Front, left
+from .streams import Stream
 from .tls import Tls
 
 logger = logging.getLogger(__name__)
@@ -42,6 +46,7 @@ CODES = {
     401: StatusCode.UNAUTHENTICATED,
     403: StatusCode.PERMISSION_DENIED,
     404: StatusCode.NOT_FOUND,
+    413: StatusCode.RESOURCE_EXHAUSTED,
 }
 
 
@@ -52,21 +57,32 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         super().__init__(plane, None)
         self.front, self.models = front, front.models
 
-    async def ModelInfer(self, request: Any, context: Any) -> Any:
+    def infer(self, request: Any, stream: Stream) -> None:
+        """Queue an inference; the answer goes to the stream."""
         started, numbers = time.perf_counter(), self.front.exposition.strangers
+
+        def failed(error: Exception) -> None:
+            code, message = _refusal(error)
+            numbers.answered("grpc", code.value[0], time.perf_counter() - started)
+            refuse(stream, code, message)
+
+        def done(answers: Answers | None, error: Exception | None) -> None:
+            stream.finished()
+            if answers is None:
+                return failed(error or RuntimeError())
+            message = _response(model, request, wanted, answers).SerializeToString()
+            numbers.answered("grpc", 0, time.perf_counter() - started)
+            reply(stream, message)
+
         try:
             model = self.models.find(request.model_name, request.model_version or None)
             numbers = model.numbers
-            inputs = _inputs(model, request)
-            wanted = _outputs(model, request)
-            answers = await model.batcher.submit(inputs, context.time_remaining())
-            response = _response(model, request, wanted, answers)
+            model.batcher.expect(left(stream.until))
+            inputs, wanted = _inputs(model, request), _outputs(model, request)
+            model.batcher.queue(inputs, done, left(stream.until))
+            stream.kept = True
         except Exception as error:
-            code, message = _refusal(error)
-            numbers.answered("grpc", code.value[0], time.perf_counter() - started)
-            await context.abort(code, message)
-        numbers.answered("grpc", 0, time.perf_counter() - started)
-        return response
+            failed(error)
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:
         model = await self._find(request.name, request.version, context)
@@ -126,80 +142,109 @@ def _refusal(error: Exception) -> tuple[StatusCode, str]:
     return StatusCode.INTERNAL, "the server failed; its log says why"
 
 
-class Methods:
-    """What generated code takes for a server: it hands the methods on, each able to refuse what is no message.
+class Infer(Method):
+    """ModelInfer the short way: no task, the inputs straight into the queue, the answer straight to the connection."""
 
-    gRPC's own answer to such bytes is an unknown error of the server. An interceptor could say better, too, and costs
-    more than an inference.
-    """
+    def __init__(self, servicer: Servicer) -> None:
+        handler = unary_unary_rpc_method_handler(
+            None, pb.ModelInferRequest.FromString, pb.ModelInferResponse.SerializeToString
+        )
+        super().__init__(f"/{SERVICE}/ModelInfer", handler, _refusal)
+        self._servicer = servicer
 
-    def __init__(self, server: Any) -> None:
-        self._server = server
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Give the server a service's methods."""
-        readable = {name: _readable(f"/{service}/{name}", handler) for name, handler in handlers.items()}
-        self._server.add_generic_rpc_handlers((method_handlers_generic_handler(service, readable),))
-
-    def add_generic_rpc_handlers(self, handlers: Any) -> None:
-        """Do nothing: these are the same methods again."""
-
-
-def _readable(method: str, handler: Any) -> Any:
-    """Return a method that answers bytes that are no message as a client's mistake."""
-    if handler.unary_unary is None:
-        return handler
-
-    def read(data: bytes) -> Any:
+    def whole(self, stream: Stream) -> None:
+        """Answer one whole message at once, any other by a task."""
+        body = stream.body
+        if (message := message_of(body)) is None:
+            return super().whole(stream)
+        stream.claim()
         try:
-            return handler.request_deserializer(data)
-        except DecodeError:
-            return None
+            request = self._read(message)
+        except Abort as error:
+            return self._failed(stream, error)
+        self._servicer.infer(request, stream)
 
-    async def answer(request: Any, context: Any) -> Any:
-        if request is None:
-            await context.abort(StatusCode.INVALID_ARGUMENT, f"wanted the message of {method}, found bytes")
-        return await handler.unary_unary(request, context)
+    async def _run(self, stream: Stream, messages: Any) -> None:
+        try:
+            request = await self._message(stream)
+        except Exception as error:
+            return self._failed(stream, error)
+        stream.task = None
+        self._servicer.infer(request, stream)
 
-    return unary_unary_rpc_method_handler(answer, read, handler.response_serializer)
+
+class Health(HealthServicer):  # type: ignore[misc]
+    """Says serving until the server drains; whoever watches is told."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self._services, self.draining = services, asyncio.Event()
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        if request.service not in self._services:
+            await context.abort(StatusCode.NOT_FOUND, f"wanted {SERVICE} or no name, found {show(request.service)}")
+        return self._now()
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        if request.service in self._services:
+            if not self.draining.is_set():
+                yield self._now()
+                await self.draining.wait()
+            yield self._now()
+        else:
+            yield HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
+        await asyncio.Event().wait()  # until the client leaves, or the server stops
+
+    def _now(self) -> Any:
+        stopping = self.draining.is_set()
+        return HealthCheckResponse(status=HealthCheckResponse.NOT_SERVING if stopping else HealthCheckResponse.SERVING)
 
 
 class Server:
-    """KServe's gRPC service at an address of our choice, with a bound on a message."""
+    """KServe's gRPC service at a socket that listens."""
 
-    def __init__(self, plane: DataPlane, front: Front, host: str, port: int, tls: Tls | None = None) -> None:
-        self.servicer, self.address, self.body_limit = Servicer(plane, front), f"{host}:{port}", front.body_limit
-        self._tls = tls
-        self._health = health.aio.HealthServicer()
+    def __init__(self, plane: DataPlane, front: Front, socket: socket.socket, tls: Tls | None = None) -> None:
+        self._service = Service(front.body_limit, _refusal)
+        self._socket, self._tls = socket, tls
+        self._health = Health(("", SERVICE))
+        servicer = Servicer(plane, front)
+        add_GRPCInferenceServiceServicer_to_server(servicer, self._service)
+        add_HealthServicer_to_server(self._health, self._service)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), self._service)
+        self._service.add(Infer(servicer))
+
+    @property
+    def connections(self) -> set[Connection]:
+        """The clients there are."""
+        return self._service.connections
 
     async def start(self) -> None:
-        """Listen; raises ConfigError when the port cannot be had."""
-        options = [("grpc.max_receive_message_length", self.body_limit), ("grpc.max_send_message_length", -1)]
-        options.append(("grpc.so_reuseport", 0))  # a port that another process listens at is an error, not shared
-        self._server = aio.server(ThreadPoolExecutor(max_workers=1), options=options)
-        methods = Methods(self._server)
-        add_GRPCInferenceServiceServicer_to_server(self.servicer, methods)
-        add_HealthServicer_to_server(self._health, methods)
-        services = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(services, self._server)
-        for service in ("", SERVICE):
-            await self._health.set(service, HealthCheckResponse.SERVING)
-        try:
-            if self._tls:
-                self._server.add_secure_port(self.address, self._tls.grpc_credentials())
-            else:
-                self._server.add_insecure_port(self.address)
-        except RuntimeError as error:
-            raise ConfigError(f"cannot listen at {self.address} for gRPC; give another port, or 0 for none") from error
-        await self._server.start()
+        """Take calls."""
+        renewed = self._tls.renewed() if self._tls else None
 
-    async def drain(self) -> None:
+        def connection() -> Connection:
+            if renewed:
+                renewed()
+            return Connection(self._service)
+
+        self._server = await asyncio.get_running_loop().create_server(
+            connection, sock=self._socket, backlog=2048, ssl=renewed() if renewed else None
+        )
+
+    def drain(self) -> None:
         """Say not serving to whoever watches; calls are still answered."""
-        await self._health.enter_graceful_shutdown()
+        self._health.draining.set()
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and wait for those at work."""
-        await self._server.stop(grace)
+        self._server.close()
+        for connection in list(self.connections):
+            connection.leave()
+        until = time.monotonic() + grace
+        while self.connections and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        for connection in list(self.connections):
+            connection.abort()
 
 
 def _inputs(model: Predictor, request: Any) -> dict[str, Array]:

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import kserve
@@ -70,7 +71,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         self._front = Front(kserve.model_server.app, models, body_limit, AccessLog(access_log), token)
         self._socket = _listen(host, http_port)
         self._rest_server = self._rest()
-        self._grpc = grpc.Server(self.dataplane, self._front, host, grpc_port, tls) if grpc_port else None
+        self._grpc = grpc.Server(self.dataplane, self._front, _listen(host, grpc_port), tls) if grpc_port else None
 
     def start(self, models: list[Predictor]) -> None:
         """Serve until a signal, and return when what was at work then is answered."""
@@ -105,11 +106,14 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         for each in self.models.index():
             scheme = "https" if self.ssl_certfile else "http"
             logger.info("serving %s at %s://%s:%d, sha256 %s", each["name"], scheme, host, port, each["version"])
-        sweep = loop.create_task(_sweep(self._rest_server._server.server_state.connections))
+        doors = [self._rest_server._server.server_state.connections]
+        if self._grpc:
+            doors.append(self._grpc.connections)
+        sweep = loop.create_task(_sweep(doors))
         await self._rest_server._server.serve(sockets=[self._socket])
-        sweep.cancel()
         if self._grpc:
             await self._grpc.stop(GRACE)
+        sweep.cancel()
         logger.info("stopped")
 
     def _stop(self) -> None:
@@ -121,17 +125,18 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         logger.info("stopping: not ready from now on, closing in %g s", self.drain)
         self.models.stop()
         if self._grpc:
-            asyncio.get_running_loop().create_task(self._grpc.drain())
+            self._grpc.drain()
         asyncio.get_running_loop().call_later(self.drain, setattr, server, "should_exit", True)
 
 
-async def _sweep(connections: Any) -> None:
+async def _sweep(doors: Iterable[Any]) -> None:
     """Close what is idle or too slow; one look a second for all connections."""
     while True:
         await asyncio.sleep(1)
         now = time.monotonic()
-        for connection in list(connections):
-            connection.overdue(now)
+        for connections in doors:
+            for connection in list(connections):
+                connection.overdue(now)
 
 
 def _loop_factory() -> Any:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import grpc
 
 from boatyard.errors import ConfigError
 
@@ -26,23 +25,26 @@ class Tls:
             files = f"{self.certificate} and {self.key}"
             raise ConfigError(f"wanted a certificate and its key in PEM, found {files}: {error}") from error
 
-    def grpc_credentials(self) -> grpc.ServerCredentials:
-        """Return credentials that look at the files with each new connection."""
-        latest = self._pair()
+    def renewed(self) -> Callable[[], ssl.SSLContext]:
+        """Return what gives the context of a gRPC connection: it looks at the files each time."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.set_alpn_protocols(["h2"])
+        latest: tuple[tuple[int, int], ...] = ()
 
-        def changed() -> grpc.ServerCertificateConfiguration | None:
+        def look() -> ssl.SSLContext:
             nonlocal latest
             try:
-                self.check()
-                found = self._pair()
+                found = self._seen()
+                if found != latest:
+                    self.check()
+                    context.load_cert_chain(self.certificate, self.key)
+                    latest = found
             except (ConfigError, OSError):  # one of the two is just being replaced: the former go on
-                return None
-            if found == latest:
-                return None
-            latest = found
-            return grpc.ssl_server_certificate_configuration([found])
+                if not latest:
+                    raise
+            return context
 
-        return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([latest]), changed)
+        return look
 
-    def _pair(self) -> tuple[bytes, bytes]:
-        return self.key.read_bytes(), self.certificate.read_bytes()
+    def _seen(self) -> tuple[tuple[int, int], ...]:
+        return tuple((file.stat().st_mtime_ns, file.stat().st_ino) for file in (self.certificate, self.key))
