@@ -527,6 +527,15 @@ class ServeConfig(Section):
     memory: Memory | None = Field(None, description="request and limit; by the graph's size without a value")
     autoscaling: AutoscalingConfig = Field(AutoscalingConfig(), description="how many replicas")
 
+    @model_validator(mode="after")
+    def _awake(self) -> Self:
+        if self.autoscaling.minimum == 0 and self.mode == "Standard":
+            raise ValueError(
+                "autoscaling.minimum is 0 and mode is Standard: without a pod nobody counts the requests that would "
+                "wake one; use minimum 1, or mode Knative"
+            )
+        return self
+
 
 class Project(Section):
     """One project: data in, endpoint out."""

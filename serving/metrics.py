@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -30,6 +31,13 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def plus(self, other: Histogram) -> Histogram:
+        """Return both in one."""
+        found = Histogram(self.bounds)
+        found.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        found.total = self.total + other.total
+        return found
+
     def buckets(self) -> list[tuple[str, float]]:
         """Return cumulative counts by upper bound, the last is +Inf."""
         names, below = [*(f"{bound:g}" for bound in self.bounds), "+Inf"], 0
@@ -56,6 +64,10 @@ class Numbers:
         if protocol not in self.total:
             self.total[protocol] = Histogram()
         self.total[protocol].observe(seconds)
+
+    def requests_of_all(self) -> Histogram:
+        """Return the requests of all protocols."""
+        return functools.reduce(Histogram.plus, list(self.total.values()), Histogram())
 
 
 class Exposition(Collector):
@@ -101,7 +113,7 @@ HISTOGRAMS: tuple[tuple[str, str, str, Callable[[Numbers], Histogram]], ...] = (
     ("boatyard_queue_duration_seconds", "From queued to taken by the model", "model", lambda n: n.queue),
     ("boatyard_inference_duration_seconds", "The graph's time, a batch", "model", lambda n: n.inference),
     ("boatyard_batch_rows", "Rows of a batch", "model", lambda n: n.batch),
-    ("request_predict_seconds", "predict request latency", "model_name", lambda n: n.inference),  # KServe's name
+    ("request_predict_seconds", "predict request latency", "model_name", Numbers.requests_of_all),  # KServe's
 )
 GAUGES: tuple[tuple[str, str, Callable[[Load], int]], ...] = (
     ("boatyard_queue_requests", "Requests that wait or are worked on", lambda load: load.requests),

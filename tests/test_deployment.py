@@ -161,16 +161,17 @@ def test_one_block_is_hpa_keda_or_knative(package: packages.Package) -> None:
         ("Standard", "hpa"),
         {"minReplicas": 1, "maxReplicas": 3, "scaleMetric": "cpu", "scaleTarget": 70},
     )
-    flight = AutoscalingConfig(metric="concurrency", target=4, minimum=0)
-    query = 'sum(rate(request_predict_seconds_sum{model_name="insects"}[1m]))'
+    flight = AutoscalingConfig(metric="concurrency", target=4)
+    query = 'sum(rate(boatyard_request_duration_seconds_sum{model="insects",namespace="default"}[1m]))'
     metric = {"backend": "prometheus", "serverAddress": "http://prometheus:9090", "query": query}
     external = {"metric": metric, "target": {"type": "AverageValue", "averageValue": "4"}}
     metrics = [{"type": "External", "external": external}]
     assert scaled(autoscaling=flight) == (
         ("Standard", "keda"),
-        {"minReplicas": 0, "maxReplicas": 3, "autoScaling": {"metrics": metrics}},
+        {"minReplicas": 1, "maxReplicas": 3, "autoScaling": {"metrics": metrics}},
     )
-    assert scaled(autoscaling=flight, mode="Knative") == (
+    asleep = flight.model_copy(update={"minimum": 0})
+    assert scaled(autoscaling=asleep, mode="Knative") == (
         ("Knative", None),
         {"minReplicas": 0, "maxReplicas": 3, "scaleMetric": "concurrency", "scaleTarget": 4},
     )

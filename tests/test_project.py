@@ -46,6 +46,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("gate", {"minimum": {"f": 0.9}, "maximum": {"f": 0.1}}, "nothing can pass: f wanted ≥ 0.9 and ≤ 0.1"),
         ("gate.not_worse", {"margn": 1}, "gate.not_worse.margn: no such key; did you mean margin?"),
         ("serve.autoscaling", {"minimum": 0}, "minimum is 0 and metric is cpu"),
+        ("serve", {"autoscaling": {"minimum": 0, "metric": "concurrency"}}, "nobody counts the requests"),
         ("serve.autoscaling", {"minimum": 5}, "minimum 5 is more than maximum 3"),
         ("name", "Digits", "name: string should match pattern"),
         ("name", "train", "name train is a step's name"),

@@ -177,7 +177,8 @@ def _scaling(name: str, config: ServeConfig, settings: Settings) -> tuple[Object
     if config.mode == "Knative":
         return {**bounds, "scaleMetric": "concurrency", "scaleTarget": wanted.target}, {}
     # seconds spent on requests a second is how many are at work at once (Little's law)
-    query = f'sum(rate(request_predict_seconds_sum{{model_name="{name}"}}[1m]))'
+    chosen = f'model="{name}",namespace="{config.namespace}"'
+    query = f"sum(rate(boatyard_request_duration_seconds_sum{{{chosen}}}[1m]))"
     metric = {"backend": "prometheus", "serverAddress": settings.prometheus, "query": query}
     target = {"type": "AverageValue", "averageValue": str(wanted.target)}
     return {

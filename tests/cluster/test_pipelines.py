@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from kube import ENDPOINT, KEYS, Kubectl, Manifest, Namespaces, run_kubectl
@@ -184,6 +185,7 @@ PRODUCERS: dict[Any, tuple[str, str]] = {
     "checkpoint": ("train", "checkpoint"),
     "report": ("evaluate", "report"),
     "verdict": ("gate", "verdict"),
+    "package": ("push", "package"),
 }
 
 
@@ -213,7 +215,8 @@ def made(store: str, tmp_path_factory: pytest.TempPathFactory) -> project.Projec
             "train": {"recipe": "linear", "epochs": 8, "learning_rate": 0.05},
             "gate": {"minimum": {"accuracy": 0.6}, "rows": 20},
             "push": {"registry": f"{store}/registry"},
-            "kubeflow": {"root": f"{store}/root", "workers": PARTS, "secrets": SECRETS},
+            "kubeflow": {"root": f"{store}/root", "workers": PARTS, "secrets": SECRETS, "deploy": True},
+            "serve": {"cpu": "100m", "memory": "512Mi", "autoscaling": {"maximum": 1}},
             "resources": SMALL,
         },
         "the test",
@@ -242,7 +245,8 @@ def backend(
         for task in ("train", "evaluate"):
             backend.run(task)
         assert backend.run("gate")["Output"] is True
-        backend.run("push")
+        version = backend.run("push")["Output"]
+        backend.run("deploy", version=version, serve={**made.serve.values(), "namespace": name})
         backend.run("verdict")
         yield backend
 
@@ -264,6 +268,20 @@ def test_every_step_runs_restricted_and_read_only_and_the_package_is_in_the_regi
     assert (package.name, package.digest, version.version) == ("digits", version.digest, 1)
     assert uri.startswith(f"{backend.root}/push/"), "an s3:// URI that KServe can read"
     assert reasons.read(backend.root) == ()
+
+
+def test_the_deploy_step_leaves_an_endpoint_that_answers_with_the_pushed_package(
+    backend: Backend, made: project.Project, tmp_path: Path
+) -> None:
+    (version,) = registry.open(made.push.registry, tmp_path).versions("digits")
+    assert backend.outputs("deploy")["Output"] == version.digest
+    (service,) = json.loads(run_kubectl("get", "isvc", "-n", backend.namespace, "-o", "json"))["items"]
+    assert service["metadata"]["annotations"]["boatyard/digest"] == version.digest
+    found = copied_file(backend.uris("deploy", "endpoint")[0], tmp_path / "endpoint.json")
+    assert json.loads(found.read_text())["digest"] == version.digest
+    with httpx.Client(base_url=f"http://digits-predictor.{backend.namespace}.svc.cluster.local") as client:
+        answer = client.post("/v1/models/digits:predict", json={"instances": [{"n": 3.0, "c": "a"}]})
+    assert [each["label"] for each in answer.json()["predictions"]] == ["x"]
 
 
 def test_the_dataset_of_two_pods_is_that_of_one_machine(
