@@ -164,7 +164,7 @@ def test_one_block_is_hpa_keda_or_knative(package: packages.Package) -> None:
     flight = AutoscalingConfig(metric="concurrency", target=4)
     query = 'sum(rate(boatyard_request_duration_seconds_sum{model="insects",namespace="default"}[1m]))'
     metric = {"backend": "prometheus", "serverAddress": "http://prometheus:9090", "query": query}
-    external = {"metric": metric, "target": {"type": "AverageValue", "averageValue": "4"}}
+    external = {"metric": metric, "target": {"type": "Value", "value": "4"}}
     metrics = [{"type": "External", "external": external}]
     assert scaled(autoscaling=flight) == (
         ("Standard", "keda"),

@@ -180,7 +180,7 @@ def _scaling(name: str, config: ServeConfig, settings: Settings) -> tuple[Object
     chosen = f'model="{name}",namespace="{config.namespace}"'
     query = f"sum(rate(boatyard_request_duration_seconds_sum{{{chosen}}}[1m]))"
     metric = {"backend": "prometheus", "serverAddress": settings.prometheus, "query": query}
-    target = {"type": "AverageValue", "averageValue": str(wanted.target)}
+    target = {"type": "Value", "value": str(wanted.target)}  # KServe's word; KEDA takes it for the average of a replica
     return {
         **bounds,
         "autoScaling": {"metrics": [{"type": "External", "external": {"metric": metric, "target": target}}]},

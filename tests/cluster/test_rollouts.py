@@ -113,6 +113,11 @@ def question(package: Path) -> bytes:
     return golden.stdout
 
 
+def times(rows: int, body: bytes) -> bytes:
+    """Return a request with so many times the rows: the server's work, not the clients'."""
+    return json.dumps({"instances": json.loads(body)["instances"] * rows}).encode()
+
+
 @contextmanager
 def serving(kubectl: Kubectl, namespace: str, package: Path, version: Version, **dials: Any) -> Iterator[str]:
     """Yield the host of an endpoint that answers."""
@@ -150,7 +155,7 @@ def test_no_request_is_lost_while_load_scales_from_one_to_three_and_back(
     with serving(kubectl, namespace, folders[0], versions[0], autoscaling=scaling, cpu="300m") as host:
         body = question(folders[0])
         with Load(host, body, clients=1, pause=0.2) as light:
-            with Load(host, body, clients=6, pause=0) as heavy:
+            with Load(host, times(32, body), clients=8, pause=0) as heavy:
                 third = wait("three pods answer", lambda: running() == 3, 240)
             back = wait("one pod is left", lambda: len(pods(kubectl, namespace)) == 1, 240)
     print(f"\n{metric}: third pod ready after {third:.0f} s of load, one left {back:.0f} s after it")
