@@ -345,7 +345,14 @@ def test_the_command_says_what_stands_and_ends_it(
     assert "insects" in shown and "1 of 1 answer (scales 1 to 3, hpa)" in shown
     lines = boatyard("logs", "insects", "-n", space).stdout
     assert f"loaded insects, sha256 {made[0].digest}: 8 golden examples agree" in lines
-    assert boatyard("delete", "insects", "-n", space).stdout == "insects is deleted\n"
+    follow = [sys.executable, "-m", "boatyard", "logs", "insects", "-n", space, "-f"]
+    with subprocess.Popen(follow, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout
+        begun = following.stdout.readline()
+        assert boatyard("delete", "insects", "-n", space).stdout == "insects is deleted\n"
+        followed, _ = following.communicate(timeout=120)
+    assert set(lines.splitlines()) <= set((begun + followed).splitlines())
+    assert "stopping: not ready from now on" in followed and followed.rstrip().endswith("stopped")
     assert there.get("PodDisruptionBudget", "insects-predictor", space) is None
     assert "nothing to delete" in boatyard("delete", "insects", "-n", space).stdout
     gone = boatyard("status", "insects", "-n", space)

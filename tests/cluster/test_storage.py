@@ -18,8 +18,9 @@ import graphs
 import pytest
 from kube import ENDPOINT, KEYS, Kubectl, Manifest, Namespaces
 
-from boatyard import artifacts, packages, registry, storage
+from boatyard import artifacts, cluster, deployment, packages, registry, storage
 from boatyard.errors import ArtifactError
+from boatyard.project import ServeConfig
 from boatyard.registry import Registry
 from boatyard.storage import sealed
 
@@ -226,12 +227,12 @@ def test_a_package_on_a_claim_is_held_to_its_digest_by_the_predictor(
     fill = work("fill", ["python", "-m", "boatyard.initializer", version.uri, "/models/digits"], claim="models")
     kubectl("apply", "-n", space, "-f", "-", manifests=[claim, fill])
     finished(kubectl, space, "fill")
-    isvc = endpoint("claimed", "pvc://models/digits", version.digest)
-    kubectl("apply", "-n", space, "-f", "-", manifests=[isvc])
-    served(kubectl, space, "claimed")
-    found = pod(kubectl, space, "claimed")
+    package, config = packages.verify(made), ServeConfig(namespace=space, cpu="100m", memory="512Mi")
+    objects = deployment.manifests(package, config, "pvc://models/digits")
+    assert deployment.deploy(cluster.connect(), objects, deployment.proof(package)).digest == version.digest
+    found = pod(kubectl, space, package.name)
     assert found and "initContainers" not in found["spec"]
-    delete(kubectl, space, "claimed")
+    delete(kubectl, space, package.name)
     spoil = "f = open('/models/digits/labels.json', 'r+'); f.write(' ')"
     kubectl("apply", "-n", space, "-f", "-", manifests=[work("spoil", ["python", "-c", spoil], claim="models")])
     finished(kubectl, space, "spoil")
