@@ -68,7 +68,7 @@ def message_of(body: bytes | bytearray) -> memoryview | None:
     return memoryview(body)[5:]
 
 
-async def unpacked(flag: int, message: bytes, stream: Stream) -> bytes:
+async def unpacked(flag: int, message: bytes | memoryview, stream: Stream) -> bytes | memoryview:
     """Return a message decompressed; raises Abort, RequestError, HttpError."""
     if not flag:
         return message
@@ -165,7 +165,11 @@ class Method:
     def large(self, stream: Stream) -> None:
         """Refuse messages that are more than may wait."""
         limit = stream.connection.service.body_limit
-        refuse(stream, StatusCode.RESOURCE_EXHAUSTED, f"wanted a message of at most {limit} bytes, found more")
+        if len(stream.body) > limit + 5:
+            said = f"wanted a message of at most {limit} bytes, found more"
+        else:
+            said = "wanted room for a message, found too many bytes of other calls waiting, at the connection"
+        refuse(stream, StatusCode.RESOURCE_EXHAUSTED, said)
 
     def late(self, stream: Stream, slow: bool) -> None:
         """Refuse a call whose time is up."""
@@ -175,8 +179,9 @@ class Method:
         refuse(stream, StatusCode.DEADLINE_EXCEEDED, "wanted an answer within the deadline, found it passed")
 
     def leave(self, stream: Stream) -> None:
-        """End a call that may go on for ever."""
-        refuse(stream, StatusCode.UNAVAILABLE, "wanted a server that stays, found it stopping")
+        """End a call of many messages; one answer is waited for."""
+        if self.streaming or self._handler.response_streaming:
+            refuse(stream, StatusCode.UNAVAILABLE, "wanted a server that stays, found it stopping")
 
     async def _run(self, stream: Stream, messages: Messages | None) -> None:
         handler = self._handler
@@ -203,10 +208,12 @@ class Method:
         refuse(stream, *self._refusal(error))
 
     async def _message(self, stream: Stream) -> Any:
-        body = stream.claim()
+        body = stream.body
         if len(body) < 5 or int.from_bytes(body[1:5]) != len(body) - 5:
             raise Abort(StatusCode.INVALID_ARGUMENT, f"wanted one message of {self.path}, found none or bytes after it")
-        return self._read(await unpacked(body[0], bytes(memoryview(body)[5:]), stream))
+        message = await unpacked(body[0], memoryview(body)[5:], stream)
+        stream.claim()  # until here it waits
+        return self._read(message)
 
     def _read(self, data: bytes | memoryview) -> Any:
         try:
@@ -219,7 +226,7 @@ class Method:
 class Messages:
     """The messages of a call as they come."""
 
-    def __init__(self, stream: Stream, read: Callable[[bytes], Any]) -> None:
+    def __init__(self, stream: Stream, read: Callable[[bytes | memoryview], Any]) -> None:
         self._stream, self._read, self.come = stream, read, asyncio.Event()
 
     async def __aiter__(self) -> AsyncIterator[Any]:

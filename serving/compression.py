@@ -16,7 +16,7 @@ PIECE = 256  # bytes fed to zstd at once
 GZIP = 31  # zlib: a gzip header, the largest window
 
 
-def decompress(coding: str, body: bytes, limit: int) -> bytes:
+def decompress(coding: str, body: bytes | memoryview, limit: int) -> bytes:
     """Return a body of at most `limit` bytes; raises RequestError when it is cut or is something else, HttpError."""
     try:
         found, whole = (_gzip if coding == "gzip" else _zstd)(body, limit + 1)
@@ -29,13 +29,13 @@ def decompress(coding: str, body: bytes, limit: int) -> bytes:
     return found
 
 
-def _gzip(body: bytes, most: int) -> tuple[bytes, bool]:
+def _gzip(body: bytes | memoryview, most: int) -> tuple[bytes, bool]:
     decoder = zlib.decompressobj(GZIP)
     found = decoder.decompress(body, most)
     return found, decoder.eof and not decoder.unused_data
 
 
-def _zstd(body: bytes, most: int) -> tuple[bytes, bool]:
+def _zstd(body: bytes | memoryview, most: int) -> tuple[bytes, bool]:
     """Feed a little at a time: a block of 4 bytes may stand for 128 KiB."""
     decoder = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
     found, view, at = bytearray(), memoryview(body), 0

@@ -70,7 +70,10 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
             stream.finished()
             if answers is None:
                 return failed(error or RuntimeError())
-            message = _response(model, request, wanted, answers).SerializeToString()
+            try:
+                message = _response(model, request, wanted, answers).SerializeToString()
+            except Exception as mistake:  # a call without an answer would wait for ever
+                return failed(mistake)
             numbers.answered("grpc", 0, time.perf_counter() - started)
             reply(stream, message)
 
@@ -238,11 +241,15 @@ class Server:
     async def stop(self, grace: float) -> None:
         """Take no more calls, and wait for those at work."""
         self._server.close()
-        for connection in list(self.connections):
-            connection.leave()
         until = time.monotonic() + grace
         while self.connections and time.monotonic() < until:
+            for connection in list(self.connections):  # those too whose handshake took until now
+                connection.leave()
             await asyncio.sleep(0.02)
+        self.abort()
+
+    def abort(self) -> None:
+        """Wait for nobody."""
         for connection in list(self.connections):
             connection.abort()
 

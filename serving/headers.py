@@ -9,7 +9,7 @@ from typing import Any
 import hpack
 
 LONGEST = 64 << 10  # bytes of a request's headers, packed or not
-KEPT, SHORT = 64, 1024  # blocks that are remembered, and bytes of the longest
+KEPT, SHORT = 64, 1024  # blocks that are remembered, and bytes of the longest, packed or not
 NEEDED = frozenset((b":method", b":scheme", b":path"))
 PSEUDO = NEEDED | {b":authority"}
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
@@ -31,6 +31,10 @@ class Block:
     @property
     def malformed(self) -> bool:
         return self.fields is None
+
+    @property
+    def size(self) -> int:
+        return len(self.path) + sum(len(name) + len(value) for name, value in (self.fields or {}).items())
 
 
 class Reader:
@@ -55,7 +59,7 @@ class Reader:
         self._state = state
         if changed or len(self._known) == KEPT:
             self._known.clear()
-        if not changed and len(data) <= SHORT:
+        if not changed and len(data) <= SHORT and block.size <= SHORT:
             self._known[data] = block
         return block
 

@@ -53,8 +53,10 @@ ROOM = 16 << 20  # bytes that a peer may send ahead, over all streams
 OUT = 64 << 10  # bytes handed to the transport at once
 CONTINUATIONS = 16  # frames of one header block after its first
 FREE, USEFUL, SAVED = 2000, 4, 20_000  # frames of no use a second, and for one that is; at most
-RESET = 4  # such frames, which a call that is given up counts for: it was work
+RESET = 4  # such frames, which a request that is given up halfway counts for: it was work
+PIECE = 1024  # bytes of an answer, which are worth a frame's work
 IDLE, SLOW = 300.0, 30.0  # seconds without a frame, and for the rest of what has begun
+LINGER = 5.0  # seconds that a peer has to close after we did
 
 
 class Connection(asyncio.Protocol):
@@ -109,9 +111,9 @@ class Connection(asyncio.Protocol):
             self._pump()
 
     def data_received(self, data: bytes) -> None:
+        self.touched, self._pinged = time.monotonic(), False
         if self._closed:
             return
-        self.touched, self._pinged = time.monotonic(), False
         if self._rest:
             data = self._rest + data
         try:
@@ -189,7 +191,7 @@ class Connection(asyncio.Protocol):
         if flags & END_STREAM:
             self._whole(stream)
         elif stream.target.streaming:
-            stream.room += size - len(payload)
+            self._widen(stream, size - len(payload))
             stream.target.feed(stream)
 
     def _on_headers(self, number: int, flags: int, payload: bytes) -> None:
@@ -227,21 +229,26 @@ class Connection(asyncio.Protocol):
         if number <= self._last:
             return self._trailed(number, flags, block)
         self._last = number
-        if not flags & END_STREAM:
-            self._ended.append(number)  # until it is taken
-        if self._leaving:  # the peer learns from GOAWAY that nobody looked at it
-            return
-        if block.malformed or not block.method or self._own:
-            return self._reset(number, Code.PROTOCOL_ERROR)
-        if len(self.streams) + self.ghosts >= STREAMS or self._held > self._budget:
-            return self._reset(number, Code.REFUSED_STREAM)
-        if not flags & END_STREAM:
-            self._ended.pop()
+        wrong = block.malformed or not block.method or self._own
+        full = len(self.streams) + self.ghosts >= STREAMS or self._held > self._budget
+        if wrong or full or self._leaving:
+            return self._unwanted(number, flags, Code.PROTOCOL_ERROR if wrong else Code.REFUSED_STREAM)
         stream = self.streams[number] = Stream(self, number, block, self._initial, self._most)
         if stream.target.streaming:
             stream.target.begin(stream)
         if flags & END_STREAM:
             self._whole(stream)
+
+    def _unwanted(self, number: int, flags: int, code: Code) -> None:
+        if not flags & END_STREAM:
+            self._ended.append(number)
+        if self._leaving:  # the peer learns from GOAWAY that nobody looked at it
+            return
+        if code is Code.PROTOCOL_ERROR:
+            self._spend(1)
+        else:
+            self._allowance += USEFUL  # for what comes of it until the peer knows
+        self._frame(RST_STREAM, 0, number, code.to_bytes(4))
 
     def _trailed(self, number: int, flags: int, block: Block) -> None:
         stream = self.streams.get(number)
@@ -284,18 +291,20 @@ class Connection(asyncio.Protocol):
             self._reset(number, Code.PROTOCOL_ERROR)
 
     def _on_reset(self, number: int, flags: int, payload: bytes) -> None:
-        self._spend(RESET)
+        stream = self.streams.get(number)
+        if stream is None or not stream.whole:  # a whole call costs what any does, and counts until its answer is made
+            self._spend(RESET if stream else 1)
         if len(payload) != 4:
             raise Violation(Code.FRAME_SIZE_ERROR, "wanted a reset of 4 bytes, found another size")
         if not number & 1 or number > self._last:
             raise Violation(Code.PROTOCOL_ERROR, "wanted a reset of a stream that was opened, found another")
-        if stream := self.streams.get(number):
+        if stream:
             self._drop(stream)
         elif number in self._ended:
             self._ended.remove(number)
 
     def _on_settings(self, number: int, flags: int, payload: bytes) -> None:
-        self._spend(1)
+        self._spend(max(len(payload) // 6, 1))
         if number:
             raise Violation(Code.PROTOCOL_ERROR, "wanted settings of the connection, found them of a stream")
         if len(payload) % 6 or (flags & ACK and payload):
@@ -424,7 +433,8 @@ class Connection(asyncio.Protocol):
             stream.window -= size
             self._window -= size
             self._held -= size
-            self._allowance = min(self._allowance + USEFUL, SAVED)
+            if size >= PIECE or not stream.left:
+                self._allowance = min(self._allowance + USEFUL, SAVED)
             stream.touched = time.monotonic()
             self._out += (FRAME.pack(size, DATA, 0, stream.number), first[:size])
         if not stream.left:
@@ -445,7 +455,11 @@ class Connection(asyncio.Protocol):
     def taken(self, stream: Stream, size: int) -> None:
         """Let the peer send as much again: of a streaming request, what was taken of it."""
         self._held -= size
-        if stream.target.streaming and size and not stream.whole and not stream.gone:
+        if stream.target.streaming:
+            self._widen(stream, size)
+
+    def _widen(self, stream: Stream, size: int) -> None:
+        if size and not stream.whole and not stream.gone:
             stream.room += size
             self._frame(WINDOW_UPDATE, 0, stream.number, size.to_bytes(4))
 
@@ -458,8 +472,6 @@ class Connection(asyncio.Protocol):
     def _done(self, stream: Stream) -> None:
         self.end(stream)
         self._drop(stream)
-        if self._leaving and not self.streams:
-            self._close()
 
     def _drop(self, stream: Stream) -> None:
         """Forget a stream; an answer that is still being made counts until it is."""
@@ -476,6 +488,8 @@ class Connection(asyncio.Protocol):
             stream.drained.set_result(None)
         if stream.task:
             stream.task.cancel()
+        if self._leaving and not self.streams:
+            self._part()
 
     def _reset(self, number: int, code: Code) -> None:
         self._spend(1)
@@ -510,10 +524,9 @@ class Connection(asyncio.Protocol):
         self._leaving = True
         self._frame(GOAWAY, 0, 0, self._last.to_bytes(4) + Code.NO_ERROR.to_bytes(4))
         for stream in list(self.streams.values()):
-            if stream.target.streaming:
-                stream.target.leave(stream)
+            stream.target.leave(stream)
         if not self.streams:
-            self._close()
+            self._part()
 
     def abort(self) -> None:
         """Close at once."""
@@ -522,6 +535,16 @@ class Connection(asyncio.Protocol):
     def _fail(self, code: Code, words: str) -> None:
         self._frame(GOAWAY, 0, 0, self._last.to_bytes(4) + code.to_bytes(4) + words.encode())
         self._close()
+
+    def _part(self) -> None:
+        """Say no more and let the peer close: what it sends to a closed socket undoes what it has not read yet."""
+        if self._closed:
+            return
+        self._flush()
+        self._closed, self.touched = True, time.monotonic()
+        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
 
     def _close(self) -> None:
         self._flush()
@@ -544,7 +567,7 @@ class Connection(asyncio.Protocol):
             elif not stream.whole and not stream.target.streaming and now - stream.touched > SLOW:
                 stream.target.late(stream, True)
         quiet = now - self.touched
-        if quiet > SLOW and (self._closed or self._paused):
+        if (quiet > SLOW and self._paused) or (quiet > LINGER and self._closed):
             self._transport.abort()
         elif quiet > SLOW and not self._closed and (not self._settled or self._rest or self._block is not None):
             self._fail(Code.ENHANCE_YOUR_CALM, f"wanted the rest of a frame within {SLOW:g} s, found nothing")

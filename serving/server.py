@@ -121,6 +121,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         server = self._rest_server._server
         if self.models.draining:
             server.should_exit = server.force_exit = True
+            if self._grpc:
+                self._grpc.abort()
             return
         logger.info("stopping: not ready from now on, closing in %g s", self.drain)
         self.models.stop()

@@ -67,7 +67,7 @@ class Target(Protocol):
         """Refuse a request whose deadline passed, or whose client is too slow in sending it."""
 
     def leave(self, stream: Stream) -> None:
-        """Refuse to go on with a streaming request: the server stops."""
+        """End what may go on for ever: the server stops."""
 
 
 class Service(Protocol):

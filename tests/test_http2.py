@@ -68,6 +68,10 @@ class Echo:
         async for request in requests:
             yield request
 
+    async def ever(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield request
+        await asyncio.Event().wait()
+
     async def wrong(self, request: bytes, context: Any) -> bytes:
         await context.abort(grpc.StatusCode.ABORTED, "100 % wrong, für immer")
         return b""
@@ -80,6 +84,7 @@ class Door:
         self.echo, self.service = Echo(), Service(LIMIT, lambda error: (grpc.StatusCode.INTERNAL, str(error)))
         for name in ("same", "thousandfold", "never", "wrong"):
             self._add(name, grpc.unary_unary_rpc_method_handler)
+        self._add("ever", grpc.unary_stream_rpc_method_handler)
         self._add("each", grpc.stream_stream_rpc_method_handler)
         self.loop, self.peers = asyncio.new_event_loop(), list[socket.socket]()
         self.thread = threading.Thread(target=self.loop.run_forever)
@@ -106,6 +111,15 @@ class Door:
                 connection.overdue(time.monotonic() + seconds)
 
         self.run(look)
+
+    def leave(self) -> None:
+        """Let all connections say goodbye."""
+
+        async def say() -> None:
+            for connection in list(self.service.connections):
+                connection.leave()
+
+        self.run(say)
 
     def close(self) -> None:
         async def end() -> None:
@@ -383,23 +397,47 @@ def test_who_leaves_answers_what_is_at_work_and_takes_no_more(door: Door) -> Non
     peer = Peer(door, PREFACE + frame(SETTINGS, 0, 0, window(0)) + call(1))
     frames = peer.frames()
     assert next(flags for kind, flags, number, _ in frames if kind == HEADERS and number == 1) == END_HEADERS
-
-    async def leave() -> None:
-        for connection in list(door.service.connections):
-            connection.leave()
-
-    door.run(leave)
+    door.leave()
     assert next(payload for kind, _, _, payload in frames if kind == GOAWAY) == struct.pack(">II", 1, Code.NO_ERROR)
     peer.send(call(3) + frame(SETTINGS, 0, 0, window(100)))
     assert peer.answer(1)[1]["grpc-status"] == "0"
     assert not [number for _, _, number, _ in peer.frames() if number == 3]
 
 
+def test_who_leaves_ends_calls_without_end_and_waits_for_one_answer(door: Door) -> None:
+    peer = Peer(door)
+    peer.send(call(1, name="never") + call(3, name="ever"))
+    frames = peer.frames()
+    assert next(number for kind, _, number, _ in frames if kind == DATA) == 3
+    door.leave()
+    assert next(kind for kind, _, _, _ in frames if kind == GOAWAY)
+    assert peer.answer(3)[1]["grpc-status"] == "14"
+    assert door.echo.waiting == 1
+    peer.send(frame(RST_STREAM, 0, 1, Code.CANCEL.to_bytes(4)))
+    assert not list(frames)  # it closes
+
+
+def test_a_large_answer_arrives_whole_from_who_leaves(door: Door) -> None:
+    """What a peer sends to a socket that is closed would undo what it has not read yet."""
+    peer = Peer(door, PREFACE + frame(SETTINGS, 0, 0, window(MOST)))
+    peer.send(frame(WINDOW_UPDATE, 0, 0, (MOST - 65535).to_bytes(4)) + call(1, b"a" * 2000, "thousandfold"))
+    frames = peer.frames()
+    assert next(number for kind, _, number, _ in frames if kind == HEADERS) == 1
+    assert settled(lambda: not any(each.streams for each in door.service.connections))
+    door.leave()
+    peer.send(frame(PING, 0, 0, b"12345678"))
+    time.sleep(0.1)
+    assert sum(len(payload) for kind, _, _, payload in frames if kind == DATA) == 5 + 2_000_000
+
+
 # What they may not
 
 
 BOMB = b"\x40\x01x" + b"\x7f" + b"\xa1\x1e" + b"y" * 4000 + b"\xbe" * 2000  # one long field, and 2000 times the same
-RESETS = b"".join(call(n, name="never") + frame(RST_STREAM, 0, n, Code.CANCEL.to_bytes(4)) for n in range(1, 50_001, 2))
+RESETS = b"".join(
+    frame(HEADERS, END_HEADERS, number, block("never")) + frame(RST_STREAM, 0, number, Code.CANCEL.to_bytes(4))
+    for number in range(1, 50_001, 2)
+)
 HOSTILE = {
     "frames before settings": (PREFACE + call(1), Code.PROTOCOL_ERROR),
     "HTTP/1": (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", Code.PROTOCOL_ERROR),
@@ -420,6 +458,7 @@ HOSTILE = {
     "between headers": (frame(HEADERS, 0, 1, b"") + frame(PING, 0, 0, b"12345678"), Code.PROTOCOL_ERROR),
     "a flood of pings": (frame(PING, 0, 0, b"12345678") * 30_000, Code.ENHANCE_YOUR_CALM),
     "a flood of settings": (frame(SETTINGS) * 30_000, Code.ENHANCE_YOUR_CALM),
+    "a flood in one frame of settings": (frame(SETTINGS, 0, 0, window(1) * 2700) * 10, Code.ENHANCE_YOUR_CALM),
     "a flood of acknowledgements": (frame(SETTINGS, ACK) * 30_000, Code.ENHANCE_YOUR_CALM),
     "a flood of priorities": (frame(PRIORITY, 0, 1, b"\0\0\0\0\1") * 30_000, Code.ENHANCE_YOUR_CALM),
     "a flood of nothing": (
@@ -446,6 +485,56 @@ def test_who_breaks_the_rules_is_told_and_closed_and_others_are_not(
     peer.socket.close()
     assert asks(channel) == b"hello"
     assert settled(lambda: len(door.service.connections) == 1 and door.echo.waiting == 0)
+
+
+def test_a_client_that_has_no_time_keeps_its_connection(door: Door) -> None:
+    """Under overload each deadline passes: that is no attack, and ends no other call of the channel."""
+    peer = Peer(door)
+    for number in range(1, 20_001, 2):
+        peer.send(call(number, name="never") + frame(RST_STREAM, 0, number, Code.CANCEL.to_bytes(4)))
+    peer.send(call(20_001))
+    assert peer.answer(20_001)[0] == message(b"hello")
+    assert settled(lambda: door.echo.waiting == 0)
+
+
+def test_a_client_that_is_refused_keeps_its_connection(door: Door) -> None:
+    peer = Peer(door)
+    peer.send(b"".join(call(2 * number + 1, name="never") for number in range(STREAMS)))
+    for number in range(2 * STREAMS + 1, 2 * STREAMS + 20_001, 2):  # it gives up before it knows
+        peer.send(call(number) + frame(RST_STREAM, 0, number, Code.CANCEL.to_bytes(4)))
+    peer.send(frame(RST_STREAM, 0, 1, Code.CANCEL.to_bytes(4)) + call(2 * STREAMS + 20_001))
+    assert peer.answer(2 * STREAMS + 20_001)[0] == message(b"hello")
+
+
+def test_who_takes_an_answer_a_byte_at_a_time_is_told_and_closed(door: Door) -> None:
+    peer = Peer(door, PREFACE + frame(SETTINGS, 0, 0, window(0)) + call(1, b"a" * 200, "thousandfold"))
+    assert next(number for kind, _, number, _ in peer.frames() if kind == HEADERS) == 1
+    sender = threading.Thread(target=peer.send, args=(frame(WINDOW_UPDATE, 0, 1, b"\0\0\0\1") * 60_000,))
+    sender.start()
+    assert peer.goodbye() in (Code.ENHANCE_YOUR_CALM, None)
+    sender.join()
+
+
+def test_padding_of_a_stream_may_be_sent_again(door: Door) -> None:
+    peer = Peer(door)
+    data = b"\xff" + message(b"hello") + b"\0" * 255
+    peer.send(frame(HEADERS, END_HEADERS, 1, block("each")) + frame(DATA, PADDED, 1, data) * 9)
+    peer.send(frame(DATA, PADDED | END_STREAM, 1, b"\0"))
+    updates = 0
+    for kind, flags, number, payload in peer.frames():
+        if kind == WINDOW_UPDATE and number == 1:
+            updates += int.from_bytes(payload)
+        if kind == HEADERS and flags & END_STREAM:
+            break
+    assert 9 * 256 <= updates <= 9 * len(data)  # what is not padding too, while more may come
+
+
+def test_headers_that_are_long_when_unpacked_are_not_remembered() -> None:
+    reader = headers.Reader()
+    short = b"\x00\x01x\x01y"
+    reader.read(b"\x40\x01x\x7f\xa1\x1e" + b"y" * 4000)
+    assert reader.read(b"\xbe" * 10) is not reader.read(b"\xbe" * 10)
+    assert reader.read(short) is reader.read(short)
 
 
 def test_more_calls_than_announced_are_refused_and_the_others_answered(door: Door) -> None:
