@@ -538,7 +538,7 @@ class Connection(asyncio.Protocol):
 
     def _part(self) -> None:
         """Say no more and let the peer close: what it sends to a closed socket undoes what it has not read yet."""
-        if self._closed:
+        if self._closed or self._transport.is_closing():
             return
         self._flush()
         self._closed, self.touched = True, time.monotonic()
