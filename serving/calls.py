@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -88,11 +87,6 @@ class Context:
         """End the call with a refusal."""
         raise Abort(code, details)
 
-    def time_remaining(self) -> float | None:
-        """Return the seconds that the client still waits; None when it did not say."""
-        until = self._stream.until
-        return None if until is None else max(until - time.monotonic(), 0.0)
-
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         """Return what the client sent with the call."""
         fields = self._stream.block.fields or {}
@@ -103,10 +97,6 @@ class Context:
 
     def set_details(self, details: str) -> None:
         """Do nothing, likewise."""
-
-    def cancelled(self) -> bool:
-        """Say whether the client gave up."""
-        return self._stream.gone
 
     async def write(self, message: Any) -> None:
         """Send a message of an answer of many, and wait until the client takes it."""

@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         self._block: bytearray | None = None  # a header block of several frames, and what came with its first
         self._opened, self._flags, self._parts, self._own = 0, 0, 0, False
         self._ended: deque[int] = deque(maxlen=4 * STREAMS)  # streams that we ended before the peer did
-        self._window, self._initial, self._largest = 65535, 65535, LARGEST  # what the peer lets us send
+        self._window, self._initial = 65535, 65535  # what the peer lets us send
         self._room, self._most = ROOM, min(service.body_limit + (1 << 20), MOST)
         self._budget, self._held = 4 * service.body_limit, 0  # bytes that may wait, and that do
         self._allowance = SAVED
