@@ -509,7 +509,10 @@ class AutoscalingConfig(Section):
         if self.minimum > self.maximum:
             raise ValueError(f"minimum {self.minimum} is more than maximum {self.maximum}")
         if self.minimum == 0 and self.metric == "cpu":
-            raise ValueError("minimum is 0 and metric is cpu: no pod, no CPU to measure; use concurrency or 1")
+            raise ValueError(
+                "minimum is 0 and metric is cpu: no pod, no CPU to measure; "
+                "use minimum 1, or concurrency in mode Knative"
+            )
         return self
 
 

@@ -69,9 +69,13 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         self.dataplane = Plane(model_registry=models)
         self.models, self.host, self.drain = models, host, drain
         self._front = Front(kserve.model_server.app, models, body_limit, AccessLog(access_log), token)
-        self._socket = _listen(host, http_port)
+        self._socket = _listen(host, http_port, "--http-port")
         self._rest_server = self._rest()
-        self._grpc = grpc.Server(self.dataplane, self._front, _listen(host, grpc_port), tls) if grpc_port else None
+        self._grpc = (
+            grpc.Server(self.dataplane, self._front, _listen(host, grpc_port, "--grpc-port"), tls)
+            if grpc_port
+            else None
+        )
 
     def start(self, models: list[Predictor]) -> None:
         """Serve until a signal, and return when what was at work then is answered."""
@@ -157,10 +161,12 @@ def _quiet() -> None:
     access.handlers, access.propagate = [], False
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, option: str) -> socket.socket:
     """Take the port now: a server that cannot have it says so before anything starts."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise ConfigError(f"cannot listen at {host}:{port} ({error.strerror}); give another port or address") from error
+        raise ConfigError(
+            f"cannot listen at {host}:{port} ({error.strerror}); give another {option} or --host"
+        ) from error
