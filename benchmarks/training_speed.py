@@ -207,7 +207,8 @@ def work(pipe: Connection, name: str, recipe: str, arguments: argparse.Namespace
     """Train for an epoch each time that the parent asks, and send its seconds, until the parent hangs up."""
     epoch = prepare(name, recipe, arguments)
     with contextlib.suppress(EOFError):
-        while pipe.recv():
+        while True:
+            pipe.recv()
             pipe.send(epoch())
 
 
