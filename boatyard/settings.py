@@ -9,6 +9,23 @@ from pathlib import Path
 
 PROMETHEUS = "http://prometheus.monitoring.svc.cluster.local:9090"
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU a period, as a container's limit sets it
+MEMORY = (  # the limit of a container and what is used of it, of both versions of control groups
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
+)
+
+
+def available_memory() -> int:
+    """Return the bytes that this process may still take: of the machine, or of its container if that has less."""
+    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 4 << 30)
+    for limit, used in MEMORY:
+        if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
+            free = min(free, max(int(text) - int(used.read_text()), 0))
+    return free
 
 
 def _cpus() -> int:

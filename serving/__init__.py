@@ -10,9 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .limits import Limits
-
-BODY_LIMIT = 64 << 20  # bytes of a request's body; a batch of 80 000 small images
+from .limits import BODY_LIMIT, Limits, Options
 
 
 def serve(
@@ -21,6 +19,7 @@ def serve(
     host: str = "127.0.0.1",
     http_port: int = 8080,
     grpc_port: int | None = 8081,
+    workers: int | None = None,
     name: str | None = None,
     digest: str | None = None,
     threads: int | None = None,
@@ -37,6 +36,8 @@ def serve(
 ) -> None:
     """Serve a package, or several, until SIGTERM or SIGINT; return when the requests at work then are answered.
 
+    So many processes as `workers` answer; without a number one does, and more are started while those there are use up
+    their processors, as many as the container has processors, 8 at most.
     `name` is the model's in URLs (the package's own by default); with `digest`, only the package of that digest is
     served; no `grpc_port`, no gRPC. `batch` rows are answered at once by `threads` (both measured while loading),
     `queue` rows may wait, each for `timeout` seconds at most; a share of `access_log` of the requests is logged.
@@ -47,26 +48,31 @@ def serve(
     """
     arguments, sys.argv = sys.argv, sys.argv[:1]  # kserve reads the command line of whoever imports it
     try:
+        from .doors import listen
         from .models import Models
-        from .server import Server
+        from .pool import Pool
+        from .server import Server, run
         from .tls import Tls
     finally:
         sys.argv = arguments
-    tls = Tls(certificate, key) if certificate and key else None
-    if tls:
-        tls.check()
+    if certificate and key:
+        Tls(certificate, key).check()
     models = Models(Limits(rows=queue, seconds=timeout), folder=repository, threads=threads, batch=batch)
     for each in [package] if isinstance(package, Path) else package:
         models.add(models.open(each, name=name, digest=digest))
-    server = Server(
-        models,
+    options = Options(
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,
+        workers=workers,
         body_limit=body_limit,
         drain=drain,
         access_log=access_log,
         token=token,
-        tls=tls,
+        certificate=certificate,
+        key=key,
     )
-    server.start(list(models.get_models().values()))
+    listeners = {"http": listen(host, http_port, "--http-port")}
+    if grpc_port:
+        listeners["grpc"] = listen(host, grpc_port, "--grpc-port")
+    run(Server(models, options, Pool(models, options), listeners).serve())

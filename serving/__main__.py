@@ -11,8 +11,8 @@ from pathlib import Path
 from boatyard import storage
 from boatyard.errors import BoatyardError
 
-from . import BODY_LIMIT, serve
-from .limits import Limits
+from . import serve
+from .limits import BODY_LIMIT, Limits
 
 MOUNT = "/mnt/models"  # where KServe's storage initializer puts what STORAGE_URI names
 
@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
             host=options.host,
             http_port=options.http_port,
             grpc_port=options.grpc_port or None,
+            workers=options.workers,
             name=options.name,
             digest=options.digest,
             threads=options.threads,
@@ -56,6 +57,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="0.0.0.0", help="address to listen at (default: %(default)s)")
     parser.add_argument("--http-port", type=int, default=8080, help="default: %(default)s")
     parser.add_argument("--grpc-port", type=int, default=8081, help="0: no gRPC (default: %(default)s)")
+    parser.add_argument("--workers", type=int, help="processes that answer (default: one, and more when it is busy)")
     parser.add_argument("--threads", type=int, help="of one inference (default: measured while loading)")
     parser.add_argument("--body-limit", type=int, default=BODY_LIMIT, help="bytes of a request (default: %(default)s)")
     parser.add_argument("--batch", type=int, help="rows answered at once (default: measured while loading)")

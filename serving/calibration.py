@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from boatyard.prediction import Engine, Predictor
 from boatyard.schema import Array
 from boatyard.settings import Settings
+
+from .limits import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -20,14 +22,6 @@ PATIENCE = 0.05  # seconds: a batch that takes longer makes those wait who came 
 WORTH = 1.5  # times as fast: what more threads must bring, for they are taken from the rest of the server
 ENOUGH = 0.9  # of the best rows a second
 BUDGET = 0.5  # seconds of measuring
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was chosen: threads of one inference, rows of a batch."""
-
-    threads: int
-    batch: int
 
 
 def calibrate(package: Predictor, threads: int | None, batch: int | None) -> tuple[Predictor, Plan]:

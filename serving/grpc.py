@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
+import ssl
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,15 +101,15 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
         try:
             self.front.admit(_authorization(context))
-            model = await self.models.load_by_name(request.model_name)
+            name, _version = await self.front.pool.load(request.model_name)
         except Exception as error:
             await context.abort(*_refusal(error))
-        return pb.RepositoryModelLoadResponse(model_name=model.name, isLoaded=True)
+        return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
 
     async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:
         try:
             self.front.admit(_authorization(context))
-            self.models.remove(*request.model_name.split("/", 1))
+            await self.front.pool.unload(request.model_name)
         except Exception as error:
             await context.abort(*_refusal(error))
         return pb.RepositoryModelUnloadResponse(model_name=request.model_name, isUnloaded=True)
@@ -203,11 +203,11 @@ class Health(HealthServicer):  # type: ignore[misc]
 
 
 class Server:
-    """KServe's gRPC service at a socket that listens."""
+    """KServe's gRPC service, whose connections a door brings."""
 
-    def __init__(self, plane: DataPlane, front: Front, socket: socket.socket, tls: Tls | None = None) -> None:
+    def __init__(self, plane: DataPlane, front: Front, tls: Tls | None = None) -> None:
         self._service = Service(front.body_limit, _refusal)
-        self._socket, self._tls = socket, tls
+        self.secure: Callable[[], ssl.SSLContext | None] = tls.renewed() if tls else lambda: None
         self._health = Health(("", SERVICE))
         servicer = Servicer(plane, front)
         add_GRPCInferenceServiceServicer_to_server(servicer, self._service)
@@ -221,18 +221,9 @@ class Server:
         """The clients there are."""
         return self._service.connections
 
-    async def start(self) -> None:
-        """Take calls."""
-        renewed = self._tls.renewed() if self._tls else None
-
-        def connection() -> Connection:
-            if renewed:
-                renewed()
-            return Connection(self._service)
-
-        self._server = await asyncio.get_running_loop().create_server(
-            connection, sock=self._socket, backlog=2048, ssl=renewed() if renewed else None
-        )
+    def connection(self) -> Connection:
+        """Return what a client's connection becomes."""
+        return Connection(self._service)
 
     def drain(self) -> None:
         """Say not serving to whoever watches; calls are still answered."""
@@ -240,7 +231,6 @@ class Server:
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and wait for those at work."""
-        self._server.close()
         until = time.monotonic() + grace
         while self.connections and time.monotonic() < until:
             for connection in list(self.connections):  # those too whose handshake took until now

@@ -155,9 +155,19 @@ class Connection(HttpToolsProtocol):
         self._short.until = time.monotonic() + int(milliseconds) / 1000
         return int(milliseconds) > 0
 
+    def _is_shed(self) -> bool:
+        """Say whether this client is to come again, so that another process of the server gets it."""
+        pool = self.front.pool
+        if not pool.shed or self.pipeline:
+            return False
+        pool.shed -= 1
+        return True
+
     def _long(self) -> None:
         try:
             super().on_headers_complete()
+            if self.cycle.keep_alive and self._is_shed():
+                self.cycle.keep_alive = False
         except httptools.HttpParserInvalidURLError as error:
             raise Refused(400, "a path such as /v2/health/ready", "one that cannot be read") from error
         except UnicodeDecodeError as error:
@@ -185,9 +195,10 @@ class Connection(HttpToolsProtocol):
         if cycle.disconnected or self.transport.is_closing():
             cycle.disconnected = False
             return
-        self.transport.write(self._response(status, body, fields, cycle.keep_alive))
+        stays = cycle.keep_alive and not self._is_shed()
+        self.transport.write(self._response(status, body, fields, stays))
         self.touched = time.monotonic()
-        if not cycle.keep_alive:
+        if not stays:
             self.transport.close()
         elif self.pipeline:
             self.on_response_complete()

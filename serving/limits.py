@@ -1,8 +1,12 @@
-"""What a server takes on; apart from the rest, so that a command line can name the defaults."""
+"""What a server takes on, and how it is set up; apart from the rest, so that a command line can name the defaults."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+BODY_LIMIT = 64 << 20  # bytes of a request's body; a batch of 80 000 small images
 
 
 @dataclass(frozen=True)
@@ -17,3 +21,37 @@ class Limits:
     def of_batch(self, batch: int) -> Limits:
         """Return the same limits with another batch."""
         return replace(self, batch=batch)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is run: threads of one inference, rows of a batch."""
+
+    threads: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a server listens, and what its doors let in. `serving.serve` says what each of them is."""
+
+    host: str = "127.0.0.1"
+    http_port: int = 8080
+    grpc_port: int | None = 8081
+    workers: int | None = None
+    body_limit: int = BODY_LIMIT
+    drain: float = 0
+    access_log: float = 0.01
+    token: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return them as `from_json` reads them."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Options:
+        """Read them."""
+        files = {key: Path(value[key]) if value[key] else None for key in ("certificate", "key")}
+        return cls(**{**value, **files})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from boatyard.prediction.decoding import show
 
 from .calibration import calibrate
 from .errors import HttpError
-from .limits import Limits
+from .limits import Limits, Plan
 from .metrics import Numbers
 from .predictor import Predictor
 
-logger = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # what a URL takes as it is
 
 
@@ -39,15 +37,20 @@ class Models(ModelRepository):  # type: ignore[misc]
         self.versions: dict[str, dict[str, Predictor]] = {}
         self.plain: dict[bytes, Predictor] = {}  # by the path of V1 inference, as a client sends it
         self.draining = False
-        self._busy = asyncio.Lock()
 
-    def open(self, package: Path, *, name: str | None = None, digest: str | None = None) -> Predictor:
-        """Verify, load, calibrate and warm a package; raises ArtifactError, ConfigError. Not for the event loop."""
+    def open(
+        self, package: Path, *, name: str | None = None, digest: str | None = None, plan: Plan | None = None
+    ) -> Predictor:
+        """Verify, load and warm a package, and calibrate it unless there is a `plan`. Not for the event loop.
+
+        Raises ArtifactError, ConfigError.
+        """
         if name is not None and not NAME.fullmatch(name):
             raise ConfigError(f"wanted a model's name of letters, digits, '.', '_' and '-', found {show(name)}")
-        loaded = prediction.load(package, digest=digest, threads=self.threads or 1)
-        loaded, plan = calibrate(loaded, self.threads, self.batch)
-        return Predictor(loaded, name, self.limits.of_batch(plan.batch))
+        loaded = prediction.load(package, digest=digest, threads=plan.threads if plan else self.threads or 1)
+        if plan is None:
+            loaded, plan = calibrate(loaded, self.threads, self.batch)
+        return Predictor(loaded, plan, self.limits, name)
 
     def add(self, model: Predictor) -> None:
         """Let a model answer; one of the same name stays as an earlier version."""
@@ -75,14 +78,13 @@ class Models(ModelRepository):  # type: ignore[misc]
             raise HttpError(404, f"wanted version {_listed(versions)} or none, found {show(version)}, at the path")
         return versions[version]
 
-    async def load_by_name(self, name: str) -> Predictor:
-        """Load the package of a name from the folder, off the event loop; raises HttpError, ArtifactError."""
-        package = self._package(name)
-        async with self._busy:
-            model = await asyncio.to_thread(self.open, package, name=name.partition("/")[0])
-            self.add(model)
-        logger.info("loaded %s, sha256 %s", model.name, model.version)
-        return model
+    async def open_by_name(self, name: str) -> Predictor:
+        """Open the package of a name in the folder, off the event loop; raises HttpError, ArtifactError."""
+        return await asyncio.to_thread(self.open, self._package(name), name=name.partition("/")[0])
+
+    def all(self) -> list[Predictor]:
+        """Return every version of every model, those loaded last at the end."""
+        return [model for versions in self.versions.values() for model in versions.values()]
 
     def index(self) -> list[dict[str, Any]]:
         """Return what is loaded, as the model repository extension lists it."""
@@ -99,9 +101,8 @@ class Models(ModelRepository):  # type: ignore[misc]
     def stop(self) -> None:
         """Say that no model is ready; all still answer."""
         self.draining = True
-        for versions in self.versions.values():
-            for model in versions.values():
-                model.stop()
+        for model in self.all():
+            model.stop()
 
     def _package(self, name: str) -> Path:
         if self.folder is None:

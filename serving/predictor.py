@@ -14,18 +14,19 @@ from boatyard.schema import Array
 from . import v2
 from .batching import Batcher
 from .direct import Direct
-from .limits import Limits
+from .limits import Limits, Plan
 from .metrics import Numbers
 
 
 class Predictor(kserve.Model):  # type: ignore[misc]
     """Graph inputs in, answers out; made of a package that verified and whose golden examples agree: ready at once."""
 
-    def __init__(self, package: prediction.Predictor, name: str | None = None, limits: Limits | None = None) -> None:
+    def __init__(self, package: prediction.Predictor, plan: Plan, limits: Limits, name: str | None = None) -> None:
         super().__init__(name or package.name)
+        self.plan = plan
         self.package, self.schema, self.version = package, package.schema, package.digest
         self.direct = Direct(package.schema)
-        self.batcher = Batcher(package.engine.run, limits or Limits(), self._observe)
+        self.batcher = Batcher(package.engine.run, limits.of_batch(plan.batch), self._observe)
         self.numbers = Numbers(self.name, self.version, "onnxruntime", self.batcher.load)
         self.load()
 

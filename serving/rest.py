@@ -12,11 +12,10 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from prometheus_client import REGISTRY
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from boatyard.errors import ArtifactError, RequestError
 from boatyard.prediction.decoding import show, wrong
@@ -30,6 +29,10 @@ from .errors import HttpError
 from .metrics import Exposition
 from .models import Models
 from .predictor import Predictor
+
+if TYPE_CHECKING:
+    from .pool import Pool
+    from .worker import Link
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +74,12 @@ class Gone(Exception):
 class Front:
     """The ASGI application that uvicorn runs: `kserve` is KServe's own, behind it."""
 
-    def __init__(self, kserve: App, models: Models, body_limit: int, log: AccessLog, token: str | None = None) -> None:
+    def __init__(
+        self, kserve: App, models: Models, body_limit: int, log: AccessLog, pool: Pool | Link, token: str | None = None
+    ) -> None:
         """With a `token`, whoever shows it may load and unload models."""
-        self.kserve, self.models, self.body_limit, self.log, self._token = kserve, models, body_limit, log, token
+        self.kserve, self.models, self.body_limit, self.log = kserve, models, body_limit, log
+        self.pool, self._token = pool, token
         self.exposition = Exposition(models.numbers)
         self._verbs: dict[str, Callable[[Any, Headers, Receive], Awaitable[Reply]]] = {
             "predict": self._predict,
@@ -161,8 +167,7 @@ class Front:
         return 200, orjson.dumps({"name": model.name, "ready": True}), JSON
 
     async def _metrics(self, name: None, headers: Headers, receive: Receive) -> Reply:
-        text = await asyncio.to_thread(generate_latest, REGISTRY)
-        return 200, text, [(b"content-type", CONTENT_TYPE_LATEST.encode())]
+        return 200, await self.pool.metrics(), [(b"content-type", CONTENT_TYPE_LATEST.encode())]
 
     async def _index(self, name: None, headers: Headers, receive: Receive) -> Reply:
         self.admit(headers.get(b"authorization", b""))
@@ -170,12 +175,12 @@ class Front:
 
     async def _load(self, name: str, headers: Headers, receive: Receive) -> Reply:
         self.admit(headers.get(b"authorization", b""))
-        model = await self.models.load_by_name(name)
-        return 200, orjson.dumps({"name": model.name, "version": model.version, "load": True}), JSON
+        loaded, version = await self.pool.load(name)
+        return 200, orjson.dumps({"name": loaded, "version": version, "load": True}), JSON
 
     async def _unload(self, name: str, headers: Headers, receive: Receive) -> Reply:
         self.admit(headers.get(b"authorization", b""))
-        self.models.remove(*name.split("/", 1))
+        await self.pool.unload(name)
         return 200, orjson.dumps({"name": name, "unload": True}), JSON
 
     def admit(self, authorization: bytes) -> None:

@@ -1,4 +1,4 @@
-"""KServe's ModelServer with one worker, an address of our choice, an honest readiness and a stop that drains."""
+"""KServe's ModelServer with doors of our own, an honest readiness and a stop that drains."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ import signal
 import socket
 import time
 import warnings
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import kserve
 import kserve.model_server
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.server import RESTServer
 
-from boatyard.errors import ConfigError
-
 from . import grpc
 from .access import AccessLog
+from .doors import Door
 from .http import Connection
+from .limits import Options
+from .metrics import Numbers
 from .models import Models
-from .predictor import Predictor
+from .pool import Pool
 from .rest import Front
 from .tls import Tls
+
+if TYPE_CHECKING:
+    from .worker import Link
 
 warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")  # kserve 0.21 under the fastapi that it allows
 logger = logging.getLogger(__name__)
@@ -41,23 +46,19 @@ class Plane(DataPlane):  # type: ignore[misc]
 
 
 class Server(kserve.ModelServer):  # type: ignore[misc]
-    """Models behind HTTP and, with a port for it, gRPC."""
+    """Models behind HTTP and, with a port for it, gRPC. `pool` is this process's side of the server's processes."""
 
     def __init__(
         self,
         models: Models,
-        *,
-        host: str,
-        http_port: int,
-        grpc_port: int | None,
-        body_limit: int,
-        drain: float,
-        access_log: float,
-        token: str | None,
-        tls: Tls | None,
+        options: Options,
+        pool: Pool | Link,
+        listeners: Mapping[str, socket.socket] | None = None,
     ) -> None:
+        """Without `listeners`, sockets by `http` and `grpc`, clients come by `connect`."""
+        tls = Tls(options.certificate, options.key) if options.certificate and options.key else None
         super().__init__(
-            http_port=http_port,
+            http_port=options.http_port,
             enable_grpc=False,
             enable_latency_logging=False,
             grace_period=GRACE,
@@ -67,22 +68,67 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         )
         _quiet()
         self.dataplane = Plane(model_registry=models)
-        self.models, self.host, self.drain = models, host, drain
-        self._front = Front(kserve.model_server.app, models, body_limit, AccessLog(access_log), token)
-        self._socket = _listen(host, http_port, "--http-port")
-        self._rest_server = self._rest()
-        self._grpc = (
-            grpc.Server(self.dataplane, self._front, _listen(host, grpc_port, "--grpc-port"), tls)
-            if grpc_port
-            else None
+        self.models, self.options, self.pool = models, options, pool
+        self._front = Front(
+            kserve.model_server.app, models, options.body_limit, AccessLog(options.access_log), pool, options.token
         )
+        self.exposition = self._front.exposition
+        self._rest_server = self._rest()
+        self._http = self._rest_server._server
+        self._grpc = grpc.Server(self.dataplane, self._front, tls) if options.grpc_port else None
+        self._listeners = listeners or {}
+        self._closing: list[asyncio.Task[None]] = []
+        self._doors = {"http": Door(self._connection, lambda: self._http.config.ssl, self._listeners.get("http"))}
+        if self._grpc:
+            self._doors["grpc"] = Door(self._grpc.connection, self._grpc.secure, self._listeners.get("grpc"))
 
-    def start(self, models: list[Predictor]) -> None:
-        """Serve until a signal, and return when what was at work then is answered."""
-        self._register_and_check_atleast_one_model_is_ready(models)
-        self._front.exposition.register()
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(self._serve())
+    async def serve(self) -> None:
+        """Serve until a signal, or until `close`; return when what was at work then is answered."""
+        self._register_and_check_atleast_one_model_is_ready(list(self.models.get_models().values()))
+        loop = asyncio.get_running_loop()
+        if self._listeners:
+            self.exposition.register()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop)
+        self._rest_server.create_application()
+        self._http.startup = partial(self._start, self._http.startup)
+        clients: list[Any] = [self._http.server_state.connections]
+        if self._grpc:
+            clients.append(self._grpc.connections)
+        sweep = loop.create_task(_sweep(clients))
+        await self._http.serve(sockets=[])
+        if self._grpc:
+            await self._grpc.stop(GRACE)
+        await self.pool.ended(GRACE)
+        sweep.cancel()
+        logger.info("stopped")
+
+    def connect(self, kind: str, client: socket.socket) -> None:
+        """Take a connection in that another process accepted."""
+        self._doors[kind].connect(client)
+
+    def clients(self) -> int:
+        """Return how many connections there are."""
+        open_now = len(self._http.server_state.connections) + sum(map(len, self._doors.values()))
+        return open_now + (len(self._grpc.connections) if self._grpc else 0)
+
+    def numbers(self) -> list[Numbers]:
+        """Return what this process counted."""
+        return [*self.models.numbers(), self.exposition.strangers]
+
+    def unready(self) -> None:
+        """Say not ready from now on; requests are still answered."""
+        self.models.stop()
+        if self._grpc:
+            self._grpc.drain()
+
+    async def close(self) -> None:
+        """Let nobody in any more, and let `serve` return when those that are in are answered."""
+        for door in self._doors.values():
+            door.close()
+            await door.settled()
+        self.pool.stop()
+        self._http.should_exit = True
 
     def _rest(self) -> RESTServer:
         rest = RESTServer(
@@ -99,40 +145,40 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         rest._server.capture_signals = contextlib.nullcontext  # they are ours
         return rest
 
-    async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        self._rest_server.create_application()
-        if self._grpc:
-            await self._grpc.start()
-        host, port = self._socket.getsockname()[:2]
-        for each in self.models.index():
-            scheme = "https" if self.ssl_certfile else "http"
-            logger.info("serving %s at %s://%s:%d, sha256 %s", each["name"], scheme, host, port, each["version"])
-        doors = [self._rest_server._server.server_state.connections]
-        if self._grpc:
-            doors.append(self._grpc.connections)
-        sweep = loop.create_task(_sweep(doors))
-        await self._rest_server._server.serve(sockets=[self._socket])
-        if self._grpc:
-            await self._grpc.stop(GRACE)
-        sweep.cancel()
-        logger.info("stopped")
+    def _connection(self) -> Connection:
+        return Connection(self._http.config, self._http.server_state, self._http.lifespan.state)
+
+    async def _start(self, startup: Callable[..., Awaitable[None]], sockets: list[socket.socket]) -> None:
+        """Start uvicorn, which gets no socket, then the other processes; then let clients in."""
+        await startup(sockets=sockets)
+        await self.pool.start(self)
+        if self._listeners:
+            host, port = self._listeners["http"].getsockname()[:2]
+            for each in self.models.index():
+                scheme = "https" if self.ssl_certfile else "http"
+                logger.info("serving %s at %s://%s:%d, sha256 %s", each["name"], scheme, host, port, each["version"])
+        for kind, door in self._doors.items():
+            door.open(partial(self.pool.pass_on, kind))
 
     def _stop(self) -> None:
         """Say not ready at once, close when endpoints have had time to notice; a second signal does not wait."""
-        server = self._rest_server._server
         if self.models.draining:
-            server.should_exit = server.force_exit = True
+            self._http.should_exit = self._http.force_exit = True
+            self.pool.abort()
             if self._grpc:
                 self._grpc.abort()
             return
-        logger.info("stopping: not ready from now on, closing in %g s", self.drain)
-        self.models.stop()
-        if self._grpc:
-            self._grpc.drain()
-        asyncio.get_running_loop().call_later(self.drain, setattr, server, "should_exit", True)
+        logger.info("stopping: not ready from now on, closing in %g s", self.options.drain)
+        self.unready()
+        self.pool.drain()
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.options.drain, lambda: self._closing.append(loop.create_task(self.close())))
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a server's coroutine on the fastest event loop there is."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(main)
 
 
 async def _sweep(doors: Iterable[Any]) -> None:
@@ -159,14 +205,3 @@ def _quiet() -> None:
     logging.getLogger("kserve.trace").setLevel(logging.WARNING)
     access = logging.getLogger("uvicorn.access")
     access.handlers, access.propagate = [], False
-
-
-def _listen(host: str, port: int, option: str) -> socket.socket:
-    """Take the port now: a server that cannot have it says so before anything starts."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen at {host}:{port} ({error.strerror}); give another {option} or --host"
-        ) from error

@@ -30,6 +30,7 @@ from torch import nn
 from boatyard import artifacts, recipes, training
 from boatyard.errors import ConfigError, DataError, Interrupted
 from boatyard.project import AugmentConfig, PreprocessConfig, TrainConfig
+from boatyard.settings import available_memory
 from boatyard.training import Training, augmentation, loader, losses, optimisers, states
 
 HOW = PreprocessConfig()
@@ -528,10 +529,10 @@ def test_a_dataset_larger_than_memory_is_streamed_and_learnt(tmp_path: Path, mon
 def test_a_containers_limit_bounds_what_counts_as_available(tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / "max").write_text("5000\n")
     (tmp_path / "current").write_text("4000\n")
-    monkeypatch.setattr(loader, "CGROUPS", ((tmp_path / "max", tmp_path / "current"),))
-    assert loader.available_memory() == 1000
+    monkeypatch.setattr("boatyard.settings.MEMORY", ((tmp_path / "max", tmp_path / "current"),))
+    assert available_memory() == 1000
     (tmp_path / "max").write_text("max\n")
-    assert loader.available_memory() > 1 << 20
+    assert available_memory() > 1 << 20
 
 
 # runs that are cut

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,18 +16,12 @@ from boatyard.datasets import Dataset, Split
 from boatyard.errors import DataError
 from boatyard.features import empty, tensors
 from boatyard.schema import Schema
+from boatyard.settings import available_memory
 from boatyard.training.losses import Target
 
 SHARE = 0.25  # of the available memory that a split may take
 CHUNK = 8192  # rows read at once
 BUFFER = 1 << 28  # bytes of rows that a streamed split is shuffled in
-CGROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -255,13 +248,3 @@ def row_bytes(schema: Schema) -> int:
     """Return how many bytes a row takes as tensors."""
     sizes = {"uint8": 1, "float32": 4, "str": 8}
     return 8 + sum(sizes[tensor.dtype] * math.prod(tensor.shape) for tensor in schema.tensors())
-
-
-def available_memory() -> int:
-    """Return the bytes that this process may still take: of the machine, or of its container if that has less."""
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 4 << 30)
-    for limit, used in CGROUPS:
-        if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
-            free = min(free, max(int(text) - int(used.read_text()), 0))
-    return free

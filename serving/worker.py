@@ -1,0 +1,196 @@
+"""`python -m boatyard.serving.worker`: a further process of a server. The first one starts it; see `pool`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boatyard.errors import BoatyardError
+
+from .channel import Channel, taken
+from .limits import Limits, Options, Plan
+
+if TYPE_CHECKING:
+    from .models import Models
+    from .server import Server
+
+logger = logging.getLogger(__name__)
+
+TICK = 0.5  # seconds between two reports
+SHEDDING = 4  # reports for which clients are asked to come again
+LOADING, COUNTING = 310.0, 5.0  # seconds that the first process may take
+
+
+class Link:
+    """This process's side of the pool: connections come from the first one, and what concerns all is asked of it."""
+
+    def __init__(self, end: socket.socket, hatch: socket.socket) -> None:
+        self.shed = 0
+        self._hatch, self._taken, self._share = hatch, 0, 0.0
+        self._server: Server | None = None
+        self._serve: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+        handlers: dict[str, Callable[..., Any]] = {"numbers": self._numbers, "load": self._load, "unload": self._unload}
+        told: dict[str, Callable[..., Any]] = {
+            "serve": self._told,
+            "shed": self._set_shed,
+            "drain": self._drain,
+            "stop": self._stop,
+        }
+        self._channel = Channel(end, {**handlers, **told})
+
+    async def told(self) -> dict[str, Any]:
+        """Return what the first process says that this one is to serve; raises ConnectionError when it is gone."""
+        await self._channel.open()
+        self._tasks.append(asyncio.ensure_future(self._listen()))
+        return await self._serve
+
+    async def start(self, server: Server) -> None:
+        """Take connections from now on, until the first process says stop, or is gone."""
+        self._server = server
+        asyncio.get_running_loop().add_reader(self._hatch.fileno(), self._take)
+        self._channel.say("ready")
+        self._tasks.append(asyncio.ensure_future(self._report()))
+
+    def pass_on(self, kind: str, client: socket.socket) -> bool:
+        """Say no: what comes here stays here."""
+        return False
+
+    async def metrics(self) -> bytes:
+        """Return what the whole server counted."""
+        text: str = await self._channel.ask("metrics", COUNTING)
+        return text.encode()
+
+    async def load(self, name: str) -> tuple[str, str]:
+        """Have a package loaded everywhere; raises as the first process does."""
+        name, version = await self._channel.ask("load", LOADING, name=name)
+        return name, version
+
+    async def unload(self, name: str) -> None:
+        """Have a model unloaded everywhere; raises as the first process does."""
+        await self._channel.ask("unload", LOADING, name=name)
+
+    def drain(self) -> None:
+        """Do nothing: there are none after this one."""
+
+    stop = abort = drain
+
+    async def ended(self, seconds: float) -> None:
+        """Hang up."""
+        for task in self._tasks:
+            task.cancel()
+
+    # What the first process says
+
+    def _told(self, **what: Any) -> None:
+        self._serve.set_result(what)
+
+    def _set_shed(self, count: int) -> None:
+        self.shed = count
+
+    async def _load(self, model: dict[str, Any]) -> None:
+        assert self._server
+        models = self._server.models
+        models.add(await asyncio.to_thread(opened, models, model))
+
+    def _unload(self, name: str) -> None:
+        assert self._server
+        self._server.models.remove(*name.split("/", 1))
+
+    def _drain(self) -> None:
+        if self._server:
+            self._server.unready()
+
+    async def _stop(self) -> None:
+        if self._server:
+            self._take()  # what was passed until now
+            await self._server.close()
+
+    def _numbers(self) -> dict[str, Any]:
+        assert self._server
+        return {
+            "share": self._share,
+            "open": self._server.clients(),
+            "taken": self._taken,
+            "numbers": [numbers.to_json() for numbers in self._server.numbers()],
+        }
+
+    # What this process does of itself
+
+    def _take(self) -> None:
+        assert self._server
+        for kind, client in taken(self._hatch):
+            self._taken += 1
+            self._server.connect(kind, client)
+
+    async def _report(self) -> None:
+        time_was, used_was, shed_for = time.monotonic(), time.process_time(), 0
+        while True:
+            await asyncio.sleep(TICK)
+            now, used = time.monotonic(), time.process_time()
+            self._share = (used - used_was) / (now - time_was)
+            time_was, used_was = now, used
+            shed_for = shed_for + 1 if self.shed else 0
+            if shed_for > SHEDDING:
+                self.shed = 0
+            with contextlib.suppress(ConnectionError):
+                self._channel.say("numbers", **self._numbers())
+
+    async def _listen(self) -> None:
+        """Hear the first process; without it, answer what is at work and end."""
+        await self._channel.listen()
+        if not self._serve.done():
+            self._serve.set_exception(ConnectionError("the first process is gone"))
+        if self._server:
+            asyncio.get_running_loop().remove_reader(self._hatch.fileno())
+            self._drain()
+            await self._stop()
+
+
+def opened(models: Models, description: dict[str, Any]) -> Any:
+    """Return a model as the first process describes it; raises ArtifactError when the package is another by now."""
+    plan, package = Plan(**description["plan"]), Path(description["package"])
+    return models.open(package, name=description["name"], digest=description["digest"], plan=plan)
+
+
+async def serve(end: socket.socket, hatch: socket.socket) -> None:
+    """Serve what the first process says until it says stop."""
+    from .models import Models
+    from .server import Server
+
+    link = Link(end, hatch)
+    told = await link.told()
+    models = Models(Limits(**told["limits"]))
+    for each in told["models"]:
+        models.add(opened(models, each))
+    server = Server(models, Options.from_json(told["options"]), link)
+    await server.serve()
+
+
+def main(arguments: list[str]) -> int:
+    """Be a further process; 0 after a clean stop, 1 with one sentence when a package is refused."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # the first process has them, and says what to do
+        signal.signal(number, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    end, hatch = (socket.socket(fileno=int(each)) for each in arguments)
+    sys.argv = sys.argv[:1]  # kserve reads the command line of whoever imports it
+    from .server import run
+
+    try:
+        run(serve(end, hatch))
+    except (BoatyardError, ConnectionError) as error:
+        print(error, file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
