@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048  # connections that the kernel holds for us
 AT_ONCE = 64  # that are accepted before requests get their turn
-HANDSHAKE = 30.0  # seconds of TLS
+HANDSHAKE, GOODBYE = 30.0, 2.0  # seconds of TLS: a client that does not say goodbye is not waited for
 PAUSE = 1.0  # seconds without accepting when there is nothing left to accept with
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -90,7 +90,7 @@ class Door:
 
     async def _connect(self, client: socket.socket) -> None:
         secure = self._secure()
-        handshake = {"ssl_handshake_timeout": HANDSHAKE} if secure else {}
+        handshake = {"ssl_handshake_timeout": HANDSHAKE, "ssl_shutdown_timeout": GOODBYE} if secure else {}
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._protocol, client, ssl=secure, **handshake

@@ -53,14 +53,15 @@ OURS = {
     "metadata": ("GET", re.compile(rf"/v2/models/(?P<name>[^/]+){VERSION}")),
     "state": ("GET", re.compile(r"/v1/models/(?P<name>[^/:]+)")),
     "ready": ("GET", re.compile(rf"/v2/models/(?P<name>[^/]+){VERSION}/ready")),
+    "health": ("GET", re.compile("/v2/health/ready")),
     "metrics": ("GET", re.compile("/metrics")),
     "index": ("POST", re.compile("/v2/repository/index")),
     "load": ("POST", re.compile("/v2/repository/models/(?P<name>.+)/load")),
     "unload": ("POST", re.compile("/v2/repository/models/(?P<name>.+)/unload")),
 }
-KSERVE = re.compile(r"/|/openapi\.json|/v1/models|/v2(/health/(live|ready)|/models)?")
+KSERVE = re.compile(r"/|/openapi\.json|/v1/models|/v2(/health/live|/models)?")
 INFERENCE = ("predict", "infer", "metadata")
-READINESS = ("state", "ready")
+STATES = ("state", "ready")
 TIMEOUTS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 # curl -d says a form, and some clients say text; a body of another kind is a mistake
 TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded", b"text/json", b"text/plain")
@@ -87,6 +88,7 @@ class Front:
             "metadata": self._metadata,
             "state": self._ready,
             "ready": self._ready,
+            "health": self._health,
             "metrics": self._metrics,
             "index": self._index,
             "load": self._load,
@@ -103,7 +105,7 @@ class Front:
             if verb is None:
                 return await self.kserve(scope, receive, send)
             subject: Any = match.groupdict().get("name")
-            if verb in (*INFERENCE, *READINESS):
+            if verb in (*INFERENCE, *STATES):
                 subject = self.models.find(**match.groupdict())
                 numbers = subject.numbers
             reply = await self._verbs[verb](subject, dict(scope["headers"]), receive)
@@ -112,7 +114,7 @@ class Front:
         except Exception as error:
             reply = refusal(error, f"{scope['method']} {scope['path']}")
         seconds = time.perf_counter() - started
-        if protocol in ("v1", "v2") and verb not in READINESS:
+        if protocol in ("v1", "v2") and verb not in (*STATES, "health"):
             numbers.answered(protocol, reply[0], seconds)
         self.log(scope["method"], scope["path"], reply[0], seconds, scope["headers"])
         await _send(send, *reply)
@@ -165,6 +167,11 @@ class Front:
         if not model.ready:
             raise HttpError(503, f"wanted model {model.name} ready, found it stopping, at the path")
         return 200, orjson.dumps({"name": model.name, "ready": True}), JSON
+
+    async def _health(self, name: None, headers: Headers, receive: Receive) -> Reply:
+        if self.models.draining:  # KServe's own answer to this writes a traceback into the log, every time
+            raise HttpError(503, "wanted the server ready, found it stopping, at the path")
+        return 200, b'{"ready":true}', JSON
 
     async def _metrics(self, name: None, headers: Headers, receive: Receive) -> Reply:
         return 200, await self.pool.metrics(), [(b"content-type", CONTENT_TYPE_LATEST.encode())]

@@ -141,7 +141,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             ssl_keyfile=self.ssl_keyfile,
         )
         Connection.front = self._front
-        rest.config.http = Connection
+        rest.config.http, rest.config.lifespan = Connection, "off"  # KServe's application has nothing to do then
         rest._server.capture_signals = contextlib.nullcontext  # they are ours
         return rest
 

@@ -1,0 +1,397 @@
+"""Several processes behind one port: real ones on loopback, killed, stopped and overloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import graphs
+import grpc
+import httpx
+import orjson
+import psutil
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+from prometheus_client.parser import text_string_to_metric_families
+from test_serving import Running, launch, ready
+
+from boatyard import packages
+from boatyard.serving.batching import Load
+from boatyard.serving.metrics import Numbers
+
+SCHEMA = graphs.image_schema((6, 5))
+OPEN: list[Any] = []  # clients and sockets that a test left
+TOKEN = {"Authorization": "Bearer secret"}
+
+
+@contextlib.contextmanager
+def served(package: packages.Package, *options: str) -> Iterator[Running]:
+    """Run a server to its clean end."""
+    running = launch(package, *options)
+    try:
+        yield ready(running)
+        if running.process.poll() is None:
+            running.process.send_signal(signal.SIGTERM)
+        output, _ = running.process.communicate(timeout=30)
+        assert running.process.returncode == 0 and "Traceback" not in output, output
+    finally:
+        running.process.kill()
+        running.process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Hang up after a test."""
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> packages.Package:
+    return graphs.package(tmp_path_factory.mktemp("pool") / "package", SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def pair(package: packages.Package) -> Iterator[Running]:
+    with served(package, "--workers", "2") as running:
+        yield running
+
+
+def others(running: Running) -> list[psutil.Process]:
+    return [each for each in psutil.Process(running.process.pid).children() if "serving.worker" in each.cmdline()[3]]
+
+
+def clients(running: Running, count: int) -> list[httpx.Client]:
+    """Open so many connections, each asked once, so that all of them are there at the same time."""
+    found = [httpx.Client(base_url=running.url, timeout=30, headers=TOKEN) for _ in range(count)]
+    OPEN.extend(found)
+    for client in found:
+        client.get("/v2/health/ready").raise_for_status()
+    return found
+
+
+def numbers(running: Running, client: Any = httpx) -> dict[str, float]:
+    text = client.get(f"{running.url}/metrics", timeout=30).raise_for_status().text
+    samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
+    found: dict[str, float] = {}
+    for each in samples:
+        if "bucket" not in each.name and each.labels.get("code", "200") == "200":
+            found[each.name] = found.get(each.name, 0) + each.value
+    return found
+
+
+def body(package: packages.Package, rows: int = 1) -> bytes:
+    instance = package.golden.inputs["image"][0].tolist()
+    return orjson.dumps({"instances": [instance] * rows})
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.1)
+
+
+def test_connections_are_shared_and_every_process_answers_the_same_and_counts_for_all(
+    pair: Running, package: packages.Package
+) -> None:
+    before = numbers(pair)
+    found = clients(pair, 8)
+    answers = {client.post("/v1/models/insects:predict", content=body(package)).content for client in found}
+    assert len(answers) == 1
+    (other,) = others(pair)
+    there = [each.raddr.port for each in other.connections("tcp") if each.status == "ESTABLISHED"]
+    assert 3 <= len(there) <= 5
+    for client in found:  # some of them ask the other process
+        after = numbers(pair, client)
+        assert after["boatyard_requests_total"] - before.get("boatyard_requests_total", 0) == 8
+        assert after["boatyard_rows_total"] - before["boatyard_rows_total"] == 8
+        assert after["boatyard_processes"] == 2
+    memory = [psutil.Process(pid).memory_info().rss for pid in (pair.process.pid, other.pid)]
+    assert after["process_resident_memory_bytes"] == pytest.approx(sum(memory), rel=0.1)
+
+
+def test_grpc_channels_are_shared_too(pair: Running, package: packages.Package) -> None:
+    image = package.golden.inputs["image"][:1]
+    request = pb.ModelInferRequest(model_name="insects", raw_input_contents=[image.tobytes()])
+    request.inputs.add(name="image", datatype="UINT8", shape=image.shape)
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channels = [grpc.insecure_channel(f"127.0.0.1:{pair.grpc}", options) for _ in range(4)]
+    OPEN.extend(channels)
+    found = {GRPCInferenceServiceStub(each).ModelInfer(request).raw_output_contents[1] for each in channels}
+    assert len(found) == 1
+    (other,) = others(pair)
+    there = [each for each in other.connections("tcp") if each.laddr.port == pair.grpc]
+    assert 1 <= len(there) <= 3
+
+
+def test_what_one_process_loads_all_serve(tmp_path: Path, package: packages.Package, monkeypatch: Any) -> None:
+    monkeypatch.setenv("BOATYARD_ADMIN_TOKEN", "secret")
+    second = graphs.package(tmp_path / "other", graphs.numbers_schema())
+    for name in ("second", "broken"):
+        shutil.copytree(second.path, tmp_path / "store" / name)
+    (tmp_path / "store" / "broken" / "model.onnx").write_bytes(b"other")
+    with served(package, "--workers", "2", "--repository", str(tmp_path / "store")) as running:
+        found = clients(running, 6)
+        OPEN.append(grpc.insecure_channel(f"127.0.0.1:{running.grpc}"))
+        stub = GRPCInferenceServiceStub(OPEN[-1])
+        for turn, client in enumerate(found):
+            status = client.post("/v2/repository/models/second/load").raise_for_status().json()
+            assert status == {"name": "second", "version": second.digest, "load": True}
+            assert {each.get("/v2/models/second/ready").status_code for each in found} == {200}
+            assert client.post("/v2/repository/models/broken/load").status_code == 422
+            assert client.post("/v2/repository/models/none/load").status_code == 404
+            if turn % 2:
+                request = pb.RepositoryModelUnloadRequest(model_name="second")
+                stub.RepositoryModelUnload(request, metadata=[("authorization", "Bearer secret")])
+            else:
+                client.post("/v2/repository/models/second/unload").raise_for_status()
+            assert {each.get("/v2/models/second/ready").status_code for each in found} == {404}
+            assert client.post("/v2/repository/models/second/unload").status_code == 404
+        closed = {each.post("/v2/repository/index", headers={"Authorization": "no"}).status_code for each in found}
+        assert closed == {401}
+
+
+def test_a_killed_process_costs_its_own_connections_and_is_replaced(package: packages.Package) -> None:
+    with served(package, "--workers", "2") as running:
+        for client in clients(running, 6):
+            client.post("/v1/models/insects:predict", content=body(package)).raise_for_status()
+        before = numbers(running)
+        (other,) = others(running)
+        other.kill()
+        until(lambda: numbers(running)["boatyard_processes"] == 1)
+        assert {client.get("/v2/health/ready").status_code for client in clients(running, 6)} == {200}
+        after = numbers(running)
+        assert after["boatyard_requests_total"] == before["boatyard_requests_total"] == 6
+        assert after["boatyard_queue_requests"] == 0
+        until(lambda: numbers(running)["boatyard_processes"] == 2)
+        assert others(running)[0].pid != other.pid
+
+
+def test_a_process_that_hangs_gets_no_more_clients(package: packages.Package) -> None:
+    with served(package, "--workers", "2") as running:
+        (other,) = others(running)
+        other.suspend()
+        time.sleep(3)  # until it is noticed
+        started = time.monotonic()
+        found = clients(running, 6)
+        assert numbers(running, found[0])["boatyard_processes"] == 2
+        assert time.monotonic() - started < 3
+        other.resume()
+        until(lambda: len([each for each in clients(running, 4) if each]) == 4)
+
+
+def test_a_signal_drains_all_processes(package: packages.Package) -> None:
+    with served(package, "--workers", "2", "--drain", "2") as running:
+        found = clients(running, 6)
+        everyone = [running.process.pid, *(each.pid for each in others(running))]
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert {client.get("/v2/health/ready").status_code for client in found} == {503}
+        assert {client.post("/v1/models/insects:predict", content=body(package)).status_code for client in found} == {
+            200
+        }
+        assert running.process.wait(30) == 0
+        assert not [pid for pid in everyone if psutil.pid_exists(pid) and pid != running.process.pid]
+
+
+def test_a_request_at_work_is_answered_when_the_server_stops(package: packages.Package) -> None:
+    """Bodies that are half sent when the signal comes are answered, in either process."""
+    with served(package, "--workers", "2") as running:
+        data = body(package)
+        head = b"POST /v1/models/insects:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data)
+        found = [socket.create_connection(("127.0.0.1", running.http), timeout=20) for _ in range(6)]
+        OPEN.extend(found)
+        for client in found:
+            client.sendall(head + data[:20])
+        time.sleep(0.5)
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        for client in found:
+            client.sendall(data[20:])
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        assert running.process.wait(30) == 0
+
+
+def test_without_the_first_process_the_others_end(package: packages.Package) -> None:
+    running = ready(launch(package, "--workers", "2"))
+    (other,) = others(running)
+    running.process.kill()
+    running.process.communicate()
+    other.wait(10)
+
+
+def test_a_second_signal_waits_for_nobody(package: packages.Package) -> None:
+    with served(package, "--workers", "2", "--drain", "30") as running:
+        clients(running, 4)
+        (other,) = others(running)
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(10) == 0
+        assert not other.is_running()
+
+
+def load(running: Running, data: bytes, stop: threading.Event, seen: list[int]) -> None:
+    with httpx.Client(timeout=60) as client:
+        while not stop.is_set():
+            seen.append(client.post(running.v1, content=data).status_code)
+
+
+@contextlib.contextmanager
+def busy(running: Running, package: packages.Package) -> Iterator[list[int]]:
+    """Keep a server at work by few clients with large requests."""
+    stop, seen = threading.Event(), list[int]()
+    data = body(package, 4000)
+    threads = [threading.Thread(target=load, args=(running, data, stop, seen)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor is one process")
+def test_a_server_that_has_too_much_to_do_becomes_two_and_loses_nothing(package: packages.Package) -> None:
+    with served(package) as running:
+        assert numbers(running)["boatyard_processes"] == 1
+        with busy(running, package) as seen:
+            until(lambda: len(others(running)) == 1)
+            (other,) = others(running)
+            until(lambda: any(each.laddr.port == running.http for each in other.connections("tcp")))
+        assert set(seen) == {200}
+        found = numbers(running)
+        assert found["boatyard_requests_total"] == len(seen)
+        assert found["boatyard_processes"] == 2
+
+
+def test_one_process_stays_one_when_told_so_or_when_there_is_one_processor(
+    package: packages.Package, monkeypatch: Any
+) -> None:
+    with served(package, "--workers", "1") as running, busy(running, package):
+        time.sleep(4)
+        assert not others(running)
+    monkeypatch.setenv("BOATYARD_THREADS", "1")
+    with served(package) as running, busy(running, package):
+        time.sleep(4)
+        assert not others(running)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor is one process")
+def test_a_package_that_changed_since_is_served_by_the_first_process_alone(tmp_path: Path) -> None:
+    package = graphs.package(tmp_path / "package", SCHEMA)
+    running = ready(launch(package))
+    (package.path / "labels.json").write_text("[]")
+    with busy(running, package) as seen:
+        time.sleep(6)
+    assert set(seen) == {200} and numbers(running)["boatyard_processes"] == 1
+    running.process.send_signal(signal.SIGTERM)
+    output, _ = running.process.communicate(timeout=30)
+    assert running.process.returncode == 0
+    assert "labels.json" in output and output.count("its connections are lost") <= 1, output
+
+
+def test_tls_is_spoken_by_all(tmp_path: Path, package: packages.Package) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(tmp_path / "certificate.pem", append=True)
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    options = ("--tls-certificate", str(tmp_path / "certificate.pem"), "--tls-key", str(tmp_path / "key.pem"))
+    running = launch(package, "--workers", "2", *options)
+    url = f"https://127.0.0.1:{running.http}"
+    found = [httpx.Client(base_url=url, verify=trust, timeout=30) for _ in range(6)]
+    OPEN.extend(found)
+
+    def answers() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return found[0].get("/v2/health/ready").status_code == 200
+        return False
+
+    until(answers)
+    assert {client.post("/v1/models/insects:predict", content=body(package)).status_code for client in found} == {200}
+    (other,) = others(running)
+    assert [each for each in other.connections("tcp") if each.laddr.port == running.http]
+    with socket.create_connection(("127.0.0.1", running.http)) as plain:  # no TLS: that client's own affair
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        plain.settimeout(10)
+        with contextlib.suppress(ConnectionError):
+            plain.recv(100)
+    assert answers()
+    running.process.send_signal(signal.SIGTERM)
+    output, _ = running.process.communicate(timeout=30)
+    assert running.process.returncode == 0 and "Traceback" not in output, output
+
+
+def test_a_server_without_free_descriptors_waits_for_some(package: packages.Package) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))  # the server's: it inherits it
+    try:
+        running = launch(package, "--workers", "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    ready(running)
+    waiting = [socket.create_connection(("127.0.0.1", running.http)) for _ in range(80)]
+    time.sleep(0.5)
+    used = psutil.Process(running.process.pid).cpu_percent(1)
+    assert used < 50, "it asks again and again"
+    for each in waiting:
+        each.close()
+    until(lambda: httpx.get(f"{running.url}/v2/health/ready", timeout=30).status_code == 200)
+    running.process.send_signal(signal.SIGTERM)
+    output, _ = running.process.communicate(timeout=30)
+    assert running.process.returncode == 0 and "cannot accept connections for now" in output, output
+
+
+# The numbers
+
+
+def counted(events: list[tuple[str, int, float]]) -> Numbers:
+    found = Numbers("insects", "1", "engine", Load(len(events), 2, 3))
+    for protocol, code, seconds in events:
+        found.answered(protocol, code, seconds)
+        found.queue.observe(seconds)
+        found.inference.observe(seconds)
+        found.batch.observe(len(events))
+    return found
+
+
+EVENTS = st.lists(
+    st.tuples(st.sampled_from(["v1", "v2", "grpc"]), st.sampled_from([0, 200, 400]), st.floats(0, 100).map(round))
+)
+
+
+@given(EVENTS, EVENTS)
+def test_numbers_survive_the_way_between_processes_and_add_up(mine: Any, theirs: Any) -> None:
+    first, second = (Numbers.from_json(orjson.loads(orjson.dumps(counted(each).to_json()))) for each in (mine, theirs))
+    whole = first.plus(second).to_json()
+    assert first.to_json() == counted(mine).to_json()
+    assert sum(count for _, _, count in whole["requests"]) == len(mine) + len(theirs)
+    assert whole["load"] == [len(mine) + len(theirs), 4, 6]
+    alone = counted(mine + theirs).to_json()
+    for key in ("queue", "inference"):
+        assert whole[key] == alone[key]
+    assert {key: value[0] for key, value in whole["total"].items()} == {
+        key: value[0] for key, value in alone["total"].items()
+    }
+    assert first.of_the_past().to_json() == {**first.to_json(), "load": [0, 0, 0]}
