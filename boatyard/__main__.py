@@ -399,7 +399,8 @@ def push(folder: Path, overrides: tuple[str, ...], out: Path | None) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", default=8080, type=PORT, show_default=True, help="Port of REST.")
 @click.option("--grpc-port", default=8081, type=PORT, show_default=True, help="Port of gRPC.")
-def serve(package: str, name: str | None, host: str, port: int, grpc_port: int) -> None:
+@click.option("--workers", type=click.IntRange(1), help="Processes that answer; by default one, and more when busy.")
+def serve(package: str, name: str | None, host: str, port: int, grpc_port: int, workers: int | None) -> None:
     """Serve a package over the KServe protocols, V1, V2 and gRPC, until stopped.
 
     PACKAGE is a package's folder or its URI in a bucket, or a project's folder: then the version in production is
@@ -412,7 +413,7 @@ def serve(package: str, name: str | None, host: str, port: int, grpc_port: int) 
         from boatyard import serving
     except ImportError as error:
         raise ConfigError(f"serving needs {error.name}; pip install 'boatyard[serve]'") from error
-    serving.serve(path, host=host, http_port=port, grpc_port=grpc_port, name=name)
+    serving.serve(path, host=host, http_port=port, grpc_port=grpc_port, workers=workers, name=name)
 
 
 @cli.command("compile")

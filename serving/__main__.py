@@ -69,6 +69,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repository", type=Path, help="packages to load by name, with BOATYARD_ADMIN_TOKEN")
     parser.add_argument("--drain", type=float, default=0, help="seconds between not ready and closed (default: 0)")
     options = parser.parse_args(arguments)
+    if options.workers is not None and options.workers < 1:
+        parser.error("--workers wants 1 or more")
     if (options.tls_certificate is None) != (options.tls_key is None):
         parser.error("--tls-certificate and --tls-key go together")
     return options

@@ -21,12 +21,14 @@ class AccessLog:
     def __init__(self, share: float) -> None:
         self.share = share
 
-    def __call__(
+    def wants(self, status: int) -> bool:
+        """Draw whether a request is to be written."""
+        return status >= 500 or (self.share > 0 and random.random() < self.share)
+
+    def write(
         self, method: str, path: str, status: int, seconds: float, headers: Iterable[tuple[bytes, bytes]]
     ) -> None:
-        """Write a line, or none; `headers` may carry a trace and a request id, which go into it."""
-        if status < 500 and (not self.share or random.random() >= self.share):
-            return
+        """Write a line; `headers` may carry a trace and a request id, which go into it."""
         given = dict(headers)
         line = {
             "time": round(time.time(), 3),

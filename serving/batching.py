@@ -49,6 +49,10 @@ class Late(Exception):
     """A request's deadline passed before its answer."""
 
 
+class Left(Exception):
+    """Nobody waits for the answer any more."""
+
+
 @dataclass(slots=True, eq=False)
 class Waiting:
     """One request in the queue: [N, *shape] by input, and what is answered of it."""
@@ -61,10 +65,15 @@ class Waiting:
     came: float
     at: int = 0
     suspect: bool = False
+    left: bool = False
     parts: list[Answers] = field(default_factory=list)
     started: float = 0.0
     result: Answers | None = None
     error: Exception | None = None
+
+    def leave(self) -> None:
+        """Say that nobody waits for it: what is not worked on yet is not worked on any more."""
+        self.left = True
 
 
 @dataclass(slots=True)
@@ -109,10 +118,14 @@ class Batcher:
             else:
                 future.set_result(answers)
 
-        self.queue(inputs, done, seconds)
-        return await future
+        waiting = self.queue(inputs, done, seconds)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            waiting.leave()
+            raise
 
-    def queue(self, inputs: Inputs, done: Done, seconds: float | None = None) -> None:
+    def queue(self, inputs: Inputs, done: Done, seconds: float | None = None) -> Waiting:
         """Queue valid inputs; `done` gets the answers or the error, on the event loop. Raises Busy, Closed at once."""
         if self._closed:
             raise Closed
@@ -129,6 +142,7 @@ class Batcher:
         if not self._rousing:  # once the loop has read what else came, which is of the same batch
             self._rousing = True
             self._loop.call_soon(self._rouse)
+        return waiting
 
     def expect(self, seconds: float | None = None) -> None:
         """Raise Busy when not even one row would be taken: what is refused need not be decoded."""
@@ -204,13 +218,13 @@ class Batcher:
         return done
 
     def _take(self) -> tuple[list[tuple[Waiting, int, int]], list[Waiting]]:
-        """Return slices (request, first row, rows) that make a batch, and the requests whose time is up."""
+        """Return slices (request, first row, rows) that make a batch, and the requests whose time is up or who left."""
         batch, late, room = [], [], self.limits.batch
         now = time.monotonic()
         while room > 0 and self._queue:
             waiting = self._queue.popleft()
-            if now > waiting.deadline:
-                waiting.error = Late()
+            if waiting.left or now > waiting.deadline:
+                waiting.error = Left() if waiting.left else Late()
                 late.append(waiting)
                 continue
             waiting.started = waiting.started or now

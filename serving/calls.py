@@ -17,6 +17,7 @@ from . import compression, errors, headers
 from .errors import LONGEST
 from .headers import Block
 from .http2 import SLOW, Connection
+from .limits import BODIES, Room
 from .streams import Stream, Target
 
 UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -158,7 +159,7 @@ class Method:
         if len(stream.body) > limit + 5:
             said = f"wanted a message of at most {limit} bytes, found more"
         else:
-            said = "wanted room for a message, found too many bytes of other calls waiting, at the connection"
+            said = "wanted room for a message, found too many bytes of other calls waiting; come again later"
         refuse(stream, StatusCode.RESOURCE_EXHAUSTED, said)
 
     def late(self, stream: Stream, slow: bool) -> None:
@@ -238,8 +239,10 @@ class Messages:
 class Service:
     """Methods by path, and all connections that ask for them."""
 
-    def __init__(self, body_limit: int, refusal: Refusal) -> None:
+    def __init__(self, body_limit: int, refusal: Refusal, room: Room | None = None) -> None:
+        """`room` is shared with who else takes bodies in."""
         self.body_limit, self.connections = body_limit, set[Connection]()
+        self.room = room or Room(BODIES * body_limit)
         self.methods: dict[bytes, Target] = {}
         self._refusal = refusal
         self._unknown = Refused(_unknown)

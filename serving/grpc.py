@@ -28,7 +28,7 @@ from boatyard.prediction.decoding import array, show, wrong
 from boatyard.schema import Array, Tensor
 
 from . import v2
-from .batching import Busy, Closed, Late
+from .batching import Busy, Closed, Late, Left
 from .calls import Abort, Method, Service, message_of, refuse, reply
 from .errors import LONGEST, HttpError
 from .http2 import Connection
@@ -67,6 +67,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
             refuse(stream, code, message)
 
         def done(answers: Answers | None, error: Exception | None) -> None:
+            stream.waiting = None
             stream.finished()
             if answers is None:
                 return failed(error or RuntimeError())
@@ -82,7 +83,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
             numbers = model.numbers
             model.batcher.expect(left(stream.until))
             inputs, wanted = _inputs(model, request), _outputs(model, request)
-            model.batcher.queue(inputs, done, left(stream.until))
+            stream.waiting = model.batcher.queue(inputs, done, left(stream.until))
             stream.kept = True
         except Exception as error:
             failed(error)
@@ -141,6 +142,8 @@ def _refusal(error: Exception) -> tuple[StatusCode, str]:
         return StatusCode.UNAVAILABLE, "wanted a model that is loaded, found it unloaded, at the queue"
     if isinstance(error, Late):
         return StatusCode.DEADLINE_EXCEEDED, "wanted an answer within the deadline, found it passed, at the queue"
+    if isinstance(error, Left):
+        return StatusCode.CANCELLED, "the call was cancelled"
     logger.error("ModelInfer failed", exc_info=error)
     return StatusCode.INTERNAL, "the server failed; its log says why"
 
@@ -206,7 +209,7 @@ class Server:
     """KServe's gRPC service, whose connections a door brings."""
 
     def __init__(self, plane: DataPlane, front: Front, tls: Tls | None = None) -> None:
-        self._service = Service(front.body_limit, _refusal)
+        self._service = Service(front.body_limit, _refusal, front.room)
         self.secure: Callable[[], ssl.SSLContext | None] = tls.renewed() if tls else lambda: None
         self._health = Health(("", SERVICE))
         servicer = Servicer(plane, front)

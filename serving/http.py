@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import httptools
@@ -19,9 +20,9 @@ from uvicorn.server import ServerState
 from boatyard.prediction import Answers
 
 from . import errors, v1
-from .batching import Busy, Closed
+from .batching import Busy, Closed, Waiting
 from .predictor import Predictor
-from .rest import JSON, LARGE, TIMEOUTS, Fields, Front, left, refusal
+from .rest import HUNG_UP, JSON, LARGE, TIMEOUTS, Fields, Front, left, refusal
 
 logger = logging.getLogger(__name__)
 HEADERS = 64 << 10  # bytes of a request's line and headers
@@ -30,6 +31,7 @@ IDLE, SLOW = 75.0, 30.0  # seconds without a request, and for the headers or the
 # a header that the short way does not know changes nothing; these change what a request is
 LONG = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"connection", b"content-type"))
 TIMED = frozenset(TIMEOUTS)
+CLOSE: Fields = [(b"connection", b"close")]
 PLAIN = (b"keep-alive", b"application/json", b"application/json; charset=utf-8", b"application/x-www-form-urlencoded")
 
 
@@ -67,6 +69,8 @@ class Connection(HttpToolsProtocol):
     def __init__(self, config: Any, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._short, self._is_short = Short(), False
+        self._waiting: Waiting | None = None  # what of the short way is in a model's queue
+        self._task: asyncio.Task[None] | None = None  # of the long way
         self._heading, self._size = True, 0  # between a response and the end of the next headers; bytes of them
         self.touched = time.monotonic()
 
@@ -90,11 +94,10 @@ class Connection(HttpToolsProtocol):
             self._refuse(Refused(431, f"headers of at most {HEADERS} bytes", "more"))
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._heading = True
+        self.url, self.headers, self._heading = b"", [], True  # uvicorn's own are made when a request goes the long way
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        self.headers.append((name.lower(), value))
         if len(self.headers) > COUNT:
             raise Refused(431, f"at most {COUNT} headers", "more")
 
@@ -116,7 +119,10 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if not self._is_short:
-            return super().on_message_complete()
+            super().on_message_complete()
+            if not self.pipeline:
+                self.flow.resume_reading()  # else a client that hangs up is not seen while its answer is made
+            return
         self._is_short = False
         parts = self._short.body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -127,9 +133,22 @@ class Connection(HttpToolsProtocol):
             inputs = model.direct.decode(body)
             if inputs is None:
                 return self._again(body)
-            model.batcher.queue(inputs, self._answered, left(until))
+            self._waiting = model.batcher.queue(inputs, self._answered, left(until))
         except (Busy, Closed) as error:
             self._answered(None, error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let nobody work for a client that has hung up."""
+        super().connection_lost(exc)
+        if self._waiting:
+            self._waiting.leave()
+        if self._task and not self._task.done():
+            self._task.cancel(HUNG_UP)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._task = task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def _plain(self) -> bool:
         """Say whether a request may go the short way: nothing before it at work, nothing special about it."""
@@ -164,6 +183,11 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _long(self) -> None:
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.on_url(url)
+        for name, value in headers:
+            super().on_header(name, value)
         try:
             super().on_headers_complete()
             if self.cycle.keep_alive and self._is_shed():
@@ -183,14 +207,15 @@ class Connection(HttpToolsProtocol):
     # What goes out
 
     def _answered(self, answers: Answers | None, error: Exception | None) -> None:
-        cycle, front = self._short, self.front
+        cycle, front, self._waiting = self._short, self.front, None
         if answers is not None:
             status, body, fields = 200, v1.encode(answers), JSON
         else:
             status, body, fields = refusal(error or RuntimeError(), "predict")
         seconds = time.perf_counter() - cycle.started
         cycle.model.numbers.answered("v1", status, seconds)
-        front.log("POST", self.url.decode(), status, seconds, self.headers)
+        if front.log.wants(status):
+            front.log.write("POST", self.url.decode(), status, seconds, self.headers)
         cycle.response_complete = True
         if cycle.disconnected or self.transport.is_closing():
             cycle.disconnected = False
@@ -206,13 +231,12 @@ class Connection(HttpToolsProtocol):
             self.server_state.total_requests += 1
 
     def _response(self, status: int, body: bytes, fields: Fields, keep_alive: bool = True) -> bytes:
-        parts = [STATUS_LINE[status]]
-        for name, value in [*self.server_state.default_headers, *fields]:
-            parts += (name, b": ", value, b"\r\n")
-        close = b"" if keep_alive else b"connection: close\r\n"
-        parts.append(b"content-length: %d\r\n%b\r\n" % (len(body), close))
-        parts.append(body)
-        return b"".join(parts)
+        every = self.server_state.default_headers
+        if status == 200 and fields is JSON and keep_alive:
+            head = _plain_head(*every)
+        else:
+            head = _head(status, [*every, *fields, *([] if keep_alive else CLOSE)])
+        return b"%b%d\r\n\r\n%b" % (head, len(body), body)
 
     def _refuse(self, refused: Refused) -> None:
         """Answer what is no request; the connection ends with it, or with the answer of a whole request before it."""
@@ -249,6 +273,16 @@ class Connection(HttpToolsProtocol):
                 self._refuse(Refused(408, f"the rest of a request within {SLOW:g} s", "nothing"))
         elif not at_work and now - self.touched > IDLE:
             self.transport.close()
+
+
+def _head(status: int, fields: Fields) -> bytes:
+    """Return a response's head up to the length of its body."""
+    return STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % each for each in fields) + b"content-length: "
+
+
+@lru_cache(1)  # the date in it is another every second
+def _plain_head(*every: tuple[bytes, bytes]) -> bytes:
+    return _head(200, [*every, *JSON])
 
 
 class Refused(Exception):

@@ -185,8 +185,9 @@ class Connection(asyncio.Protocol):
             stream.body += payload
         else:
             stream.body = bytearray(stream.body) + payload
-        self._held += len(payload)
-        if len(stream.body) > self.service.body_limit + 5 or self._held > self._budget:
+        self._hold(len(payload))
+        large = len(stream.body) > self.service.body_limit + 5
+        if large or self._held > self._budget or self.service.room.refuses(len(stream.body)):
             return stream.target.large(stream)
         if flags & END_STREAM:
             self._whole(stream)
@@ -390,7 +391,7 @@ class Connection(asyncio.Protocol):
             stream.tail, stream.touched = tail, time.monotonic()
             if data:
                 stream.left.append(memoryview(data))
-                self._held += size
+                self._hold(size)
             self._stuck[number] = stream
             self._pump()
         else:
@@ -432,7 +433,7 @@ class Connection(asyncio.Protocol):
                 stream.left.popleft()
             stream.window -= size
             self._window -= size
-            self._held -= size
+            self._hold(-size)
             if size >= PIECE or not stream.left:
                 self._allowance = min(self._allowance + USEFUL, SAVED)
             stream.touched = time.monotonic()
@@ -454,9 +455,13 @@ class Connection(asyncio.Protocol):
 
     def taken(self, stream: Stream, size: int) -> None:
         """Let the peer send as much again: of a streaming request, what was taken of it."""
-        self._held -= size
+        self._hold(-size)
         if stream.target.streaming:
             self._widen(stream, size)
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self.service.room.held += size
 
     def _widen(self, stream: Stream, size: int) -> None:
         if size and not stream.whole and not stream.gone:
@@ -480,10 +485,12 @@ class Connection(asyncio.Protocol):
         stream.gone = True
         self.streams.pop(stream.number, None)
         self._stuck.pop(stream.number, None)
-        self._held -= len(stream.body) + sum(map(len, stream.left))
+        self._hold(-len(stream.body) - sum(map(len, stream.left)))
         stream.body = b""
         stream.left.clear()
         self.ghosts += stream.kept
+        if stream.waiting:
+            stream.waiting.leave()
         if stream.drained and not stream.drained.done():
             stream.drained.set_result(None)
         if stream.task:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+SMALL = 64 << 10  # bytes of a body that is taken whoever else sends what
+BODIES = 16  # of the largest size that may be on the way
 BODY_LIMIT = 64 << 20  # bytes of a request's body; a batch of 80 000 small images
 
 
@@ -21,6 +23,18 @@ class Limits:
     def of_batch(self, batch: int) -> Limits:
         """Return the same limits with another batch."""
         return replace(self, batch=batch)
+
+
+@dataclass
+class Room:
+    """Bytes that bodies may take while they come, of all connections together: nobody's queue bounds those yet."""
+
+    most: int
+    held: int = 0
+
+    def refuses(self, size: int) -> bool:
+        """Say whether a body that has grown so large is to be refused; a small one never is."""
+        return size > SMALL and self.held > self.most
 
 
 @dataclass(frozen=True)

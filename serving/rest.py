@@ -23,9 +23,10 @@ from boatyard.schema import Array, Schema
 
 from . import compression, errors, v1, v2
 from .access import AccessLog
-from .batching import Busy, Closed, Late
+from .batching import Busy, Closed, Late, Left
 from .direct import Direct
 from .errors import HttpError
+from .limits import BODIES, Room
 from .metrics import Exposition
 from .models import Models
 from .predictor import Predictor
@@ -44,6 +45,7 @@ Fields = list[tuple[bytes, bytes]]
 Headers = dict[bytes, bytes]
 Reply = tuple[int, bytes, Fields]
 
+HUNG_UP = "the client hung up"  # why a request's task is cancelled
 JSON: Fields = [(b"content-type", b"application/json")]
 LARGE = 256 << 10  # bytes from which decoding JSON takes milliseconds: not on the event loop
 VERSION = r"(?:/versions/(?P<version>[^/]+))?"
@@ -80,7 +82,7 @@ class Front:
     ) -> None:
         """With a `token`, whoever shows it may load and unload models."""
         self.kserve, self.models, self.body_limit, self.log = kserve, models, body_limit, log
-        self.pool, self._token = pool, token
+        self.pool, self.room, self._token = pool, Room(BODIES * body_limit), token
         self.exposition = Exposition(models.numbers)
         self._verbs: dict[str, Callable[[Any, Headers, Receive], Awaitable[Reply]]] = {
             "predict": self._predict,
@@ -111,13 +113,23 @@ class Front:
             reply = await self._verbs[verb](subject, dict(scope["headers"]), receive)
         except Gone:
             return
+        except asyncio.CancelledError as error:
+            if HUNG_UP not in error.args:
+                raise
+            reply = refusal(Left(), scope["path"])
         except Exception as error:
             reply = refusal(error, f"{scope['method']} {scope['path']}")
         seconds = time.perf_counter() - started
         if protocol in ("v1", "v2") and verb not in (*STATES, "health"):
             numbers.answered(protocol, reply[0], seconds)
-        self.log(scope["method"], scope["path"], reply[0], seconds, scope["headers"])
-        await _send(send, *reply)
+        if self.log.wants(reply[0]):
+            self.log.write(scope["method"], scope["path"], reply[0], seconds, scope["headers"])
+        try:
+            if reply[0] != 499:
+                await _send(send, *reply)
+        except asyncio.CancelledError as error:
+            if HUNG_UP not in error.args:
+                raise
 
     def _route(self, method: str, path: str) -> tuple[str | None, Any]:
         """Return what to do: one of our verbs, or None for what KServe answers; raises HttpError."""
@@ -182,12 +194,12 @@ class Front:
 
     async def _load(self, name: str, headers: Headers, receive: Receive) -> Reply:
         self.admit(headers.get(b"authorization", b""))
-        loaded, version = await self.pool.load(name)
+        loaded, version = await asyncio.shield(self.pool.load(name))
         return 200, orjson.dumps({"name": loaded, "version": version, "load": True}), JSON
 
     async def _unload(self, name: str, headers: Headers, receive: Receive) -> Reply:
         self.admit(headers.get(b"authorization", b""))
-        await self.pool.unload(name)
+        await asyncio.shield(self.pool.unload(name))
         return 200, orjson.dumps({"name": name, "unload": True}), JSON
 
     def admit(self, authorization: bytes) -> None:
@@ -217,15 +229,24 @@ class Front:
 
     async def _rest(self, first: bytes, receive: Receive) -> bytearray:
         body, more = bytearray(first), True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Gone
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self.body_limit:
-                raise HttpError(413, f"wanted a body of at most {self.body_limit} bytes, found more")
-        return body
+        self.room.held += len(first)
+        try:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Gone
+                part = message.get("body", b"")
+                body += part
+                self.room.held += len(part)
+                more = message.get("more_body", False)
+                if len(body) > self.body_limit:
+                    raise HttpError(413, f"wanted a body of at most {self.body_limit} bytes, found more")
+                if self.room.refuses(len(body)):
+                    held = f"wanted room for the body, found {self.room.held} bytes of bodies that are being sent"
+                    raise HttpError(429, f"{held}; come again later", {"retry-after": "1"})
+            return body
+        finally:
+            self.room.held -= len(body)
 
 
 def _decode_large(schema: Schema, body: bytes) -> dict[str, Array]:
@@ -250,6 +271,8 @@ def refusal(error: Exception, what: str) -> Reply:
         return 429, errors.body(str(error)), [*JSON, (b"retry-after", b"%d" % error.seconds)]
     if isinstance(error, Closed):
         return 503, errors.body("wanted a model that is loaded, found it unloaded, at the queue"), JSON
+    if isinstance(error, Left):
+        return 499, b"", []  # for the numbers and the log, as nginx has it: nobody is there to read it
     if isinstance(error, Late):
         return 504, errors.body("wanted an answer within the deadline, found it passed, at the queue"), JSON
     logger.error("%s failed", what, exc_info=error)

@@ -9,8 +9,10 @@ from struct import Struct
 from typing import TYPE_CHECKING, Protocol
 
 from .headers import Block
+from .limits import Room
 
 if TYPE_CHECKING:
+    from .batching import Waiting
     from .http2 import Connection
 
 HEAD = Struct(">HBBBI")  # a frame's: length (two parts), kind, flags, stream
@@ -73,6 +75,7 @@ class Service(Protocol):
     """What all connections share."""
 
     body_limit: int
+    room: Room
     connections: set[Connection]
 
     def target(self, block: Block) -> Target:
@@ -83,7 +86,10 @@ class Service(Protocol):
 
 
 class Stream:
-    """A request and its answer. `gone`: nobody waits for it any more; `kept`: its answer is being made elsewhere."""
+    """A request and its answer. `gone`: nobody waits for it any more; `kept`: its answer is being made elsewhere.
+
+    `waiting` is what of it is in a model's queue.
+    """
 
     come: asyncio.Event  # of a streaming request: there is more of its body, or its end
 
@@ -105,6 +111,7 @@ class Stream:
         "task",
         "touched",
         "until",
+        "waiting",
         "whole",
         "window",
     )
@@ -121,6 +128,7 @@ class Stream:
         self.until = connection.service.deadline(block, self.touched)
         self.task: asyncio.Task[None] | None = None
         self.drained: asyncio.Future[None] | None = None
+        self.waiting: Waiting | None = None
 
     def take(self, size: int) -> bytes:
         """Return so many first bytes of what has come of the body; the peer may send as many again."""

@@ -126,6 +126,23 @@ def test_a_bad_row_fails_its_own_request_only(bad: float, kind: type[Exception])
     run(scenario)
 
 
+def test_whoever_left_is_not_worked_for() -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        first = await held(batcher, model)
+        tasks = [asyncio.create_task(answer(batcher, *[value] * 20)) for value in (3.0, 4.0, 5.0)]
+        await asyncio.sleep(0)
+        tasks[1].cancel("hung up")
+        await asyncio.sleep(0)
+        model.door.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert found[0] == [6.0] * 20 and found[2] == [10.0] * 20
+        assert isinstance(found[1], asyncio.CancelledError)
+        await first
+
+    model = run(scenario, Limits(batch=8))
+    assert 4.0 not in model.rows and model.rows.count(3.0) == 20
+
+
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
     async def scenario(batcher: Batcher, model: Model) -> None:
         first = await held(batcher, model)

@@ -129,6 +129,7 @@ class Door:
             await asyncio.sleep(0.05)
 
         self.run(end)
+        assert self.service.room.held == 0  # whatever a test did, nothing is held for who has left
         for peer in self.peers:
             peer.close()
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -589,6 +590,24 @@ def test_a_message_that_stops_halfway_ends_its_call_alone(door: Door) -> None:
     assert peer.answer(1)[1]["grpc-status"] == "1"
     peer.send(call(5))
     assert peer.answer(5)[0] == message(b"hello")
+
+
+def test_messages_that_are_being_sent_are_bounded_over_all_connections(door: Door) -> None:
+    piece = b"\0" * 16384
+    pieces = LIMIT // len(piece) - 1
+    peers = [Peer(door) for _ in range(18)]
+    for peer in peers:
+        peer.send(frame(HEADERS, END_HEADERS, 1, block()) + frame(DATA, 0, 1, piece) * pieces)
+    held = lambda: sum(len(each.streams) for each in list(door.service.connections))  # noqa: E731
+    assert settled(lambda: held() == 16 and door.service.room.held == 16 * pieces * len(piece))
+    peers[0].send(call(3))  # a small one is always taken
+    assert peers[0].answer(3)[0] == message(b"hello")
+    statuses = []
+    for peer in peers[1:]:
+        peer.socket.settimeout(0.1)
+        with contextlib.suppress(TimeoutError):
+            statuses.append(peer.answer(1)[1]["grpc-status"])
+    assert 1 <= len(statuses) <= 2 and set(statuses) == {"8"}
 
 
 def test_who_is_silent_is_asked_then_let_go(door: Door) -> None:

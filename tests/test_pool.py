@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 from prometheus_client.parser import text_string_to_metric_families
-from test_serving import Running, launch, ready
+from test_serving import Running, launch, ready, until
 
 from boatyard import packages
 from boatyard.serving.batching import Load
@@ -98,13 +98,6 @@ def numbers(running: Running, client: Any = httpx) -> dict[str, float]:
 def body(package: packages.Package, rows: int = 1) -> bytes:
     instance = package.golden.inputs["image"][0].tolist()
     return orjson.dumps({"instances": [instance] * rows})
-
-
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.1)
 
 
 def test_connections_are_shared_and_every_process_answers_the_same_and_counts_for_all(

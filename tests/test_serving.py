@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -705,6 +705,83 @@ def test_a_full_queue_is_told_and_a_deadline_that_passed(tmp_path: Path) -> None
     server.process.send_signal(signal.SIGTERM)
     server.process.communicate(timeout=30)
     assert (found[-1].status_code, seen) == (200, {200, 429})
+
+
+def counts(server: Running) -> dict[tuple[str, str], float]:
+    """Return how many requests ended how, by protocol and code, and how many rows were answered."""
+    text = CLIENT.get(f"{server.url}/metrics").text
+    families = {family.name: family.samples for family in text_string_to_metric_families(text)}
+    found = {(each.labels["protocol"], each.labels["code"]): each.value for each in families["boatyard_requests"]}
+    return {**found, ("rows", ""): sum(each.value for each in families["boatyard_rows"])}
+
+
+def test_a_client_that_hangs_up_is_not_worked_for(tmp_path: Path) -> None:
+    """Its request stops at the next batch, over every protocol, and a connection that stays is not touched."""
+    rows, size = 60_000, 6 * 5
+    server = ready(launch(graphs.package(tmp_path / "p", SCHEMAS["image"]), "--batch", "1", "--workers", "1"))
+    raw = np.zeros((rows, 6, 5), np.uint8)
+    head = json.dumps({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [rows, 6, 5],
+                                   "parameters": {"binary_data_size": rows * size}}]}).encode()  # fmt: skip
+    v1 = json.dumps({"instances": [GREY] * rows}).encode()
+    bodies = [
+        ("/v1/models/insects:predict", b"", v1),
+        ("/v2/models/insects/infer", b"Inference-Header-Content-Length: %d\r\n" % len(head), head + raw.tobytes()),
+    ]
+    for path, more, body in bodies:
+        with socket.create_connection(("127.0.0.1", server.http)) as client:
+            client.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n%b" % (
+                path.encode(), more, len(body), body))  # fmt: skip
+            until(lambda: waiting(server) == rows)
+        until(lambda: waiting(server) == 0, 0.5)
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
+        request = pb.ModelInferRequest(model_name="insects", raw_input_contents=[raw.tobytes()])
+        request.inputs.add(name="image", datatype="UINT8", shape=raw.shape)
+        call = GRPCInferenceServiceStub(channel).ModelInfer.future(request)
+        until(lambda: waiting(server) == rows)
+        call.cancel()
+        until(lambda: waiting(server) == 0, 0.5)
+    assert CLIENT.post(server.v1, json={"instances": [GREY]}).status_code == 200
+    found = counts(server)
+    assert (found["v1", "499"], found["v1", "200"], found["v2", "499"], found["grpc", "1"]) == (1, 1, 1, 1)
+    server.process.send_signal(signal.SIGTERM)
+    output, _ = server.process.communicate(timeout=30)
+    assert server.process.returncode == 0 and "Traceback" not in output, output
+
+
+def waiting(server: Running) -> float:
+    text = CLIENT.get(f"{server.url}/metrics").text
+    return float(re.findall(r"^boatyard_queue_rows\S* (\S+)$", text, re.M)[0])
+
+
+def until(true: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.01)
+
+
+def test_bodies_that_are_being_sent_are_bounded_over_all_connections(servers: dict[str, Running]) -> None:
+    """Of sixteen of the largest, begun and not ended, the next one is refused; a small one never is."""
+    server, half = servers["image"], b"[" * (BODY_LIMIT - 100)
+    head = b"POST /v2/models/insects/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % BODY_LIMIT
+    held = [socket.create_connection(("127.0.0.1", server.http)) for _ in range(18)]
+    for client in held:
+        client.sendall(head)
+        client.sendall(half)
+    time.sleep(0.5)
+    for client in held:
+        client.setblocking(False)
+    refusals = []
+    for client in held:
+        with contextlib.suppress(BlockingIOError):
+            refusals.append(client.recv(1 << 16))
+    assert 1 <= len(refusals) <= 3 and all(each.startswith(b"HTTP/1.1 429") for each in refusals)
+    assert b"retry-after: 1" in refusals[0]
+    assert CLIENT.post(server.v1, json={"instances": [GREY]}).status_code == 200
+    for client in held:
+        client.close()
+    big = json.dumps({"instances": [GREY] * 4000})
+    until(lambda: CLIENT.post(server.v1, content=big).status_code == 200)
 
 
 def issue(authority: trustme.CA, folder: Path) -> None:
