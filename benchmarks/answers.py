@@ -136,10 +136,11 @@ def answers(outputs: dict[str, Any]) -> Answers:
 
 
 @contextlib.contextmanager
-def server(package: packages.Package) -> Iterator[tuple[str, str]]:
+def server(package: packages.Package, *more: str) -> Iterator[tuple[str, str]]:
     """Serve a package on free ports; give its URL and its gRPC address."""
     http, rpc = (port() for _ in range(2))
     options = ["--package", str(package.path), "--host", "127.0.0.1", "--http-port", str(http), "--grpc-port", str(rpc)]
+    options += more
     process = subprocess.Popen([sys.executable, "-m", "boatyard.serving", *options], stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 60

@@ -87,7 +87,7 @@ class Load:
 
 def main(folder: Path, seconds: float = 600) -> int:
     package = packages.verify(folder)
-    with server(package) as (url, address):
+    with server(package, "--workers", "2") as (url, address):
         load = Load(package, url, address)
         (process,) = [each for each in psutil.Process().children() if "serving" in " ".join(each.cmdline())]
         clients = [threading.Thread(target=load.work, args=(seed,)) for seed in range(4)]
@@ -96,7 +96,8 @@ def main(folder: Path, seconds: float = 600) -> int:
         sizes = []
         for tenth in range(10):
             time.sleep(seconds / 10)
-            sizes.append(process.memory_info().rss / 2**20)
+            everyone = [process, *process.children()]
+            sizes.append(sum(each.memory_info().rss for each in everyone) / 2**20)
             print(
                 f"{(tenth + 1) * seconds / 10:5.0f} s {sizes[-1]:7.1f} MB  {sum(load.seen.values())} requests",
                 flush=True,

@@ -53,8 +53,11 @@ class Door:
         task.add_done_callback(self._coming.discard)
 
     async def settled(self) -> None:
-        """Return when those that came until now are clients, or have failed to be."""
-        await asyncio.gather(*self._coming)
+        """Return when those that came until now are clients; a handshake that takes longer than a second is ended."""
+        if self._coming:
+            _, late = await asyncio.wait(self._coming, timeout=PAUSE)
+            for task in late:
+                task.cancel()
 
     def __len__(self) -> int:
         return len(self._coming)

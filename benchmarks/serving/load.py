@@ -28,6 +28,9 @@ ANSWER = 50  # bytes that a right answer over gRPC has at least
 WARM = 1  # seconds of load before a cell that are not counted: the server was stopped
 
 
+GROWN = 5  # seconds of load after which a server has the processes that it starts for it
+
+
 @dataclass(frozen=True)
 class Cell:
     """What one server did under one load. `rate` is right answers a second; latencies in milliseconds.
@@ -89,6 +92,12 @@ def closed(server: Running, bodies: Bodies, connections: int, seconds: int) -> C
         server=used / found["seconds"],
         answers=found["requests"],
     )
+
+
+def warm(server: Running, bodies: Bodies) -> None:
+    """Load a server until it is as large as it gets; what comes of it is not looked at."""
+    _wrk(server, bodies, CHANNELS**2, GROWN)
+    server.settle()
 
 
 def _wrk(server: Running, bodies: Bodies, connections: int, seconds: int) -> tuple[dict[str, Any], float]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,16 @@ class Bench:
         each = [many[index * rows : (index + 1) * rows] for index in range(BODIES)]
         return Bodies([protocols.ask(protocol or server.protocol, part, path or server.path) for part in each])
 
-    def started(self, chosen: Sequence[Server], model: Model) -> Any:
+    @contextlib.contextmanager
+    def started(self, chosen: Sequence[Server], model: Model) -> Iterator[dict[str, Running]]:
+        """Start servers, and load each for a while: some start further processes when they have much to do."""
         first = models.images(model, 1)
         asked = {server: protocols.ask(server.protocol, first, server.path) for server in chosen}
-        return servers.started(asked, self.package(model).path, self.build)
+        with servers.started(asked, self.package(model).path, self.build) as running:
+            for each in running.values():
+                with alone(each):
+                    load.warm(each, self.bodies(each.server, model))
+            yield running
 
     def note(self, text: str) -> None:
         print(text, flush=True)
