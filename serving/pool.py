@@ -1,8 +1,9 @@
 """The processes of one server: the first takes connections in; others share them, started when it has too much to do.
 
-One process is one core's worth of Python. Each of the others is this server again without a port: it loads the same
-packages, pinned by digest, and is passed connections. It tells what it counts twice a second. What concerns the whole
-server (the numbers, loading and unloading) is done here, whichever process is asked.
+One process is one core's worth of Python, so what counts is what its event loop uses; a model that takes long is given
+threads instead. Each of the others is this server again without a port: it loads the same packages, pinned by digest,
+and is passed connections. It tells what it counts twice a second. What concerns the whole server (the numbers, loading
+and unloading) is done here, whichever process is asked.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .limits import Options
 from .metrics import Numbers
 from .models import Models
 from .predictor import Predictor
+from .usage import Usage
 
 if TYPE_CHECKING:
     from .server import Server
@@ -39,11 +41,10 @@ logger = logging.getLogger(__name__)
 
 MOST = 8  # processes that are started unasked
 TICK = 0.5  # seconds between two looks
-FULL = 0.75  # of a core: a process that uses so much has no time left
-LOOKS = 2  # in a row that find all processes full
+LOOKS = 2  # in a row that find all processes at their limit
 SILENT, LOST = 4, 120  # looks without a word: it gets no more connections; it is ended
 ROOM = 1.5  # times this process's memory that must be free for another
-AGAIN = 10.0  # seconds before another one is tried after one failed
+AGAIN, MORE = 10.0, 5  # seconds before another one is tried after one ended; how often they double when none starts
 STARTING, LOADING, COUNTING = 120.0, 300.0, 0.5  # seconds that a process, a package, its numbers may take
 SHEDDING = 4  # looks for which clients are asked to come again, after another process came
 COMMAND = (sys.executable, "-P", "-m", f"{__package__}.worker")
@@ -58,7 +59,7 @@ class Worker:
     channel: Channel = field(init=False)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     numbers: dict[tuple[str, str], Numbers] = field(default_factory=dict)
-    share: float = 0.0
+    full: bool = False
     open: int = 0
     passed: int = 0
     taken: int = 0
@@ -81,7 +82,7 @@ class Pool:
         self._busy = asyncio.Lock()  # who loads, unloads or starts a process
         self._clients: Callable[[], int] = lambda: 0
         self._own, self._since = 0, 0  # connections at the last look, and taken in after it
-        self._full, self._not_before, self._stopping = 0, 0.0, False
+        self._full, self._failed, self._not_before, self._stopping = 0, 0, 0.0, False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self, server: Server) -> None:
@@ -200,12 +201,11 @@ class Pool:
 
     async def _look(self) -> None:
         """Look every half second who has too much to do, who says nothing, and whether another process is wanted."""
-        time_was, used_was, shed_for = time.monotonic(), time.process_time(), 0
+        usage, shed_for = Usage(), 0
         while True:
             await asyncio.sleep(TICK)
-            now, used = time.monotonic(), time.process_time()
-            share = (used - used_was) / (now - time_was)
-            time_was, used_was = now, used
+            full = usage.full() and all(worker.full for worker in self._ready())
+            self._full = self._full + 1 if full else 0
             self._own, self._since = self._clients(), 0
             shed_for = shed_for + 1 if self.shed else 0
             if shed_for > SHEDDING:
@@ -215,8 +215,6 @@ class Pool:
                 if worker.silent > LOST:
                     logger.warning("process %d says nothing any more and is ended", worker.process.pid)
                     worker.process.kill()
-            full = all(each > FULL for each in (share, *(worker.share for worker in self._ready())))
-            self._full = self._full + 1 if full else 0
             if self._wanted():
                 self._later(self._add())
 
@@ -297,6 +295,9 @@ class Pool:
             options=self.options.to_json(),
         )
         await worker.channel.listen()
+        started = worker.ready.is_set()
+        self._failed = 0 if started else self._failed + 1
+        self._not_before = time.monotonic() + AGAIN * 2 ** min(self._failed, MORE)
         self._workers.remove(worker)
         worker.ready.set()  # whoever waits for it need not
         worker.hatch.close()
@@ -305,8 +306,8 @@ class Pool:
             self._retired[key] = past.plus(numbers.of_the_past()) if past else numbers.of_the_past()
         status = await asyncio.to_thread(_reap, worker.process)
         if not self._stopping:
-            self._not_before = time.monotonic() + AGAIN
-            logger.warning("process %d ended (status %d); its connections are lost", worker.process.pid, status)
+            what = "ended; its connections are lost" if started else "did not start"
+            logger.warning("process %d %s (status %d)", worker.process.pid, what, status)
 
     async def _count(self, worker: Worker) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
@@ -318,8 +319,8 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
 
 
-def _note(worker: Worker, share: float, open: int, taken: int, numbers: list[Any]) -> None:
-    worker.share, worker.open, worker.taken, worker.silent = share, open, taken, 0
+def _note(worker: Worker, full: bool, open: int, taken: int, numbers: list[Any]) -> None:
+    worker.full, worker.open, worker.taken, worker.silent = full, open, taken, 0
     read = [Numbers.from_json(each) for each in numbers]
     worker.numbers.update({(each.model, each.version): each for each in read})
 

@@ -8,7 +8,6 @@ import logging
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from boatyard.errors import BoatyardError
 
 from .channel import Channel, taken
 from .limits import Limits, Options, Plan
+from .usage import Usage
 
 if TYPE_CHECKING:
     from .models import Models
@@ -34,7 +34,7 @@ class Link:
 
     def __init__(self, end: socket.socket, hatch: socket.socket) -> None:
         self.shed = 0
-        self._hatch, self._taken, self._share = hatch, 0, 0.0
+        self._hatch, self._taken, self._full = hatch, 0, False
         self._server: Server | None = None
         self._serve: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
@@ -117,7 +117,7 @@ class Link:
     def _numbers(self) -> dict[str, Any]:
         assert self._server
         return {
-            "share": self._share,
+            "full": self._full,
             "open": self._server.clients(),
             "taken": self._taken,
             "numbers": [numbers.to_json() for numbers in self._server.numbers()],
@@ -132,12 +132,10 @@ class Link:
             self._server.connect(kind, client)
 
     async def _report(self) -> None:
-        time_was, used_was, shed_for = time.monotonic(), time.process_time(), 0
+        usage, shed_for = Usage(), 0
         while True:
             await asyncio.sleep(TICK)
-            now, used = time.monotonic(), time.process_time()
-            self._share = (used - used_was) / (now - time_was)
-            time_was, used_was = now, used
+            self._full = usage.full()
             shed_for = shed_for + 1 if self.shed else 0
             if shed_for > SHEDDING:
                 self.shed = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -41,7 +42,7 @@ TOKEN = {"Authorization": "Bearer secret"}
 @contextlib.contextmanager
 def served(package: packages.Package, *options: str) -> Iterator[Running]:
     """Run a server to its clean end."""
-    running = launch(package, *options)
+    running = launch(package, "--access-log", "0", *options)  # nobody reads the log before the end
     try:
         yield ready(running)
         if running.process.poll() is None:
@@ -241,17 +242,28 @@ def test_a_second_signal_waits_for_nobody(package: packages.Package) -> None:
 
 
 def load(running: Running, data: bytes, stop: threading.Event, seen: list[int]) -> None:
-    with httpx.Client(timeout=60) as client:
-        while not stop.is_set():
-            seen.append(client.post(running.v1, content=data).status_code)
+    """Ask again and again, as cheaply as can be: the server is to be what is busy."""
+    asked = b"POST /v1/models/insects:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data)
+    client = socket.create_connection(("127.0.0.1", running.http), timeout=60)
+    while not stop.is_set():
+        client.sendall(asked)
+        head, _, rest = client.recv(1 << 16).partition(b"\r\n\r\n")
+        left = int(re.findall(rb"content-length: (\d+)", head)[0]) - len(rest)
+        while left:
+            left -= len(client.recv(min(left, 1 << 20)))
+        seen.append(int(head[9:12]))
+        if b"connection: close" in head:
+            client.close()
+            client = socket.create_connection(("127.0.0.1", running.http), timeout=60)
+    client.close()
 
 
 @contextlib.contextmanager
 def busy(running: Running, package: packages.Package) -> Iterator[list[int]]:
-    """Keep a server at work by few clients with large requests."""
+    """Keep a server at work by few clients."""
     stop, seen = threading.Event(), list[int]()
-    data = body(package, 4000)
-    threads = [threading.Thread(target=load, args=(running, data, stop, seen)) for _ in range(4)]
+    data = body(package)
+    threads = [threading.Thread(target=load, args=(running, data, stop, seen)) for _ in range(6)]
     for thread in threads:
         thread.start()
     try:
@@ -291,7 +303,7 @@ def test_one_process_stays_one_when_told_so_or_when_there_is_one_processor(
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor is one process")
 def test_a_package_that_changed_since_is_served_by_the_first_process_alone(tmp_path: Path) -> None:
     package = graphs.package(tmp_path / "package", SCHEMA)
-    running = ready(launch(package))
+    running = ready(launch(package, "--access-log", "0"))
     (package.path / "labels.json").write_text("[]")
     with busy(running, package) as seen:
         time.sleep(6)
@@ -299,7 +311,7 @@ def test_a_package_that_changed_since_is_served_by_the_first_process_alone(tmp_p
     running.process.send_signal(signal.SIGTERM)
     output, _ = running.process.communicate(timeout=30)
     assert running.process.returncode == 0
-    assert "labels.json" in output and output.count("its connections are lost") <= 1, output
+    assert "labels.json" in output and output.count("did not start (status 1)") == 1, output
 
 
 def test_tls_is_spoken_by_all(tmp_path: Path, package: packages.Package) -> None:

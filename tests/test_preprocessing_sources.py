@@ -312,7 +312,7 @@ def picture(path: Path, seed: int, size: tuple[int, int] = (6, 5), mode: str = "
 def gallery(folder: Path, prefix: str = "", count: int = 12) -> Path:
     for label in ("cat", "dög"):
         for i in range(count):
-            picture(folder / prefix / label / f"{i:02d}.png", hash((prefix, label)) % 1000 + i * 1000)
+            picture(folder / prefix / label / f"{i:02d}.png", zlib.crc32(f"{prefix}/{label}".encode()) + i)
     return folder
 
 
