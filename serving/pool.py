@@ -1,7 +1,7 @@
 """The processes of one server: the first takes connections in; others share them, started when it has too much to do.
 
-One process is one core's worth of Python, so what counts is what its event loop uses; a model that takes long is given
-threads instead. Each of the others is this server again without a port: it loads the same packages, pinned by digest,
+One process is one core's worth of Python, so what counts is what its event loop uses; for a model that takes long
+another one comes only where a whole core lies idle. Each of the others is this server again without a port: it loads the same packages, pinned by digest,
 and is passed connections. It tells what it counts twice a second. What concerns the whole server (the numbers, loading
 and unloading) is done here, whichever process is asked.
 """
@@ -32,7 +32,7 @@ from .limits import Options
 from .metrics import Numbers
 from .models import Models
 from .predictor import Predictor
-from .usage import Usage
+from .usage import Need, Usage, Used
 
 if TYPE_CHECKING:
     from .server import Server
@@ -59,7 +59,7 @@ class Worker:
     channel: Channel = field(init=False)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     numbers: dict[tuple[str, str], Numbers] = field(default_factory=dict)
-    full: bool = False
+    used: Used = field(default_factory=Used)
     open: int = 0
     passed: int = 0
     taken: int = 0
@@ -201,10 +201,10 @@ class Pool:
 
     async def _look(self) -> None:
         """Look every half second who has too much to do, who says nothing, and whether another process is wanted."""
-        usage, shed_for = Usage(), 0
+        usage, need, shed_for = Usage(), Need(), 0
         while True:
             await asyncio.sleep(TICK)
-            full = usage.full() and all(worker.full for worker in self._ready())
+            full = need.look([usage.look(), *(worker.used for worker in self._ready())])
             self._full = self._full + 1 if full else 0
             self._own, self._since = self._clients(), 0
             shed_for = shed_for + 1 if self.shed else 0
@@ -319,8 +319,8 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
 
 
-def _note(worker: Worker, full: bool, open: int, taken: int, numbers: list[Any]) -> None:
-    worker.full, worker.open, worker.taken, worker.silent = full, open, taken, 0
+def _note(worker: Worker, used: list[float], open: int, taken: int, numbers: list[Any]) -> None:
+    worker.used, worker.open, worker.taken, worker.silent = Used(*used), open, taken, 0
     read = [Numbers.from_json(each) for each in numbers]
     worker.numbers.update({(each.model, each.version): each for each in read})
 

@@ -16,7 +16,7 @@ from boatyard.errors import BoatyardError
 
 from .channel import Channel, taken
 from .limits import Limits, Options, Plan
-from .usage import Usage
+from .usage import Usage, Used
 
 if TYPE_CHECKING:
     from .models import Models
@@ -34,7 +34,7 @@ class Link:
 
     def __init__(self, end: socket.socket, hatch: socket.socket) -> None:
         self.shed = 0
-        self._hatch, self._taken, self._full = hatch, 0, False
+        self._hatch, self._taken, self._used = hatch, 0, Used()
         self._server: Server | None = None
         self._serve: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
@@ -117,7 +117,7 @@ class Link:
     def _numbers(self) -> dict[str, Any]:
         assert self._server
         return {
-            "full": self._full,
+            "used": list(self._used),
             "open": self._server.clients(),
             "taken": self._taken,
             "numbers": [numbers.to_json() for numbers in self._server.numbers()],
@@ -135,7 +135,7 @@ class Link:
         usage, shed_for = Usage(), 0
         while True:
             await asyncio.sleep(TICK)
-            self._full = usage.full()
+            self._used = usage.look()
             shed_for = shed_for + 1 if self.shed else 0
             if shed_for > SHEDDING:
                 self.shed = 0
