@@ -1,9 +1,9 @@
 """The processes of one server: the first takes connections in; others share them, started when it has too much to do.
 
 One process is one core's worth of Python, so what counts is what its event loop uses; for a model that takes long
-another one comes only where a whole core lies idle. Each of the others is this server again without a port: it loads the same packages, pinned by digest,
-and is passed connections. It tells what it counts twice a second. What concerns the whole server (the numbers, loading
-and unloading) is done here, whichever process is asked.
+another one comes only where a whole core lies idle. Each of the others is this server again without a port: it loads
+the same packages, pinned by digest, and is passed connections. It tells what it counts twice a second. What concerns
+the whole server (the numbers, loading and unloading) is done here, whichever process is asked.
 """
 
 from __future__ import annotations
