@@ -23,7 +23,7 @@ from .models import HEADLINE, TENSOR, Model
 from .plan import Plan
 from .protocols import Question
 from .ratios import Ratio, against_best, best_name, interleaved
-from .servers import BARE, BOATYARD, PEERS, Running, Server, alone
+from .servers import BARE, BOATYARD, PEERS, STOCK, Running, Server, alone
 
 BODIES = 16  # different ones, sent in turn
 OURS = BOATYARD.name
@@ -126,7 +126,7 @@ class Bench:
 
     def rates(self) -> None:
         """Rates and latencies at 16 and 64 connections, of ours, every peer and the bare ASGI server."""
-        chosen = [BOATYARD, *self.peers, BARE]
+        chosen = [BOATYARD, *self.peers, *([STOCK] if self.plan.peers else []), BARE]
         with self.started(chosen, HEADLINE) as running:
             serving = {name: server for name, server in running.items() if name != BARE.name}
             self._check("V1", serving, HEADLINE)
@@ -140,19 +140,20 @@ class Bench:
     def _ratios_of_rates(self, cells: Cells, connections: int) -> None:
         rate = {name: [cell.rate for cell in each] for name, each in cells.items()}
         p99 = {name: [cell.p99 for cell in each] for name, each in cells.items()}
-        ours, bare = rate.pop(OURS), rate.pop(BARE.name)
         at = f"{connections} connections"
-        self.ratio(
-            f"rate at {connections}", f"requests/s, {at}", f"best peer, {best_name(rate)}", against_best(ours, rate)
-        )
-        self.ratio(
-            f"bare at {connections}", f"requests/s, {at}", "bare ASGI", against_best(ours, {BARE.name: bare})
-        )  # fmt: skip
-        if connections == 16:
-            mine = p99.pop(OURS)
-            p99.pop(BARE.name)
-            named = f"best peer, {best_name(p99, min)}"
-            self.ratio("p99 at 16", f"p99 latency, {at}", named, against_best(mine, p99, min), low=True)
+        tuned, stock = [each.name for each in self.peers], [STOCK.name, *(each.name for each in self.peers[1:])]
+        for title, names in {"best peer": tuned, "best peer, KServe as it comes": stock}.items():
+            if not set(names) <= set(rate):
+                continue
+            peers = {name: rate[name] for name in names}
+            against = f"{title}: {best_name(peers)}"
+            self.ratio(f"rate at {connections}", f"requests/s, {at}", against, against_best(rate[OURS], peers))
+            if connections == 16:
+                peers = {name: p99[name] for name in names}
+                against = f"{title}: {best_name(peers, min)}"
+                self.ratio("p99 at 16", f"p99 latency, {at}", against, against_best(p99[OURS], peers, min), low=True)
+        bare = {BARE.name: rate[BARE.name]}
+        self.ratio(f"bare at {connections}", f"requests/s, {at}", "bare ASGI", against_best(rate[OURS], bare))
 
     # V2 binary and gRPC against KServe's own
 
