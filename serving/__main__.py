@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m serving", description="Serve a package by KServe's protocols.")
+    parser = argparse.ArgumentParser(
+        prog="python -m boatyard.serving", description="Serve a package by KServe's protocols."
+    )
     package = os.environ.get("MODEL_DIR", MOUNT)
     parser.add_argument("--package", default=package, help="folder or file:// URI (default: MODEL_DIR or %(default)s)")
     parser.add_argument("--name", help="of the model in URLs (default: the package's)")

@@ -39,9 +39,10 @@ class Door:
             asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
 
     def close(self) -> None:
-        """Accept no more; clients that are in stay."""
+        """Accept no more; clients that are in stay, and those whom the kernel let in come in."""
         if self._listener:
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
+            self._accept()
             self._listener.close()
             self._listener = None
 

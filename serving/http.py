@@ -175,7 +175,9 @@ class Connection(HttpToolsProtocol):
         return int(milliseconds) > 0
 
     def _is_shed(self) -> bool:
-        """Say whether this client is to come again, so that another process of the server gets it."""
+        """Say whether this client is to come again: another process of the server gets it, or another server."""
+        if self.front.models.leaving:
+            return not self.pipeline
         pool = self.front.pool
         if not pool.shed or self.pipeline:
             return False

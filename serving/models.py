@@ -36,7 +36,7 @@ class Models(ModelRepository):  # type: ignore[misc]
         self.limits, self.folder, self.threads, self.batch = limits, folder, threads, batch
         self.versions: dict[str, dict[str, Predictor]] = {}
         self.plain: dict[bytes, Predictor] = {}  # by the path of V1 inference, as a client sends it
-        self.draining = False
+        self.draining = self.leaving = False  # not ready any more; and clients are to come again elsewhere
 
     def open(
         self, package: Path, *, name: str | None = None, digest: str | None = None, plan: Plan | None = None

@@ -167,6 +167,10 @@ class Pool:
         self._stopping = True
         self._say("drain")
 
+    def leave(self) -> None:
+        """Let all ask their clients to come again."""
+        self._say("leave")
+
     def stop(self) -> None:
         """Let the others answer what they have and end; those that have only begun to start end at once."""
         self._stopping = True

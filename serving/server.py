@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")  # kserve 0.21 under the fastapi that it allows
 logger = logging.getLogger(__name__)
 GRACE = 30  # seconds that requests at work get after a signal
+LINGER = 0.3  # seconds in which clients that keep asking are answered, and told that this was the last time
 
 
 class Plane(DataPlane):  # type: ignore[misc]
@@ -78,6 +79,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         self._grpc = grpc.Server(self.dataplane, self._front, tls) if options.grpc_port else None
         self._listeners = listeners or {}
         self._closing: list[asyncio.Task[None]] = []
+        self._open = False
         self._doors = {"http": Door(self._connection, lambda: self._http.config.ssl, self._listeners.get("http"))}
         if self._grpc:
             self._doors["grpc"] = Door(self._grpc.connection, self._grpc.secure, self._listeners.get("grpc"))
@@ -122,12 +124,21 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         if self._grpc:
             self._grpc.drain()
 
+    def leave(self) -> None:
+        """Tell every HTTP client with its next answer that the connection ends; it then asks another server."""
+        self.models.leaving = True
+        self.pool.leave()
+
     async def close(self) -> None:
         """Let nobody in any more, and let `serve` return when those that are in are answered."""
         for door in self._doors.values():
             door.close()
             await door.settled()
+        self.leave()
         self.pool.stop()
+        until = time.monotonic() + LINGER
+        while self._http.server_state.connections and time.monotonic() < until:
+            await asyncio.sleep(0.02)
         self._http.should_exit = True
 
     def _rest(self) -> RESTServer:
@@ -152,6 +163,9 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         """Start uvicorn, which gets no socket, then the other processes; then let clients in."""
         await startup(sockets=sockets)
         await self.pool.start(self)
+        if self.models.draining:  # since then it was told to stop
+            return
+        self._open = True
         if self._listeners:
             host, port = self._listeners["http"].getsockname()[:2]
             for each in self.models.index():
@@ -161,18 +175,23 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             door.open(partial(self.pool.pass_on, kind))
 
     def _stop(self) -> None:
-        """Say not ready at once, close when endpoints have had time to notice; a second signal does not wait."""
+        """Say not ready at once, close when endpoints have had time to notice; a second signal does not wait.
+
+        From half of that time on, clients that hold a connection are asked to come again: they get to another server.
+        """
         if self.models.draining:
             self._http.should_exit = self._http.force_exit = True
             self.pool.abort()
             if self._grpc:
                 self._grpc.abort()
             return
-        logger.info("stopping: not ready from now on, closing in %g s", self.options.drain)
+        seconds = self.options.drain if self._open else 0
+        logger.info("stopping: not ready from now on, closing in %g s", seconds)
         self.unready()
         self.pool.drain()
         loop = asyncio.get_running_loop()
-        loop.call_later(self.options.drain, lambda: self._closing.append(loop.create_task(self.close())))
+        loop.call_later(seconds / 2, self.leave)
+        loop.call_later(seconds, lambda: self._closing.append(loop.create_task(self.close())))
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

@@ -43,6 +43,7 @@ class Link:
             "serve": self._told,
             "shed": self._set_shed,
             "drain": self._drain,
+            "leave": self._leave,
             "stop": self._stop,
         }
         self._channel = Channel(end, {**handlers, **told})
@@ -81,7 +82,7 @@ class Link:
     def drain(self) -> None:
         """Do nothing: there are none after this one."""
 
-    stop = abort = drain
+    leave = stop = abort = drain
 
     async def ended(self, seconds: float) -> None:
         """Hang up."""
@@ -108,6 +109,10 @@ class Link:
     def _drain(self) -> None:
         if self._server:
             self._server.unready()
+
+    def _leave(self) -> None:
+        if self._server:
+            self._server.leave()
 
     async def _stop(self) -> None:
         if self._server:

@@ -243,12 +243,53 @@ def test_a_second_signal_waits_for_nobody(package: packages.Package) -> None:
         assert not other.is_running()
 
 
+def test_clients_that_keep_asking_are_told_that_the_server_leaves(package: packages.Package) -> None:
+    running = ready(launch(package, "--access-log", "0", "--workers", "2"))
+    data, cut, told = body(package), list[str](), list[int]()
+
+    def ask() -> None:
+        with socket.create_connection(("127.0.0.1", running.http), timeout=60) as client:
+            for count in range(1_000_000):
+                client.sendall(posted(data))
+                head = client.recv(1 << 16)
+                if b"connection: close" in head:
+                    told.append(count)
+                    return
+                if not head.startswith(b"HTTP/1.1 200"):
+                    cut.append(repr(head))
+                    return
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    running.process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join(30)
+    running.process.communicate(timeout=30)
+    assert not cut and len(told) == 8 and min(told) > 0, (cut, told)
+
+
+def test_a_server_that_is_told_to_stop_before_it_is_ready_stops(package: packages.Package) -> None:
+    running = launch(package, "--workers", "2", "--drain", "60")
+    first = psutil.Process(running.process.pid)
+    until(lambda: bool(first.children()))
+    (other,) = first.children()
+    running.process.send_signal(signal.SIGTERM)
+    output, _ = running.process.communicate(timeout=30)
+    assert running.process.returncode == 0 and "Traceback" not in output, output
+    assert not other.is_running()
+
+
+def posted(data: bytes) -> bytes:
+    return b"POST /v1/models/insects:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data)
+
+
 def load(running: Running, data: bytes, stop: threading.Event, seen: list[int]) -> None:
     """Ask again and again, as cheaply as can be: the server is to be what is busy."""
-    asked = b"POST /v1/models/insects:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data)
     client = socket.create_connection(("127.0.0.1", running.http), timeout=60)
     while not stop.is_set():
-        client.sendall(asked)
+        client.sendall(posted(data))
         head, _, rest = client.recv(1 << 16).partition(b"\r\n\r\n")
         left = int(re.findall(rb"content-length: (\d+)", head)[0]) - len(rest)
         while left:
