@@ -8,8 +8,8 @@ import inspect
 import itertools
 import logging
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, TypeVar
 
 import orjson
 
@@ -18,6 +18,7 @@ from boatyard.errors import ArtifactError
 from .errors import HttpError
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 LONGEST = 64 << 20  # bytes of a message
 AT_ONCE = socket.MSG_DONTWAIT | getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 KINDS = {b"h": "http", b"g": "grpc"}
@@ -101,6 +102,18 @@ class Channel:
             answer |= {"error": f"{type(error).__name__}: {error}", "status": 500}
         if "number" in message and self._writer:
             self._write(answer)
+
+
+async def finished(tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, T]) -> T:
+    """Do something to its end even when who asked no longer waits; return what it does, raise as it does.
+
+    It is kept in `tasks` until then.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, whoever waits
+    return await asyncio.shield(task)
 
 
 def _settle(future: asyncio.Future[Any], message: Mapping[str, Any]) -> None:

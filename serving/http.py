@@ -21,18 +21,27 @@ from boatyard.prediction import Answers
 
 from . import errors, v1
 from .batching import Busy, Closed, Waiting
+from .limits import SMALL
 from .predictor import Predictor
-from .rest import HUNG_UP, JSON, LARGE, TIMEOUTS, Fields, Front, left, refusal
+from .rest import HUNG_UP, JSON, TIMEOUTS, Fields, Front, left, refusal
 
 logger = logging.getLogger(__name__)
 HEADERS = 64 << 10  # bytes of a request's line and headers
 COUNT = 100  # of headers
-IDLE, SLOW = 75.0, 30.0  # seconds without a request, and for the headers or the next part of a body to come
+AHEAD = 8  # requests that may wait behind the one at work
+IDLE, SLOW = 75.0, 30.0  # seconds without a request, and for headers, the next part of a body, or a client that reads
 # a header that the short way does not know changes nothing; these change what a request is
 LONG = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"connection", b"content-type"))
 TIMED = frozenset(TIMEOUTS)
 CLOSE: Fields = [(b"connection", b"close")]
-PLAIN = (b"keep-alive", b"application/json", b"application/json; charset=utf-8", b"application/x-www-form-urlencoded")
+PLAIN = frozenset(
+    (
+        (b"connection", b"keep-alive"),
+        (b"content-type", b"application/json"),
+        (b"content-type", b"application/json; charset=utf-8"),
+        (b"content-type", b"application/x-www-form-urlencoded"),
+    )
+)
 
 
 class Short:
@@ -41,6 +50,7 @@ class Short:
     __slots__ = (
         "body",
         "disconnected",
+        "headers",
         "keep_alive",
         "message_event",
         "model",
@@ -49,8 +59,11 @@ class Short:
         "response_started",
         "started",
         "until",
+        "url",
     )
     model: Predictor
+    url: bytes
+    headers: list[tuple[bytes, bytes]]
     until: float | None
 
     def __init__(self) -> None:
@@ -71,12 +84,18 @@ class Connection(HttpToolsProtocol):
         self._short, self._is_short = Short(), False
         self._waiting: Waiting | None = None  # what of the short way is in a model's queue
         self._task: asyncio.Task[None] | None = None  # of the long way
-        self._heading, self._size = True, 0  # between a response and the end of the next headers; bytes of them
+        self._cycle: Any = None  # what it answers; with requests waiting behind it, `cycle` is the last of those
+        self._heading, self._size = True, 0  # between a body and the end of the next headers; bytes of them
+        self._begun, self._in_body = False, False  # headers have, and have not ended; they have, and not the body
+        self._over = False  # what comes now is not looked at: the connection ends with the answers that it owes
+        self._unsent, self._unread_since = 0, 0.0  # bytes that wait to be read, and since when none of them was
         self.touched = time.monotonic()
 
     # What comes in
 
     def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
         self.touched = time.monotonic()
         if self._heading:
             self._size += len(data)
@@ -94,7 +113,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(Refused(431, f"headers of at most {HEADERS} bytes", "more"))
 
     def on_message_begin(self) -> None:
-        self.url, self.headers, self._heading = b"", [], True  # uvicorn's own are made when a request goes the long way
+        self.url, self.headers, self._begun = b"", [], True  # uvicorn's own are made when a request goes the long way
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
@@ -102,12 +121,12 @@ class Connection(HttpToolsProtocol):
             raise Refused(431, f"at most {COUNT} headers", "more")
 
     def on_headers_complete(self) -> None:
-        self._heading, self._size = False, 0
+        self._heading, self._size, self._begun, self._in_body = False, 0, False, True
         self._is_short = self._plain()
         if self._is_short:
-            self.cycle = self._short  # type: ignore[assignment]
-            self._short.response_complete = False
-            self._short.started = time.perf_counter()
+            self.cycle = short = self._short  # type: ignore[assignment]
+            short.response_complete = False
+            short.url, short.headers, short.started = self.url, self.headers, time.perf_counter()
         else:
             self._long()
 
@@ -118,9 +137,10 @@ class Connection(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._heading, self._in_body = True, False
         if not self._is_short:
             super().on_message_complete()
-            if not self.pipeline:
+            if sum(len(cycle.body) for cycle, _ in self.pipeline) <= SMALL and len(self.pipeline) <= AHEAD:
                 self.flow.resume_reading()  # else a client that hangs up is not seen while its answer is made
             return
         self._is_short = False
@@ -140,12 +160,15 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let nobody work for a client that has hung up."""
         super().connection_lost(exc)
+        self.pipeline.clear()
         if self._waiting:
             self._waiting.leave()
         if self._task and not self._task.done():
+            self._cycle.disconnected = True
             self._task.cancel(HUNG_UP)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._cycle = cycle
         self._task = task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
@@ -153,7 +176,7 @@ class Connection(HttpToolsProtocol):
     def _plain(self) -> bool:
         """Say whether a request may go the short way: nothing before it at work, nothing special about it."""
         model = self.front.models.plain.get(self.url)
-        if model is None or (self.cycle is not None and not self.cycle.response_complete):
+        if model is None or (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused:
             return False
         self._short.model, self._short.until = model, None
         parser = self.parser
@@ -163,9 +186,9 @@ class Connection(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"content-length":
                 length = value
-            elif (name in LONG and value not in PLAIN) or (name in TIMED and not self._timed(value)):
+            elif (name in LONG and (name, value) not in PLAIN) or (name in TIMED and not self._timed(value)):
                 return False
-        return length.isdigit() and int(length) <= min(LARGE, self.front.body_limit)
+        return length.isdigit() and int(length) <= min(SMALL, self.front.body_limit)
 
     def _timed(self, milliseconds: bytes) -> bool:
         """Note until when the client waits; say no to what the long way has to look at."""
@@ -217,7 +240,7 @@ class Connection(HttpToolsProtocol):
         seconds = time.perf_counter() - cycle.started
         cycle.model.numbers.answered("v1", status, seconds)
         if front.log.wants(status):
-            front.log.write("POST", self.url.decode(), status, seconds, self.headers)
+            front.log.write("POST", cycle.url.decode(), status, seconds, cycle.headers)
         cycle.response_complete = True
         if cycle.disconnected or self.transport.is_closing():
             cycle.disconnected = False
@@ -242,22 +265,30 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, refused: Refused) -> None:
         """Answer what is no request; the connection ends with it, or with the answer of a whole request before it."""
-        self._heading, self._size = False, 0
+        self._heading, self._size, self._begun, self._over = False, 0, False, True
         if self.transport.is_closing():
             return
-        if self._may_speak():
+        if self._in_body and self.pipeline:
+            self.pipeline.popleft()  # the one that is refused, which came last
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._at_work()
+        elif self._may_speak():
             body = errors.body(f"wanted {refused.wanted}, found {refused.found}, at the connection")
             self.transport.write(self._response(refused.status, body, JSON, keep_alive=False))
-        elif not self.cycle.more_body:
-            self.cycle.keep_alive = False
-            return
-        self.transport.close()
+            return self.transport.close()
+        elif self._in_body:
+            return self.transport.close()
+        self.cycle.keep_alive = False  # of the last request that came whole: the connection ends with its answer
 
     def _may_speak(self) -> bool:
-        """Say whether nobody else is answering: no request is at work, or the one that is has not come whole."""
-        if self.cycle is None or self.cycle.response_complete or self._is_short:
+        """Say whether nobody is answering: no request is at work, or the one that is has not come whole."""
+        if self.cycle is None or self._is_short:
             return True
-        return bool(self.cycle.more_body and not self.pipeline and not self.cycle.response_started)
+        if self.cycle.response_complete:
+            return not self._in_body  # else this very request was answered before it came whole
+        return self._in_body and not self.cycle.response_started
+
+    def _at_work(self) -> Any:
+        return self._cycle if self._short.response_complete else self._short
 
     # Time
 
@@ -267,10 +298,17 @@ class Connection(HttpToolsProtocol):
         self.touched = time.monotonic()
 
     def overdue(self, now: float) -> None:
-        """Close a connection that is idle, or whose client is slower than a request may be."""
+        """Close a connection that is idle, or whose client sends or reads more slowly than one may."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self._unsent or not unsent:
+            self._unsent, self._unread_since = unsent, now
+        elif now - self._unread_since > SLOW:
+            return self.transport.abort()
+        if self.pipeline:
+            return  # what its client sends is not read for now
         at_work = self.cycle is not None and not self.cycle.response_complete
         sending = self._is_short or (at_work and self.cycle.more_body)
-        if sending or self._size:
+        if sending or self._begun or self._size:
             if now - self.touched > SLOW:
                 self._refuse(Refused(408, f"the rest of a request within {SLOW:g} s", "nothing"))
         elif not at_work and now - self.touched > IDLE:

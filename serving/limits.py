@@ -37,6 +37,24 @@ class Room:
         return size > SMALL and self.held > self.most
 
 
+class Held:
+    """What one request holds of the room: given back at the end of a `with`."""
+
+    def __init__(self, room: Room) -> None:
+        self._room, self._size = room, 0
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hold(0)
+
+    def hold(self, size: int) -> None:
+        """Hold so many bytes from now on."""
+        self._room.held += size - self._size
+        self._size = size
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a model is run: threads of one inference, rows of a batch."""

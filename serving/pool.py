@@ -27,7 +27,7 @@ from prometheus_client.exposition import generate_latest
 
 from boatyard.settings import Settings, available_memory
 
-from .channel import Channel, hand
+from .channel import Channel, finished, hand
 from .limits import Options
 from .metrics import Numbers
 from .models import Models
@@ -134,7 +134,13 @@ class Pool:
         return numbers
 
     async def load(self, name: str) -> tuple[str, str]:
-        """Load a package of the folder everywhere; return the model's name and version. Raises as Models does."""
+        """Load a package of the folder everywhere; return the model's name and version. Raises as Models does.
+
+        Once begun it is done to its end, and so is `unload`: else some would have the model and others not.
+        """
+        return await finished(self._tasks, self._load(name))
+
+    async def _load(self, name: str) -> tuple[str, str]:
         async with self._busy:
             model = await self.models.open_by_name(name)
             await self._tell("load", model=_description(model))
@@ -144,6 +150,9 @@ class Pool:
 
     async def unload(self, name: str) -> None:
         """Unload a model, or one version of it, everywhere; raises HttpError when there is none."""
+        await finished(self._tasks, self._unload(name))
+
+    async def _unload(self, name: str) -> None:
         async with self._busy:
             self.models.remove(*name.split("/", 1))
             await self._tell("unload", name=name)

@@ -12,6 +12,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -26,7 +27,7 @@ from .access import AccessLog
 from .batching import Busy, Closed, Late, Left
 from .direct import Direct
 from .errors import HttpError
-from .limits import BODIES, Room
+from .limits import BODIES, Held, Room
 from .metrics import Exposition
 from .models import Models
 from .predictor import Predictor
@@ -146,23 +147,27 @@ class Front:
 
     async def _predict(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
         kind, until = media_type(headers, v1.PICTURES if model.schema.is_image else ()), deadline(headers)
-        body = await self._body(headers, receive)
-        model.batcher.expect(left(until))
-        if kind in v1.PICTURES:
-            inputs = await asyncio.to_thread(v1.decode_picture, model.schema, body)
-        elif len(body) < LARGE:
-            inputs = model.direct.decode(body) or v1.decode(model.schema, body)
-        else:
-            inputs = await asyncio.to_thread(_decode_large, model.schema, body)
+        with Held(self.room) as held:
+            body = await self._body(headers, receive, held)
+            model.batcher.expect(left(until))
+            if kind in v1.PICTURES:
+                inputs = await asyncio.to_thread(v1.decode_picture, model.schema, body)
+            elif len(body) < LARGE:
+                inputs = model.direct.decode(body) or v1.decode(model.schema, body)
+            else:
+                inputs = await asyncio.to_thread(_decode_large, model.schema, body)
+            del body  # from here on it is the queue that bounds what is kept
         return 200, v1.encode(await model.batcher.submit(inputs, left(until))), JSON
 
     async def _infer(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
         media_type(headers, ("application/octet-stream",))
         until, length = deadline(headers), _header_length(headers)
-        body = await self._body(headers, receive)
-        size = len(body) if length is None else length
-        arguments = (model.schema, body, length)
-        request = v2.decode(*arguments) if size < LARGE else await asyncio.to_thread(v2.decode, *arguments)
+        with Held(self.room) as held:
+            body = await self._body(headers, receive, held)
+            small = (len(body) if length is None else length) < LARGE
+            decode = partial(v2.decode, model.schema, body, length)
+            request = decode() if small else await asyncio.to_thread(decode)
+            del body, decode
         answers = await model.batcher.submit(request.inputs, left(until))
         found, head = v2.encode(model.schema, model.name, model.version, request, answers)
         if head is None:
@@ -194,12 +199,12 @@ class Front:
 
     async def _load(self, name: str, headers: Headers, receive: Receive) -> Reply:
         self.admit(headers.get(b"authorization", b""))
-        loaded, version = await asyncio.shield(self.pool.load(name))
+        loaded, version = await self.pool.load(name)
         return 200, orjson.dumps({"name": loaded, "version": version, "load": True}), JSON
 
     async def _unload(self, name: str, headers: Headers, receive: Receive) -> Reply:
         self.admit(headers.get(b"authorization", b""))
-        await asyncio.shield(self.pool.unload(name))
+        await self.pool.unload(name)
         return 200, orjson.dumps({"name": name, "unload": True}), JSON
 
     def admit(self, authorization: bytes) -> None:
@@ -209,7 +214,7 @@ class Front:
         if not hmac.compare_digest(authorization, b"Bearer " + self._token.encode()):
             raise HttpError(401, "wanted the server's token, found another or none", {"www-authenticate": "Bearer"})
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+    async def _body(self, headers: Headers, receive: Receive, held: Held) -> bytes:
         """Read a body of at most the limit, decompressed; one that says that it is longer is not read at all."""
         coding = headers.get(b"content-encoding", b"identity").decode("latin-1").lower().strip()
         if coding not in compression.CODINGS:
@@ -222,31 +227,36 @@ class Front:
         if message["type"] == "http.disconnect":
             raise Gone
         if message.get("more_body"):
-            body = await self._rest(body, receive)
+            body = await self._rest(body, receive, held)
+        if len(body) > self.body_limit:
+            raise HttpError(413, f"wanted a body of at most {self.body_limit} bytes, found more")
+        held.hold(len(body))
         if coding == "identity":
             return bytes(body)
-        return await asyncio.to_thread(compression.decompress, coding, bytes(body), self.body_limit)
+        self._find_room(self.body_limit)  # it may grow so large
+        found = await asyncio.to_thread(compression.decompress, coding, bytes(body), self.body_limit)
+        held.hold(len(found))
+        self._find_room(len(found))
+        return found
 
-    async def _rest(self, first: bytes, receive: Receive) -> bytearray:
+    async def _rest(self, first: bytes, receive: Receive, held: Held) -> bytearray:
         body, more = bytearray(first), True
-        self.room.held += len(first)
-        try:
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Gone
-                part = message.get("body", b"")
-                body += part
-                self.room.held += len(part)
-                more = message.get("more_body", False)
-                if len(body) > self.body_limit:
-                    raise HttpError(413, f"wanted a body of at most {self.body_limit} bytes, found more")
-                if self.room.refuses(len(body)):
-                    held = f"wanted room for the body, found {self.room.held} bytes of bodies that are being sent"
-                    raise HttpError(429, f"{held}; come again later", {"retry-after": "1"})
-            return body
-        finally:
-            self.room.held -= len(body)
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            body += message.get("body", b"")
+            held.hold(len(body))
+            more = message.get("more_body", False)
+            if len(body) > self.body_limit:
+                break
+            self._find_room(len(body))
+        return body
+
+    def _find_room(self, size: int) -> None:
+        if self.room.refuses(size):
+            found = f"found {self.room.held} bytes of bodies that are being sent and read"
+            raise HttpError(429, f"wanted room for the body, {found}; come again later", {"retry-after": "1"})
 
 
 def _decode_large(schema: Schema, body: bytes) -> dict[str, Array]:

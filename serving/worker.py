@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from boatyard.errors import BoatyardError
 
-from .channel import Channel, taken
+from .channel import Channel, finished, taken
 from .limits import Limits, Options, Plan
 from .usage import Usage, Used
 
@@ -38,6 +38,7 @@ class Link:
         self._server: Server | None = None
         self._serve: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
+        self._asking = set[asyncio.Task[Any]]()
         handlers: dict[str, Callable[..., Any]] = {"numbers": self._numbers, "load": self._load, "unload": self._unload}
         told: dict[str, Callable[..., Any]] = {
             "serve": self._told,
@@ -72,12 +73,12 @@ class Link:
 
     async def load(self, name: str) -> tuple[str, str]:
         """Have a package loaded everywhere; raises as the first process does."""
-        name, version = await self._channel.ask("load", LOADING, name=name)
+        name, version = await finished(self._asking, self._channel.ask("load", LOADING, name=name))
         return name, version
 
     async def unload(self, name: str) -> None:
         """Have a model unloaded everywhere; raises as the first process does."""
-        await self._channel.ask("unload", LOADING, name=name)
+        await finished(self._asking, self._channel.ask("unload", LOADING, name=name))
 
     def drain(self) -> None:
         """Do nothing: there are none after this one."""
