@@ -231,6 +231,7 @@ class Front:
         if len(body) > self.body_limit:
             raise HttpError(413, f"wanted a body of at most {self.body_limit} bytes, found more")
         held.hold(len(body))
+        self._find_room(len(body))
         if coding == "identity":
             return bytes(body)
         self._find_room(self.body_limit)  # it may grow so large
@@ -250,7 +251,7 @@ class Front:
             more = message.get("more_body", False)
             if len(body) > self.body_limit:
                 break
-            self._find_room(len(body))
+            self._find_room(len(body))  # before the rest of it is read
         return body
 
     def _find_room(self, size: int) -> None:

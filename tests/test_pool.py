@@ -357,6 +357,30 @@ def test_a_package_that_changed_since_is_served_by_the_first_process_alone(tmp_p
     assert "labels.json" in output and output.count("did not start (status 1)") == 1, output
 
 
+def test_a_load_that_is_cancelled_is_done_everywhere_or_nowhere(
+    tmp_path: Path, package: packages.Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(package.path, tmp_path / "shelf" / "other")
+    monkeypatch.setenv("BOATYARD_ADMIN_TOKEN", "secret")
+    token = [("authorization", TOKEN["Authorization"])]
+    options = ("--workers", "2", "--repository", str(tmp_path / "shelf"))
+    with served(package, *options) as running, grpc.insecure_channel(f"127.0.0.1:{running.grpc}") as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        request = pb.RepositoryModelLoadRequest(model_name="other")
+        started = time.monotonic()
+        stub.RepositoryModelLoad(request, metadata=token, timeout=30)
+        took = time.monotonic() - started
+        for part in range(2, 12):
+            path = f"http://127.0.0.1:{running.http}/v2/repository/models/other/unload"
+            until(lambda path=path: httpx.post(path, headers=TOKEN).status_code == 200)
+            call = stub.RepositoryModelLoad.future(request, metadata=token)
+            time.sleep(took * part / 11)
+            call.cancel()
+            time.sleep(2 * took)
+            found = [httpx.get(f"http://127.0.0.1:{running.http}/v1/models").json()["models"] for _ in range(6)]
+            assert all("other" in each for each in found), found
+
+
 def test_tls_is_spoken_by_all(tmp_path: Path, package: packages.Package) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")

@@ -28,6 +28,7 @@ import graphs
 import grpc
 import httpx
 import numpy as np
+import psutil
 import pytest
 import trustme
 import zstandard
@@ -44,6 +45,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from boatyard import artifacts, packages, prediction
 from boatyard.schema import Schema
+from boatyard.serving.limits import SMALL
 
 SCHEMAS = {
     "image": graphs.image_schema((6, 5)),
@@ -540,9 +542,11 @@ def test_a_content_type_that_clients_get_wrong_is_no_obstacle_another_charset_is
     for kind in ("application/json; charset=utf-8", "text/plain", "", "application/x-www-form-urlencoded", ";;=\xe9"):
         headers = [(b"content-type", kind.encode("latin-1"))]
         assert CLIENT.post(server.v1, content=body, headers=headers).status_code == 200, kind
+    for coding in ("keep-alive", "application/json"):
+        assert coding in refused(CLIENT.post(server.v1, content=body, headers={"content-encoding": coding}), 415)
     utf16 = CLIENT.post(server.v1, content=body, headers={"content-type": "application/json; charset=UTF-16"})
     assert "wanted charset utf-8, found 'UTF-16'" in refused(utf16, 415)
-    for kind in ("text/xml", "application/octet-stream", "multipart/form-data; boundary=x", "image/gif"):
+    for kind in ("text/xml", "application/octet-stream", "multipart/form-data; boundary=x", "image/gif", "keep-alive"):
         other = CLIENT.post(server.v1, content=body, headers={"content-type": kind})
         assert f"found '{kind.split(';')[0]}'" in refused(other, 415)
 
@@ -778,6 +782,11 @@ def test_bodies_that_are_being_sent_are_bounded_over_all_connections(servers: di
     assert 1 <= len(refusals) <= 3 and all(each.startswith(b"HTTP/1.1 429") for each in refusals)
     assert b"retry-after: 1" in refusals[0]
     assert CLIENT.post(server.v1, json={"instances": [GREY]}).status_code == 200
+    few = json.dumps({"instances": [GREY] * 1000}).encode()
+    assert SMALL < len(few) < 256 << 10 and "room" in refused(CLIENT.post(server.v1, content=few), 429)
+    packed = gzip.compress(few)
+    assert len(packed) < 1000
+    assert "room" in refused(CLIENT.post(server.v1, content=packed, headers={"content-encoding": "gzip"}), 429)
     for client in held:
         client.close()
     big = json.dumps({"instances": [GREY] * 4000})
@@ -904,6 +913,107 @@ def test_a_request_before_a_broken_one_is_answered(servers: dict[str, Running]) 
         with socket.create_connection(("127.0.0.1", server.http)) as client:
             client.sendall(raw_request(server, body, more) + b"\0\0\r\n\r\n")
             assert [status for status, _ in responses(client, 2)] == [200]
+
+
+def test_a_client_that_sent_several_requests_may_leave_or_break_off(tmp_path: Path) -> None:
+    """Each is answered, logged and given up as if it had come alone."""
+    rows = 60_000
+    server = ready(launch(graphs.package(tmp_path / "p", SCHEMAS["image"]), "--batch", "1", "--access-log", "1"))
+    one = json.dumps({"instances": [GREY]}).encode()
+    short, other = raw_request(server, one), raw_request(server, one, "Content-Type: text/plain")
+    for first in (other, short) * 10:
+        with socket.create_connection(("127.0.0.1", server.http)) as client:
+            client.sendall(first + other + short)
+    with socket.create_connection(("127.0.0.1", server.http)) as client:
+        client.sendall(raw_request(server, json.dumps({"instances": [GREY] * rows}).encode()))
+        until(lambda: waiting(server) == rows)
+        client.sendall(short)
+        time.sleep(0.1)
+    until(lambda: waiting(server) == 0, 0.5)
+    broken = b"POST /v2/models/insects/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    for first, status in ((short, 200), (raw_request(server, one, "X-Request-Timeout-Ms: 9000", "X: y"), 200)):
+        with socket.create_connection(("127.0.0.1", server.http)) as client:
+            client.sendall(first + broken)
+            assert [found for found, _ in responses(client, 2)] == [status]
+    with socket.create_connection(("127.0.0.1", server.http)) as client:  # answered before it broke: once
+        client.sendall(broken.replace(b"Host: x", b"Content-Type: text/xml").removesuffix(b"zz\r\n") + b"1\r\na\r\n")
+        assert [found for found, _ in responses(client, 1)] == [415]
+        client.sendall(b"zz\r\n")
+        assert client.recv(1000) == b""
+    with socket.create_connection(("127.0.0.1", server.http)) as client:
+        named = raw_request(server, one, "X-Request-Id: second", path="/v2/models/insects/infer")
+        client.sendall(raw_request(server, one, "X-Request-Id: first") + named)
+        assert [status for status, _ in responses(client, 2)] == [200, 400]
+    server.process.send_signal(signal.SIGTERM)
+    output, _ = server.process.communicate(timeout=30)
+    assert server.process.returncode == 0 and "Traceback" not in output and "ERROR" not in output, output
+    logged = [json.loads(line[line.index("{") :]) for line in output.splitlines() if "boatyard.access" in line]
+    paths = {line["request_id"]: line["path"] for line in logged if "request_id" in line}
+    assert paths == {"first": "/v1/models/insects:predict", "second": "/v2/models/insects/infer"}
+
+
+def test_a_client_that_does_not_read_is_not_written_to_for_ever(servers: dict[str, Running]) -> None:
+    with socket.socket() as client:
+        stuck(servers["image"], client)
+
+
+@pytest.mark.slow
+def test_a_client_that_does_not_read_is_let_go(servers: dict[str, Running]) -> None:
+    server = servers["image"]
+    with socket.socket() as client:
+        stuck(server, client)
+        process, mine = psutil.Process(server.process.pid), client.getsockname()[1]
+
+        def there() -> bool:
+            return any(each.raddr and each.raddr.port == mine for each in process.connections("tcp"))
+
+        assert there()
+        until(lambda: not there(), 40)
+
+
+def stuck(server: Running, client: socket.socket) -> None:
+    """Ask without reading until the server reads no more; the answer is much larger than what asks for it."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", server.http))
+    request = raw_request(server, json.dumps({"instances": [[[0] * 5] * 6] * 900}).encode())
+    for _ in range(400):
+        before = counts(server)["rows", ""]
+        client.sendall(request)
+        try:
+            until(lambda before=before: counts(server)["rows", ""] > before, 1)
+        except AssertionError:
+            return
+    raise AssertionError("the server kept all answers")
+
+
+def test_a_body_over_the_limit_is_refused_however_it_comes(tmp_path: Path) -> None:
+    server = ready(launch(graphs.package(tmp_path / "p", SCHEMAS["image"]), "--body-limit", "10000"))
+    body = json.dumps({"instances": [GREY] * 300}).encode()
+    packed = gzip.compress(body)
+    head = b"POST /v1/models/insects:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    with socket.create_connection(("127.0.0.1", server.http)) as client:
+        client.sendall(b"%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body))
+        assert responses(client, 1)[0][0] == 413
+    with socket.create_connection(("127.0.0.1", server.http)) as client:
+        client.sendall(b"%bContent-Encoding: gzip\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (head, len(packed), packed))
+        assert responses(client, 1)[0][0] == 413
+    server.process.terminate()
+    server.process.communicate(timeout=30)
+
+
+@pytest.mark.slow
+def test_a_client_that_stops_in_its_second_headers_is_told_and_let_go(servers: dict[str, Running]) -> None:
+    server = servers["image"]
+    for apart in (True, False):
+        with socket.create_connection(("127.0.0.1", server.http)) as client:
+            request = raw_request(server, json.dumps({"instances": [GREY]}).encode())
+            client.sendall(request if apart else request + b"POST /v1/mod")
+            assert responses(client, 1)[0][0] == 200
+            if apart:
+                client.sendall(b"POST /v1/mod")
+            client.settimeout(45)
+            assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
+            assert client.recv(1) == b""
 
 
 def test_a_client_that_asks_to_close_is_answered_and_closed(servers: dict[str, Running]) -> None:
