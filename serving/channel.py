@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import itertools
 import logging
+import os
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
@@ -74,7 +75,7 @@ class Channel:
                 future.set_exception(ConnectionError("the other process is gone"))
 
     def _write(self, message: dict[str, Any]) -> None:
-        if self._writer is None:
+        if self._writer is None or self._writer.is_closing():
             raise ConnectionError("the other process is gone")
         self._writer.write(orjson.dumps(message) + b"\n")
 
@@ -139,14 +140,17 @@ def hand(hatch: socket.socket, kind: str, client: socket.socket) -> bool:
     return True
 
 
-def taken(hatch: socket.socket) -> Iterator[tuple[str, socket.socket]]:
-    """Yield the connections that wait to be taken, with their kinds."""
+def taken(hatch: socket.socket) -> Iterator[tuple[str, socket.socket | None]]:
+    """Yield the connections that wait to be taken, with their kinds; None for one that the kernel has dropped.
+
+    Raises OSError when there is no descriptor for one: it would be dropped, so it waits.
+    """
     while True:
+        os.close(os.dup(hatch.fileno()))
         try:
             letter, descriptors, _flags, _address = socket.recv_fds(hatch, 1, 1, AT_ONCE)
         except OSError:  # none waits
             return
         if not letter:  # the other end is gone
             return
-        for descriptor in descriptors:
-            yield KINDS[letter], socket.socket(fileno=descriptor)
+        yield KINDS[letter], socket.socket(fileno=descriptors[0]) if descriptors else None

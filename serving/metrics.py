@@ -125,6 +125,7 @@ class Exposition(Collector):
         self.models, self.strangers = models, Numbers("", "", "", Load())
         self.whole: Callable[[Numbers], Numbers] = lambda numbers: numbers
         self.pids: Callable[[], list[int]] = lambda: [os.getpid()]
+        self._seconds: dict[int, float] = {}  # of CPU, by process, as last seen: also of those that have ended
 
     def register(self) -> None:
         """Show the numbers; KServe's own of the same name never count what is answered here."""
@@ -158,7 +159,7 @@ class Exposition(Collector):
             rows.add_metric([numbers.model], numbers.batch.total)
             info.add_metric([numbers.model, numbers.version, numbers.engine], 1)
         yield from (rows, info)
-        yield from _processes(self.pids())
+        yield from _processes(self.pids(), self._seconds)
 
 
 HISTOGRAMS: tuple[tuple[str, str, str, Callable[[Numbers], Histogram]], ...] = (
@@ -174,16 +175,23 @@ GAUGES: tuple[tuple[str, str, Callable[[Load], int]], ...] = (
 )
 
 
-def _processes(pids: list[int]) -> Iterator[Any]:
-    """Yield the process's own numbers, as Prometheus's client names them, of all processes together."""
+def _processes(pids: list[int], seconds: dict[int, float]) -> Iterator[Any]:
+    """Yield the process's own numbers, as Prometheus's client names them, of all processes together.
+
+    What is counted in `seconds` never falls, whichever process ends.
+    """
     yield GaugeMetricFamily("boatyard_processes", "Processes that answer", value=len(pids))
     found: dict[str, Any] = {}
     for pid in pids:
         for family in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+            if family.name == "process_cpu_seconds":
+                seconds[pid] = family.samples[0].value
             known = found.setdefault(family.name, family)
             if known is not family and family.name not in OF_THE_FIRST:
                 (mine,), (theirs,) = known.samples, family.samples
                 known.samples = [mine._replace(value=mine.value + theirs.value)]
+    if cpu := found.get("process_cpu_seconds"):
+        cpu.samples = [cpu.samples[0]._replace(value=sum(list(seconds.values())))]
     yield from found.values()
 
 

@@ -53,11 +53,11 @@ class Models(ModelRepository):  # type: ignore[misc]
         return Predictor(loaded, plan, self.limits, name)
 
     def add(self, model: Predictor) -> None:
-        """Let a model answer; one of the same name stays as an earlier version."""
+        """Let a model answer; one of the same name stays as an earlier version, and the very same answers on."""
         versions = self.versions.setdefault(model.name, {})
         if old := versions.pop(model.version, None):
-            old.close()
-        versions[model.version] = model
+            model.close()
+        versions[model.version] = old or model
         self._settle(model.name)
 
     def remove(self, name: str, version: str | None = None) -> None:

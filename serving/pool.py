@@ -13,6 +13,7 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 MOST = 8  # processes that are started unasked
 TICK = 0.5  # seconds between two looks
 LOOKS = 2  # in a row that find all processes at their limit
-SILENT, LOST = 4, 120  # looks without a word: it gets no more connections; it is ended
+SILENT, HUNG, LOST = 4, 20, 120  # looks without a word: it gets no connections; nobody waits for it; it is ended
 ROOM = 1.5  # times this process's memory that must be free for another
 AGAIN, MORE = 10.0, 5  # seconds before another one is tried after one ended; how often they double when none starts
 STARTING, LOADING, COUNTING = 120.0, 300.0, 0.5  # seconds that a process, a package, its numbers may take
@@ -64,11 +65,17 @@ class Worker:
     passed: int = 0
     taken: int = 0
     silent: int = 0
+    ended: bool = False
 
     @property
     def clients(self) -> int:
         """How many connections it has, with those that are on the way."""
         return self.open + self.passed - self.taken
+
+    def end(self) -> None:
+        """Kill it; nobody is passed to it from now on."""
+        self.ended = True
+        self.process.kill()
 
 
 class Pool:
@@ -79,6 +86,7 @@ class Pool:
         self.shed = 0  # clients that are to come again, to another process
         self._workers: list[Worker] = []
         self._retired: dict[tuple[str, str], Numbers] = {}
+        self._counted: list[dict[tuple[str, str], Numbers]] = []
         self._busy = asyncio.Lock()  # who loads, unloads or starts a process
         self._clients: Callable[[], int] = lambda: 0
         self._own, self._since = 0, 0  # connections at the last look, and taken in after it
@@ -123,14 +131,14 @@ class Pool:
     async def metrics(self) -> bytes:
         """Return what the whole server counted, in Prometheus form."""
         await asyncio.gather(*(self._count(worker) for worker in self._ready()))
+        self._counted = [dict(self._retired), *(dict(worker.numbers) for worker in self._workers)]  # for that thread
         return await asyncio.to_thread(generate_latest, REGISTRY)
 
     def whole(self, numbers: Numbers) -> Numbers:
         """Add to this process's numbers of a model those of the others, and of those that were."""
         key = (numbers.model, numbers.version)
-        parts = [worker.numbers.get(key) for worker in list(self._workers)]
-        for part in (*parts, self._retired.get(key)):
-            numbers = numbers.plus(part) if part else numbers
+        for part in self._counted:
+            numbers = numbers.plus(part[key]) if key in part else numbers
         return numbers
 
     async def load(self, name: str) -> tuple[str, str]:
@@ -161,42 +169,44 @@ class Pool:
         """Have it done by all; one that does not is ended, for it would answer otherwise than the rest."""
 
         async def told(worker: Worker) -> None:
-            try:
-                await worker.channel.ask(verb, LOADING, **what)
-            except Exception as error:
+            asked = asyncio.ensure_future(worker.channel.ask(verb, LOADING, **what))
+            while not (await asyncio.wait({asked}, timeout=TICK))[0]:
+                if worker.silent > HUNG:
+                    worker.end()
+            if error := asked.exception():
                 logger.warning("process %d did not %s and is ended: %s", worker.process.pid, verb, error)
-                worker.process.kill()
+                worker.end()
 
         await asyncio.gather(*(told(worker) for worker in self._ready()))
 
     # Stopping
 
     def drain(self) -> None:
-        """Let all say that they are not ready, and start no more."""
+        """Let all say that they are not ready; those that have only begun to start end at once."""
         self._stopping = True
         self._say("drain")
+        for worker in self._workers:
+            if not worker.ready.is_set():
+                worker.end()
 
     def leave(self) -> None:
         """Let all ask their clients to come again."""
         self._say("leave")
 
     def stop(self) -> None:
-        """Let the others answer what they have and end; those that have only begun to start end at once."""
-        self._stopping = True
+        """Let the others answer what they have and end."""
+        self.drain()
         self._say("stop")
-        for worker in self._workers:
-            if not worker.ready.is_set():
-                worker.process.kill()
 
     def abort(self) -> None:
         """Wait for nobody."""
         for worker in self._workers:
-            worker.process.kill()
+            worker.end()
 
     async def ended(self, seconds: float) -> None:
-        """Return when the others have ended; after so many seconds they are killed."""
+        """Return when the others have ended; after so many seconds, or when they say nothing, they are killed."""
         until = time.monotonic() + seconds
-        while self._workers and time.monotonic() < until:
+        while any(worker.silent <= HUNG for worker in self._workers) and time.monotonic() < until:
             await asyncio.sleep(0.02)
         self.abort()
         for task in self._tasks:
@@ -210,15 +220,13 @@ class Pool:
     # The others' lives
 
     def _ready(self) -> list[Worker]:
-        return [worker for worker in self._workers if worker.ready.is_set()]
+        return [worker for worker in self._workers if worker.ready.is_set() and not worker.ended]
 
     async def _look(self) -> None:
         """Look every half second who has too much to do, who says nothing, and whether another process is wanted."""
         usage, need, shed_for = Usage(), Need(), 0
         while True:
             await asyncio.sleep(TICK)
-            full = need.look([usage.look(), *(worker.used for worker in self._ready())])
-            self._full = self._full + 1 if full else 0
             self._own, self._since = self._clients(), 0
             shed_for = shed_for + 1 if self.shed else 0
             if shed_for > SHEDDING:
@@ -227,9 +235,12 @@ class Pool:
                 worker.silent += 1
                 if worker.silent > LOST:
                     logger.warning("process %d says nothing any more and is ended", worker.process.pid)
-                    worker.process.kill()
-            if self._wanted():
-                self._later(self._add())
+                    worker.end()
+            with contextlib.suppress(OSError):  # no descriptor is free to look with
+                full = need.look([usage.look(), *(worker.used for worker in self._ready())])
+                self._full = self._full + 1 if full else 0
+                if self._wanted():
+                    self._later(self._add())
 
     def _wanted(self) -> bool:
         """Say whether another process is to be started now."""
@@ -251,7 +262,12 @@ class Pool:
         async with self._busy:
             if self._stopping:
                 return
-            worker = self._launch()
+            try:
+                worker = self._launch()
+            except OSError as error:
+                self._put_off()
+                logger.warning("cannot start another process for now: %s", error.strerror)
+                return
             self._later(self._attend(worker))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(worker.ready.wait(), STARTING)
@@ -259,23 +275,28 @@ class Pool:
             if worker not in self._workers:
                 return
             if not worker.ready.is_set():
-                worker.process.kill()
-                return
+                return worker.end()
             logger.info("process %d answers as well", worker.process.pid)
             self._share_out()
 
     def _launch(self) -> Worker:
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        hatch, window = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        numbers = (theirs.fileno(), window.fileno())
-        process = subprocess.Popen(
-            [*COMMAND, *map(str, numbers)],
-            pass_fds=numbers,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        theirs.close()
-        window.close()
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as passed:
+            mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            ours.enter_context(mine)
+            passed.enter_context(theirs)
+            hatch, window = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            ours.enter_context(hatch)
+            passed.enter_context(window)
+            numbers = (theirs.fileno(), window.fileno())
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # from its first moment
+            passed.callback(signal.pthread_sigmask, signal.SIG_SETMASK, held)
+            process = subprocess.Popen(
+                [*COMMAND, *map(str, numbers)],
+                pass_fds=numbers,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+            ours.pop_all()
         worker = Worker(process, hatch)
         worker.channel = Channel(mine, self._handlers(worker))
         self._workers.append(worker)
@@ -285,9 +306,8 @@ class Pool:
         """Return what another process may tell and ask."""
 
         def ready() -> None:
-            if self._stopping:
-                worker.process.kill()
-            worker.ready.set()
+            if not worker.ended:
+                worker.ready.set()
 
         async def metrics() -> str:
             return (await self.metrics()).decode()
@@ -309,8 +329,9 @@ class Pool:
         )
         await worker.channel.listen()
         started = worker.ready.is_set()
-        self._failed = 0 if started else self._failed + 1
-        self._not_before = time.monotonic() + AGAIN * 2 ** min(self._failed, MORE)
+        if started:
+            self._failed = 0
+        self._put_off(not started)
         self._workers.remove(worker)
         worker.ready.set()  # whoever waits for it need not
         worker.hatch.close()
@@ -321,6 +342,11 @@ class Pool:
         if not self._stopping:
             what = "ended; its connections are lost" if started else "did not start"
             logger.warning("process %d %s (status %d)", worker.process.pid, what, status)
+
+    def _put_off(self, failed: bool = True) -> None:
+        """Start no other process for a while: ever longer when none does."""
+        self._failed += failed
+        self._not_before = time.monotonic() + AGAIN * 2 ** min(self._failed, MORE)
 
     async def _count(self, worker: Worker) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):

@@ -79,7 +79,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         self._grpc = grpc.Server(self.dataplane, self._front, tls) if options.grpc_port else None
         self._listeners = listeners or {}
         self._closing: list[asyncio.Task[None]] = []
-        self._open = False
+        self._open, self._closed = False, 0.0
         self._doors = {"http": Door(self._connection, lambda: self._http.config.ssl, self._listeners.get("http"))}
         if self._grpc:
             self._doors["grpc"] = Door(self._grpc.connection, self._grpc.secure, self._listeners.get("grpc"))
@@ -99,9 +99,10 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             clients.append(self._grpc.connections)
         sweep = loop.create_task(_sweep(clients))
         await self._http.serve(sockets=[])
+        until = (self._closed or time.monotonic()) + GRACE
         if self._grpc:
-            await self._grpc.stop(GRACE)
-        await self.pool.ended(GRACE)
+            await self._grpc.stop(until - time.monotonic())
+        await self.pool.ended(until - time.monotonic())
         sweep.cancel()
         logger.info("stopped")
 
@@ -131,6 +132,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
 
     async def close(self) -> None:
         """Let nobody in any more, and let `serve` return when those that are in are answered."""
+        self._closed = time.monotonic()
         for door in self._doors.values():
             door.close()
             await door.settled()

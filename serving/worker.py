@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from boatyard.errors import BoatyardError
 
 from .channel import Channel, finished, taken
+from .doors import PAUSE
+from .errors import HttpError
 from .limits import Limits, Options, Plan
 from .usage import Usage, Used
 
@@ -34,7 +36,7 @@ class Link:
 
     def __init__(self, end: socket.socket, hatch: socket.socket) -> None:
         self.shed = 0
-        self._hatch, self._taken, self._used = hatch, 0, Used()
+        self._hatch, self._taken, self._used, self._gone = hatch, 0, Used(), False
         self._server: Server | None = None
         self._serve: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
@@ -68,17 +70,25 @@ class Link:
 
     async def metrics(self) -> bytes:
         """Return what the whole server counted."""
-        text: str = await self._channel.ask("metrics", COUNTING)
+        text: str = await self._ask("metrics", COUNTING)
         return text.encode()
 
     async def load(self, name: str) -> tuple[str, str]:
         """Have a package loaded everywhere; raises as the first process does."""
-        name, version = await finished(self._asking, self._channel.ask("load", LOADING, name=name))
+        name, version = await self._ask("load", LOADING, name=name)
         return name, version
 
     async def unload(self, name: str) -> None:
         """Have a model unloaded everywhere; raises as the first process does."""
-        await finished(self._asking, self._channel.ask("unload", LOADING, name=name))
+        await self._ask("unload", LOADING, name=name)
+
+    async def _ask(self, verb: str, seconds: float, **what: Any) -> Any:
+        try:
+            return await finished(self._asking, self._channel.ask(verb, seconds, **what))
+        except TimeoutError:
+            raise HttpError(504, f"wanted to {verb} within {seconds:g} s, found the first process silent") from None
+        except ConnectionError:
+            raise HttpError(503, f"wanted to {verb}, found the server stopping") from None
 
     def drain(self) -> None:
         """Do nothing: there are none after this one."""
@@ -93,7 +103,8 @@ class Link:
     # What the first process says
 
     def _told(self, **what: Any) -> None:
-        self._serve.set_result(what)
+        if not self._serve.done():
+            self._serve.set_result(what)
 
     def _set_shed(self, count: int) -> None:
         self.shed = count
@@ -132,10 +143,22 @@ class Link:
     # What this process does of itself
 
     def _take(self) -> None:
+        """Take in the connections that wait; without a descriptor for them they wait on."""
         assert self._server
-        for kind, client in taken(self._hatch):
-            self._taken += 1
-            self._server.connect(kind, client)
+        try:
+            for kind, client in taken(self._hatch):
+                self._taken += 1
+                if client:
+                    self._server.connect(kind, client)
+        except OSError as error:
+            logger.warning("cannot take connections for now: %s", error.strerror)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._hatch.fileno())
+            loop.call_later(PAUSE, self._look_again)
+
+    def _look_again(self) -> None:
+        if not self._gone:
+            asyncio.get_running_loop().add_reader(self._hatch.fileno(), self._take)
 
     async def _report(self) -> None:
         usage, shed_for = Usage(), 0
@@ -153,6 +176,7 @@ class Link:
         await self._channel.listen()
         if not self._serve.done():
             self._serve.set_exception(ConnectionError("the first process is gone"))
+        self._gone = True
         if self._server:
             asyncio.get_running_loop().remove_reader(self._hatch.fileno())
             self._drain()
