@@ -49,6 +49,7 @@ def serve(
     arguments, sys.argv = sys.argv, sys.argv[:1]  # kserve reads the command line of whoever imports it
     try:
         from .doors import listen
+        from .memory import settle
         from .models import Models
         from .pool import Pool
         from .server import Server, run
@@ -57,6 +58,7 @@ def serve(
         sys.argv = arguments
     if certificate and key:
         Tls(certificate, key).check()
+    settle()
     models = Models(Limits(rows=queue, seconds=timeout), folder=repository, threads=threads, batch=batch)
     for each in [package] if isinstance(package, Path) else package:
         models.add(models.open(each, name=name, digest=digest))

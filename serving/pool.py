@@ -30,6 +30,7 @@ from boatyard.settings import Settings, available_memory
 
 from .channel import Channel, finished, hand
 from .limits import Options
+from .memory import tidy
 from .metrics import Numbers
 from .models import Models
 from .predictor import Predictor
@@ -153,8 +154,11 @@ class Pool:
             model = await self.models.open_by_name(name)
             await self._tell("load", model=_description(model))
             self.models.add(model)
-        logger.info("loaded %s, sha256 %s", model.name, model.version)
-        return model.name, model.version
+            found = model.name, model.version
+            del model
+            await asyncio.to_thread(tidy)
+        logger.info("loaded %s, sha256 %s", *found)
+        return found
 
     async def unload(self, name: str) -> None:
         """Unload a model, or one version of it, everywhere; raises HttpError when there is none."""
@@ -164,6 +168,7 @@ class Pool:
         async with self._busy:
             self.models.remove(*name.split("/", 1))
             await self._tell("unload", name=name)
+            await asyncio.to_thread(tidy)
 
     async def _tell(self, verb: str, **what: Any) -> None:
         """Have it done by all; one that does not is ended, for it would answer otherwise than the rest."""

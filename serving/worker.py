@@ -18,6 +18,7 @@ from .channel import Channel, finished, taken
 from .doors import PAUSE
 from .errors import HttpError
 from .limits import Limits, Options, Plan
+from .memory import settle, tidy
 from .usage import Usage, Used
 
 if TYPE_CHECKING:
@@ -113,10 +114,12 @@ class Link:
         assert self._server
         models = self._server.models
         models.add(await asyncio.to_thread(opened, models, model))
+        await asyncio.to_thread(tidy)
 
-    def _unload(self, name: str) -> None:
+    async def _unload(self, name: str) -> None:
         assert self._server
         self._server.models.remove(*name.split("/", 1))
+        await asyncio.to_thread(tidy)
 
     def _drain(self) -> None:
         if self._server:
@@ -194,6 +197,7 @@ async def serve(end: socket.socket, hatch: socket.socket) -> None:
     from .models import Models
     from .server import Server
 
+    settle()
     link = Link(end, hatch)
     told = await link.told()
     models = Models(Limits(**told["limits"]))

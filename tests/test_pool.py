@@ -419,13 +419,92 @@ def test_tls_is_spoken_by_all(tmp_path: Path, package: packages.Package) -> None
     assert running.process.returncode == 0 and "Traceback" not in output, output
 
 
-def test_a_server_without_free_descriptors_waits_for_some(package: packages.Package) -> None:
+def narrow(package: packages.Package, descriptors: int, *options: str) -> Running:
+    """Start a server that may have so many descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))  # the server's: it inherits it
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))  # the server inherits it
     try:
-        running = launch(package, "--workers", "1")
+        return launch(package, *options)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_process_is_replaced_though_there_were_no_descriptors_for_a_while(package: packages.Package) -> None:
+    running = ready(narrow(package, 64, "--workers", "2"))
+    (other,) = others(running)
+    waiting = [socket.create_connection(("127.0.0.1", running.http)) for _ in range(150)]
+    time.sleep(2)  # the server looks after itself meanwhile
+    for each in waiting:
+        each.close()
+    other.kill()
+    until(lambda: numbers(running)["boatyard_processes"] == 1)
+    until(lambda: numbers(running)["boatyard_processes"] == 2)
+    running.process.send_signal(signal.SIGTERM)
+    output, _ = running.process.communicate(timeout=30)
+    assert running.process.returncode == 0 and "Traceback" not in output, output
+
+
+def test_clients_of_a_process_without_free_descriptors_wait(package: packages.Package) -> None:
+    with served(package, "--workers", "2") as running:
+        (other,) = others(running)
+        soft, hard = other.rlimit(psutil.RLIMIT_NOFILE)
+        other.rlimit(psutil.RLIMIT_NOFILE, (other.num_fds() + 5, hard))
+        found = [socket.create_connection(("127.0.0.1", running.http), timeout=30) for _ in range(30)]
+        for client in found:
+            client.sendall(posted(body(package)))
+        time.sleep(1.5)
+        other.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+        assert [client.recv(12) for client in found] == [b"HTTP/1.1 200"] * 30
+        for client in found:
+            client.close()
+
+
+def test_a_stopped_first_process_is_said_by_the_others(package: packages.Package) -> None:
+    with served(package, "--workers", "2") as running:
+        found = clients(running, 6)
+        os.kill(running.process.pid, signal.SIGSTOP)
+        try:
+            theirs = []
+            for client in found:
+                with contextlib.suppress(httpx.ReadTimeout):
+                    assert (
+                        client.post("/v1/models/insects:predict", content=body(package), timeout=1).status_code == 200
+                    )
+                    theirs.append(client)
+            assert theirs
+            assert theirs[0].get("/metrics").status_code == 504
+            assert theirs[0].post("/v2/repository/models/x/load").status_code == 403
+        finally:
+            os.kill(running.process.pid, signal.SIGCONT)
+
+
+def test_a_package_that_is_loaded_again_answers_on(
+    tmp_path: Path, package: packages.Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that is half sent is answered, counts stay, and the server does not grow."""
+    shutil.copytree(package.path, tmp_path / "shelf" / "insects")
+    monkeypatch.setenv("BOATYARD_ADMIN_TOKEN", "secret")
+    with served(package, "--workers", "2", "--repository", str(tmp_path / "shelf")) as running:
+        (client,) = clients(running, 1)
+        request = posted(body(package))
+        found = [socket.create_connection(("127.0.0.1", running.http), timeout=30) for _ in range(4)]
+        for half in found:
+            half.sendall(request[:-20])
+        memory = []
+        for _ in range(60):
+            client.post("/v2/repository/models/insects/load").raise_for_status()
+            memory.append(psutil.Process(running.process.pid).memory_info().rss)
+        for half in found:
+            half.sendall(request[-20:])
+        assert [half.recv(12) for half in found] == [b"HTTP/1.1 200"] * 4
+        assert numbers(running)["boatyard_requests_total"] == 60 + 4
+        assert max(memory[-10:]) < 1.1 * min(memory[10:20]), memory
+        for half in found:
+            half.close()
+
+
+def test_a_server_without_free_descriptors_waits_for_some(package: packages.Package) -> None:
+    running = narrow(package, 60, "--workers", "1")
     ready(running)
     waiting = [socket.create_connection(("127.0.0.1", running.http)) for _ in range(80)]
     time.sleep(0.5)
