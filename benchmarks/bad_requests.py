@@ -21,6 +21,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -449,7 +450,8 @@ class Client:
             try:
                 self.socket.sendall(request.data)
                 if not request.whole:
-                    self.socket.shutdown(socket.SHUT_WR)
+                    with suppress(OSError):  # refused and closed before all of it was sent: its answer is still there
+                        self.socket.shutdown(socket.SHUT_WR)
                 found = self._answer()
             except (BrokenPipeError, ConnectionResetError):
                 found = None
@@ -522,7 +524,7 @@ def over_http(package: packages.Package, port: int, count: int, seed: int, findi
         try:
             status, body = client.ask(request)
             said = judge(request, status, body, engine)
-        except (TimeoutError, json.JSONDecodeError) as error:
+        except (OSError, json.JSONDecodeError) as error:  # of these, most likely: no answer in time
             status, said = -1, f"{type(error).__name__}: {error}"
             client.close()
         findings.seen[request.kind, str(status or "closed")] += 1

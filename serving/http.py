@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from functools import lru_cache
+from itertools import chain
 from typing import Any, ClassVar
 
 import httptools
@@ -86,6 +87,7 @@ class Connection(HttpToolsProtocol):
         self._task: asyncio.Task[None] | None = None  # of the long way
         self._cycle: Any = None  # what it answers; with requests waiting behind it, `cycle` is the last of those
         self._heading, self._size = True, 0  # between a body and the end of the next headers; bytes of them
+        self._read = 0  # bytes that came last, in which whole headers may be
         self._begun, self._in_body = False, False  # headers have, and have not ended; they have, and not the body
         self._over = False  # what comes now is not looked at: the connection ends with the answers that it owes
         self._unsent, self._unread_since = 0, 0.0  # bytes that wait to be read, and since when none of them was
@@ -97,6 +99,7 @@ class Connection(HttpToolsProtocol):
         if self._over:
             return
         self.touched = time.monotonic()
+        self._read = len(data)
         if self._heading:
             self._size += len(data)
         try:
@@ -121,6 +124,8 @@ class Connection(HttpToolsProtocol):
             raise Refused(431, f"at most {COUNT} headers", "more")
 
     def on_headers_complete(self) -> None:
+        if max(self._size, self._read) > HEADERS < sum(map(len, chain([self.url], *self.headers))):
+            raise Refused(431, f"headers of at most {HEADERS} bytes", "more")
         self._heading, self._size, self._begun, self._in_body = False, 0, False, True
         self._is_short = self._plain()
         if self._is_short:

@@ -1031,6 +1031,17 @@ def test_headers_without_end_are_refused(servers: dict[str, Running]) -> None:
             assert responses(client, 1)[0][0] == 431
 
 
+def test_headers_that_come_at_once_are_held_to_the_same_limit(servers: dict[str, Running]) -> None:
+    for bytes_, status in ((60_000, 200), (70_000, 431), (200_000, 431)):
+        for request in (
+            f"GET /v2 HTTP/1.1\r\nX-Long: {'a' * bytes_}\r\n\r\n",
+            f"GET /v2?{'a' * bytes_} HTTP/1.1\r\n\r\n",
+        ):
+            with socket.create_connection(("127.0.0.1", servers["image"].http)) as client:
+                client.sendall(request.encode())
+                assert responses(client, 1)[0][0] == status
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "start",
