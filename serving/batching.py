@@ -132,8 +132,9 @@ class Batcher:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._thread.start()
-        rows = len(next(iter(inputs.values())))
-        size = sum(array.nbytes for array in inputs.values())
+        rows = size = 0
+        for array in inputs.values():
+            rows, size = len(array), size + array.nbytes
         within = self._within(seconds)
         self._admit(rows, size, within)
         now = time.monotonic()
@@ -182,9 +183,11 @@ class Batcher:
         model at work on what is still waited for; a queue that takes all answers each too late.
         """
         load, limits = self.load, self.limits
+        if not load.requests:
+            return
         ahead = load.rows * self._pace  # seconds
         full = load.rows + rows > limits.rows or load.size + size > limits.bytes
-        if load.requests and (full or 0 < PATIENCE * within < ahead):
+        if full or 0 < PATIENCE * within < ahead:
             seconds = min(max(round(ahead), 1), 60)
             raise Busy(
                 f"wanted room for {rows} rows within {within:g} s, found {load.rows} rows of {load.requests} requests "

@@ -33,6 +33,7 @@ class Direct:
         (self._tensor,) = tensors
         self._size = math.prod(self._tensor.shape)
         self._row = skeleton(self._tensor.shape)
+        self._one = HEAD + self._row + TAIL
         self._bounds = bounds(schema, self._tensor)
         self._parser = simdjson.Parser()
 
@@ -60,6 +61,8 @@ class Direct:
         Together with a strict parser and the count of values this fixes the shape: no list is too short or too long.
         """
         found = body.translate(None, VALUES)
+        if found == self._one:
+            return 1
         rows, rest = divmod(len(found) - len(HEAD) - len(TAIL) + 1, len(self._row) + 1)
         if rest or rows < 1:
             return 0
@@ -67,9 +70,10 @@ class Direct:
 
     def _fit(self, values: Array) -> bool:
         """Say whether values, which are finite, are within the input's type."""
+        greatest = values[values.argmax()]  # a third of the time of max()
         if self._tensor.dtype == "uint8":
-            return bool(np.maximum.reduce(values) <= 255)
-        return bool(np.maximum.reduce(values) <= GREATEST and np.minimum.reduce(values) >= -GREATEST)
+            return bool(greatest <= 255)
+        return bool(greatest <= GREATEST and values[values.argmin()] >= -GREATEST)
 
 
 @lru_cache

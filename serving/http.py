@@ -22,6 +22,7 @@ from boatyard.prediction import Answers
 
 from . import errors, v1
 from .batching import Busy, Closed, Waiting
+from .heads import Head
 from .limits import SMALL
 from .predictor import Predictor
 from .rest import HUNG_UP, JSON, TIMEOUTS, Fields, Front, left, refusal
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 HEADERS = 64 << 10  # bytes of a request's line and headers
 COUNT = 100  # of headers
 AHEAD = 8  # requests that may wait behind the one at work
+OTHERS = 4  # heads that are kept in turn; a client of which none comes again is not looked at that closely any more
 IDLE, SLOW = 75.0, 30.0  # seconds without a request, and for headers, the next part of a body, or a client that reads
 # a header that the short way does not know changes nothing; these change what a request is
 LONG = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"connection", b"content-type"))
@@ -61,18 +63,20 @@ class Short:
         "started",
         "until",
         "url",
+        "within",
     )
     model: Predictor
     url: bytes
     headers: list[tuple[bytes, bytes]]
-    until: float | None
+    within: float | None  # seconds that its client gives it
+    until: float | None  # when they are over (time.monotonic)
 
     def __init__(self) -> None:
         self.message_event = asyncio.Event()
         self.response_complete, self.keep_alive, self.disconnected, self.more_body = True, True, False, False
         self.response_started = True
         self.body: list[bytes] = []
-        self.started, self.until = 0.0, None
+        self.started, self.within, self.until = 0.0, None, None
 
 
 class Connection(HttpToolsProtocol):
@@ -88,9 +92,13 @@ class Connection(HttpToolsProtocol):
         self._cycle: Any = None  # what it answers; with requests waiting behind it, `cycle` is the last of those
         self._heading, self._size = True, 0  # between a body and the end of the next headers; bytes of them
         self._read = 0  # bytes that came last, in which whole headers may be
+        self._whole = b""  # what is being read, when a request begins with it
+        self._head: Head | None = None  # of the last request that was plain
+        self._others = 0  # heads since one came again
         self._begun, self._in_body = False, False  # headers have, and have not ended; they have, and not the body
         self._over = False  # what comes now is not looked at: the connection ends with the answers that it owes
         self._unsent, self._unread_since = 0, 0.0  # bytes that wait to be read, and since when none of them was
+        self._most = min(SMALL, self.front.body_limit)  # bytes of a body on the short way
         self.touched = time.monotonic()
 
     # What comes in
@@ -99,7 +107,10 @@ class Connection(HttpToolsProtocol):
         if self._over:
             return
         self.touched = time.monotonic()
-        self._read = len(data)
+        begins = self._heading and not self._size and not self._begun
+        if begins and self._head and self._repeats(self._head, data):
+            return
+        self._read, self._whole = len(data), data if begins else b""
         if self._heading:
             self._size += len(data)
         try:
@@ -112,6 +123,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(Refused(400, "a request in HTTP/1.1", "bytes that are not"))
         except httptools.HttpParserUpgrade:
             self._refuse(Refused(400, "HTTP/1.1", "an upgrade to another protocol"))
+        self._whole = b""
         if self._heading and self._size > HEADERS and self.parser is not None:
             self._refuse(Refused(431, f"headers of at most {HEADERS} bytes", "more"))
 
@@ -129,9 +141,7 @@ class Connection(HttpToolsProtocol):
         self._heading, self._size, self._begun, self._in_body = False, 0, False, True
         self._is_short = self._plain()
         if self._is_short:
-            self.cycle = short = self._short  # type: ignore[assignment]
-            short.response_complete = False
-            short.url, short.headers, short.started = self.url, self.headers, time.perf_counter()
+            self._begin(self.url, self.headers, self._short.within)
         else:
             self._long()
 
@@ -152,15 +162,11 @@ class Connection(HttpToolsProtocol):
         parts = self._short.body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
-        model, until = self._short.model, self._short.until
-        try:
-            model.batcher.expect(left(until))
-            inputs = model.direct.decode(body)
-            if inputs is None:
-                return self._again(body)
-            self._waiting = model.batcher.queue(inputs, self._answered, left(until))
-        except (Busy, Closed) as error:
-            self._answered(None, error)
+        if not self._take(body):
+            self._again(body)
+        elif self._whole and self._others < OTHERS:
+            self._others += 1
+            self._head = Head.of(self._whole, len(body), self.url, self.headers, self._short.within)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let nobody work for a client that has hung up."""
@@ -178,12 +184,49 @@ class Connection(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
-    def _plain(self) -> bool:
-        """Say whether a request may go the short way: nothing before it at work, nothing special about it."""
-        model = self.front.models.plain.get(self.url)
+    def _begin(self, url: bytes, headers: list[tuple[bytes, bytes]], within: float | None) -> None:
+        self.cycle = short = self._short  # type: ignore[assignment]
+        short.response_complete = False
+        short.within, short.until = within, None if within is None else time.monotonic() + within
+        short.url, short.headers, short.started = url, headers, time.perf_counter()
+
+    def _take(self, body: bytes) -> bool:
+        """Queue the body of a plain request, or refuse it; say no when it is for the long way."""
+        model, until = self._short.model, self._short.until
+        try:
+            model.batcher.expect(left(until))
+            inputs = model.direct.decode(body)
+            if inputs is None:
+                return False
+            self._waiting = model.batcher.queue(inputs, self._answered, left(until))
+        except (Busy, Closed) as error:
+            self._answered(None, error)
+        return True
+
+    def _repeats(self, head: Head, data: bytes) -> bool:
+        """Take a request with the head of one before, which need not be parsed again; say no to any other."""
+        body = head.body(data)
+        if body is None or len(body) > self._most or not self._is_free(head.url):
+            return False
+        self._begin(head.url, head.headers, head.within)
+        if self._take(body):
+            self._others = 0
+            return True
+        self._short.response_complete = True
+        return False
+
+    def _is_free(self, url: bytes) -> bool:
+        """Say whether a model answers here the short way, now: nothing is at work before."""
+        model = self.front.models.plain.get(url)
         if model is None or (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused:
             return False
-        self._short.model, self._short.until = model, None
+        self._short.model, self._short.within = model, None
+        return True
+
+    def _plain(self) -> bool:
+        """Say whether a request may go the short way: nothing before it at work, nothing special about it."""
+        if not self._is_free(self.url):
+            return False
         parser = self.parser
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
             return False
@@ -193,14 +236,14 @@ class Connection(HttpToolsProtocol):
                 length = value
             elif (name in LONG and (name, value) not in PLAIN) or (name in TIMED and not self._timed(value)):
                 return False
-        return length.isdigit() and int(length) <= min(SMALL, self.front.body_limit)
+        return length.isdigit() and int(length) <= self._most
 
     def _timed(self, milliseconds: bytes) -> bool:
         """Note until when the client waits; say no to what the long way has to look at."""
-        if self._short.until is not None or not milliseconds.isdigit() or not 0 < len(milliseconds) < 10:
+        if self._short.within is not None or not milliseconds.isdigit() or not 0 < len(milliseconds) < 10:
             return False
-        self._short.until = time.monotonic() + int(milliseconds) / 1000
-        return int(milliseconds) > 0
+        self._short.within = int(milliseconds) / 1000
+        return self._short.within > 0
 
     def _is_shed(self) -> bool:
         """Say whether this client is to come again: another process of the server gets it, or another server."""

@@ -55,7 +55,12 @@ class Answers:
         """Return some of the rows, not copied."""
         if start == 0 and stop == len(self):
             return self
-        return Answers(*(None if each is None else each[start:stop] for each in self._all()))
+        labels, probabilities, values = self.labels, self.probabilities, self.values
+        return Answers(
+            None if labels is None else labels[start:stop],
+            None if probabilities is None else probabilities[start:stop],
+            None if values is None else values[start:stop],
+        )
 
     @classmethod
     def joined(cls, parts: list[Answers]) -> Answers:
