@@ -29,6 +29,7 @@ BODIES = 16  # different ones, sent in turn
 OURS = BOATYARD.name
 HEAVY = models.SIZES[-1]  # so slow that five times its rate is a light load for the generator
 DEADLINE, MARGIN = 1.0, 0.25  # seconds a client gives the server, and those it waits longer for the way
+TICK = 0.005  # seconds of what is due that are sent together under overload, by a generator that shares the cores
 FEW = 4  # connections where an answer takes long: what is in flight at the end of a cell is not counted
 SCREEN = 2  # seconds of a cell that only chooses how a peer is started
 AGAIN = 2  # times that a cell with an error is measured again
@@ -250,7 +251,8 @@ class Bench:
             before = running.memory()
             bodies.headers = {**bodies.headers, "x-request-timeout-ms": str(int(DEADLINE * 1000))}
             with Sampled(running.memory) as memory:
-                found = load.opened(running, bodies, 5 * peak, 2 * self.plan.seconds, patience=DEADLINE + MARGIN)
+                plan = {"patience": DEADLINE + MARGIN, "tick": TICK}
+                found = load.opened(running, bodies, 5 * peak, 2 * self.plan.seconds, **plan)
             time.sleep(DEADLINE)  # what was given up is dropped
         self._note_overload(running.server.name, peak, found)
         return found["good"] / peak, max(memory.values) / before
