@@ -164,6 +164,24 @@ def test_a_folder_that_a_console_made_is_no_surplus(uri: str, package: Path, tmp
     assert same(tmp_path / "m", package)
 
 
+def test_what_another_writer_has_not_finished_is_waited_for(
+    uri: str, package: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = storage.open(uri)
+    rewrite(place, ".model.onnx.tmp.17", b"x")  # a gateway to a file system shows such objects
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            rewrite(place, ".model.onnx.tmp.17", None)
+
+    monkeypatch.setattr(sealed.time, "sleep", sleep)
+    sealed.send(package, place, name=packages.NAME, kind="package")
+    assert sealed.fetch(place, tmp_path / "m", name=packages.NAME, kind="package") == digest
+    assert looks == list(sealed.PAUSES[:2])
+
+
 def test_what_is_in_the_way_is_named_and_left_alone(uri: str, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "mine.txt").write_text("mine")

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 WORKERS = 8
 PART = 8 << 20  # bytes asked at once; WORKERS of them are in memory
 LONGEST_MANIFEST = 1 << 20
+PAUSES = (0.1, 0.3, 0.6, 1.0)  # seconds until an object that should not be there is looked for again
 SCRATCH = ".boatyard"  # in the folder that is filled, for what has not come whole
 
 
@@ -41,7 +42,7 @@ def send(folder: Path, to: Bucket, *, name: str = artifacts.MANIFEST, kind: str)
     with ThreadPoolExecutor(WORKERS) as pool:
         _all([pool.submit(to.put, path, folder / path) for path in files])
     to.put(name, folder / name)
-    _check_listing(to, files, to.list(), name)
+    _check_listing(to, files, name)
     _log("sent", len(files) + 1, sum(file.bytes for file in files.values()), time.monotonic() - started)
 
 
@@ -53,7 +54,7 @@ def fetch(source: Bucket, to: Path, *, name: str = artifacts.MANIFEST, kind: str
     """
     manifest, found = _manifest(source, name, kind, digest)
     files = artifacts.listed_files(source.uri, manifest, name=name)
-    _check_listing(source, files, source.list(), name)
+    _check_listing(source, files, name)
     try:
         _fill(source, to, files, name)
         artifacts.write_bytes(to / name, source.read(name))
@@ -81,19 +82,32 @@ def _manifest(source: Bucket, name: str, kind: str, digest: str | None) -> tuple
 AGAIN = "nothing is served of it; restore the object, or push the package again"
 
 
-def _check_listing(source: Bucket, files: Mapping[str, File], there: Mapping[str, Object], name: str) -> None:
-    """Raise ArtifactError for the first object that is missing, of another size or not listed."""
+def _check_listing(source: Bucket, files: Mapping[str, File], name: str) -> None:
+    """Raise ArtifactError for the first object that is missing, of another size or not listed.
+
+    What is not listed is looked for again for a while: a store over a file system shows what another writer of the same
+    package has not finished, under a name of its own.
+    """
+    for pause in (*PAUSES, 0.0):
+        there = source.list()
+        _check_listed(source, files, there)
+        more = (key for key in sorted(there) if key not in files and key != name)
+        surplus = next((key for key in more if there[key].bytes or not _is_folder(key, files)), None)
+        if surplus is None:
+            return
+        time.sleep(pause)
+    raise ArtifactError(
+        f"{source.uri}: wanted only what {name} lists, found {surplus} too; nothing is served of it; remove it"
+    )
+
+
+def _check_listed(source: Bucket, files: Mapping[str, File], there: Mapping[str, Object]) -> None:
     for path, file in files.items():
         if path not in there:
             raise ArtifactError(f"{source.uri}: wanted {path} ({file.bytes} bytes), found no such object; {AGAIN}")
         if there[path].bytes != file.bytes:
             raise ArtifactError(
                 f"{source.uri}: wanted {path} of {file.bytes} bytes, found {there[path].bytes}; {AGAIN}"
-            )
-    for key in sorted(there):
-        if key not in files and key != name and not (there[key].bytes == 0 and _is_folder(key, files)):
-            raise ArtifactError(
-                f"{source.uri}: wanted only what {name} lists, found {key} too; nothing is served of it; remove it"
             )
 
 

@@ -123,7 +123,9 @@ def serving(kubectl: Kubectl, namespace: str, package: Path, version: Version, *
     """Yield the host of an endpoint that answers."""
     kubectl("apply", "-f", "-", manifests=objects(namespace, package, version, **dials))
     wait("the endpoint is ready", lambda: rolled(kubectl, namespace, version))
-    yield f"{NAME}-predictor.{namespace}.svc.cluster.local"
+    host, body = f"{NAME}-predictor.{namespace}.svc.cluster.local", question(package)
+    wait("its address answers", lambda: asked(host, 80, body))  # the node's proxy hears of a ready pod a moment later
+    yield host
 
 
 def test_no_request_is_lost_while_versions_roll(
