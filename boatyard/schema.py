@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -73,6 +74,10 @@ class Schema:
         An image is one tensor, `image`. A table of numbers alone is one tensor, `features`, float32 [F], columns in
         order (what scikit-learn's servers take). A table with categories is one tensor per column, each of shape [].
         """
+        return self._tensors
+
+    @cached_property
+    def _tensors(self) -> tuple[Tensor, ...]:
         if self.is_image:
             image = self.fields[0]
             return (Tensor(image.name, image.dtype, image.shape, (image.name,)),)
@@ -80,6 +85,10 @@ class Schema:
         if all(field.kind == "number" for field in self.fields):
             return (Tensor("features", "float32", (len(names),), names),)
         return tuple(Tensor(field.name, field.dtype, (), (field.name,)) for field in self.fields)
+
+    def __hash__(self) -> int:
+        """Hash what is short: a schema is a key in every request, and one of a thousand columns is long."""
+        return hash((self.task, self.target, self.labels, len(self.fields)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the schema as JSON values; `from_dict` takes them back."""

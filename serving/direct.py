@@ -7,30 +7,35 @@ A property test holds the two equal.
 from __future__ import annotations
 
 import math
+import uuid
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import simdjson
 
+from boatyard.errors import RequestError
 from boatyard.prediction.decoding import GREATEST, bounds
 from boatyard.schema import Array, Schema
 
+from . import v2
+
 VALUES = b"0123456789+-.eE \t\r\n"  # what numbers and white space are made of
 HEAD, TAIL = b'{"instances":['.translate(None, VALUES), b"]}"
+DATA, LONGEST = b'"data"', 4096  # bytes of a V2 body around its numbers
 BUFFERS = {"uint8": ("u", np.uint64), "float32": ("d", np.float64)}
 UNREADABLE = (ValueError, TypeError, KeyError, RuntimeError)  # simdjson's own, all of them; bad UTF-8 is a ValueError
 
 
 class Direct:
-    """A decoder of V1 bodies `{"instances": [nested numbers, …]}` for one schema; from one thread at a time."""
+    """A decoder for one schema of one tensor of numbers; from one thread at a time."""
 
     def __init__(self, schema: Schema) -> None:
         tensors = schema.tensors()
         self.known = len(tensors) == 1 and tensors[0].dtype in BUFFERS
         if not self.known:
             return
-        (self._tensor,) = tensors
+        self._schema, (self._tensor,) = schema, tensors
         self._size = math.prod(self._tensor.shape)
         self._row = skeleton(self._tensor.shape)
         self._one = HEAD + self._row + TAIL
@@ -38,13 +43,37 @@ class Direct:
         self._parser = simdjson.Parser()
 
     def decode(self, body: bytes) -> dict[str, Array] | None:
-        """Return the graph's input, [N, *shape] by name, or None."""
-        if not self.known or not (rows := self._rows(body)):
+        """Return the graph's input, [N, *shape] by name, of a V1 body `{"instances": [nested numbers, …]}`, or None."""
+        if not self.known:
             return None
+        found = body.translate(None, VALUES)
+        rows = 1 if found == self._one else self._rows(found, HEAD, TAIL)
+        return self._read(body, rows, "instances") if rows else None
+
+    def infer(self, body: bytes) -> v2.Request | None:
+        """Return the request of a V2 body with its numbers in the JSON, flat or nested, or None.
+
+        The numbers are cut out; what is around them, which comes again and again, the general decoder reads.
+        """
+        if not self.known or (at := body.find(DATA)) < 0 or (start := body.find(b"[", at)) < 0:
+            return None
+        stop = body.find(b"}", start)  # lists of numbers have neither this in them nor a quotation mark
+        quote = body.find(b'"', start, stop)
+        end = body.rfind(b"]", start, stop if quote < 0 else quote) + 1
+        if not end or start + len(body) - end > LONGEST:
+            return None
+        frame = _framed(self._schema, b"%b[]%b" % (body[:start], body[end:]))
+        if frame is None or not self._has(data := body[start:end], frame.rows):
+            return None
+        inputs = self._read(data, frame.rows)
+        return None if inputs is None else v2.Request(inputs, frame.id or uuid.uuid4().hex, frame.outputs)
+
+    def _read(self, body: bytes, rows: int, key: str | None = None) -> dict[str, Array] | None:
+        """Return the numbers of a list, or of the list of that key."""
         kind, dtype = BUFFERS[self._tensor.dtype]
         try:
             document: Any = self._parser.parse(body)
-            values = np.frombuffer(document["instances"].as_buffer(of_type=kind), dtype)
+            values = np.frombuffer((document if key is None else document[key]).as_buffer(of_type=kind), dtype)
             del document  # a parser reads the next one when nothing holds on to the last
         except UNREADABLE:
             return None
@@ -55,18 +84,22 @@ class Direct:
             return None
         return {self._tensor.name: array}
 
-    def _rows(self, body: bytes) -> int:
-        """Return how many rows a body has if its brackets and commas are those of so many rows, else 0.
+    def _rows(self, found: bytes, head: bytes, tail: bytes) -> int:
+        """Return how many rows there are if brackets and commas are those of so many rows in a list, else 0.
 
         Together with a strict parser and the count of values this fixes the shape: no list is too short or too long.
         """
-        found = body.translate(None, VALUES)
-        if found == self._one:
-            return 1
-        rows, rest = divmod(len(found) - len(HEAD) - len(TAIL) + 1, len(self._row) + 1)
+        rows, rest = divmod(len(found) - len(head) - len(tail) + 1, len(self._row) + 1)
         if rest or rows < 1:
             return 0
-        return rows if found == HEAD + b",".join((self._row,) * rows) + TAIL else 0
+        return rows if found == head + b",".join((self._row,) * rows) + tail else 0
+
+    def _has(self, data: bytes, rows: int) -> bool:
+        """Say whether a list has so many rows: nested ones, or all their values in one list."""
+        found = data.translate(None, VALUES)
+        if len(found) - 1 == rows * self._size and found == b"[%b]" % (b"," * (len(found) - 2)):
+            return True
+        return self._rows(found, b"[", b"]") == rows
 
     def _fit(self, values: Array) -> bool:
         """Say whether values, which are finite, are within the input's type."""
@@ -74,6 +107,32 @@ class Direct:
         if self._tensor.dtype == "uint8":
             return bool(greatest <= 255)
         return bool(greatest <= GREATEST and values[values.argmin()] >= -GREATEST)
+
+
+class Frame(NamedTuple):
+    """What a V2 request says beside its numbers."""
+
+    rows: int
+    id: str | None
+    outputs: dict[str, bool]
+
+
+@lru_cache(256)
+def _framed(schema: Schema, frame: bytes) -> Frame | None:
+    """Read a V2 body whose numbers, which are its only input's, were cut out; None when it is not that or is wrong."""
+    if frame.count(DATA) != 1 or b"\\" in frame:  # else it might be another list that was cut out
+        return None
+    (tensor,) = schema.tensors()
+    try:
+        value = v2.mapping(v2.load(frame), "the body", ("inputs",))
+        entries = v2.entries(value["inputs"])
+        v2.named(schema, [entry["name"] for entry in entries])
+        (entry,) = entries
+        if v2.binary_size(entry, 0, "inputs[0]") is not None or entry["data"] != []:
+            return None
+        return Frame(v2.rows(tensor, entry["datatype"], entry["shape"], "inputs[0]"), *v2.asked(schema, value))
+    except RequestError:
+        return None
 
 
 @lru_cache

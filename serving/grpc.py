@@ -286,12 +286,12 @@ def _typed(tensor: Tensor, count: int, contents: Any, at: str) -> Array:
 
 
 def _outputs(model: Predictor, request: Any) -> list[str]:
-    known = [output["name"] for output in v2.outputs(model.schema)]
+    known = v2.datatypes(model.schema)
     names = [output.name for output in request.outputs]
     for index, name in enumerate(names):
         if name not in known or name in names[:index]:
             raise wrong(f"outputs of {', '.join(known)}, each once", show(name), f"outputs[{index}].name")
-    return names or known
+    return names or [*known]
 
 
 def _response(model: Predictor, request: Any, wanted: list[str], answers: Answers) -> Any:

@@ -1,8 +1,8 @@
 """The HTTP connection: uvicorn's, with limits of its own, one shape of error, and a short way for what most send.
 
-The short way answers a plain V1 request without an ASGI task: the body goes straight into the queue, the answer
-straight to the socket. Whatever is not plain (another route, a chunked or compressed body, a body that the direct
-decoder does not take) goes the long way, through the ASGI application, and gets the same answer.
+The short way answers plain inference without an ASGI task: the body goes straight into the queue, the answer straight
+to the socket. Whatever is not plain (another route, a chunked, compressed, large or binary body) goes the long way,
+through the ASGI application, and gets the same answer.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from uvicorn.server import ServerState
 
 from boatyard.prediction import Answers
 
-from . import errors, v1
-from .batching import Busy, Closed, Waiting
+from . import errors
+from .batching import Waiting
 from .heads import Head
+from .inference import JSON, Fields, Question, Route
 from .limits import SMALL
-from .predictor import Predictor
-from .rest import HUNG_UP, JSON, TIMEOUTS, Fields, Front, left, refusal
+from .rest import HUNG_UP, TIMEOUTS, Front, left, refusal
 
 logger = logging.getLogger(__name__)
 HEADERS = 64 << 10  # bytes of a request's line and headers
@@ -34,7 +34,17 @@ AHEAD = 8  # requests that may wait behind the one at work
 OTHERS = 4  # heads that are kept in turn; a client of which none comes again is not looked at that closely any more
 IDLE, SLOW = 75.0, 30.0  # seconds without a request, and for headers, the next part of a body, or a client that reads
 # a header that the short way does not know changes nothing; these change what a request is
-LONG = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"connection", b"content-type"))
+LONG = frozenset(
+    (
+        b"content-encoding",
+        b"transfer-encoding",
+        b"expect",
+        b"upgrade",
+        b"connection",
+        b"content-type",
+        b"inference-header-content-length",
+    )
+)
 TIMED = frozenset(TIMEOUTS)
 CLOSE: Fields = [(b"connection", b"close")]
 PLAIN = frozenset(
@@ -56,16 +66,18 @@ class Short:
         "headers",
         "keep_alive",
         "message_event",
-        "model",
         "more_body",
+        "question",
         "response_complete",
         "response_started",
+        "route",
         "started",
         "until",
         "url",
         "within",
     )
-    model: Predictor
+    route: Route
+    question: Question | None
     url: bytes
     headers: list[tuple[bytes, bytes]]
     within: float | None  # seconds that its client gives it
@@ -76,7 +88,7 @@ class Short:
         self.response_complete, self.keep_alive, self.disconnected, self.more_body = True, True, False, False
         self.response_started = True
         self.body: list[bytes] = []
-        self.started, self.within, self.until = 0.0, None, None
+        self.started, self.within, self.until, self.question = 0.0, None, None, None
 
 
 class Connection(HttpToolsProtocol):
@@ -162,9 +174,8 @@ class Connection(HttpToolsProtocol):
         parts = self._short.body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
-        if not self._take(body):
-            self._again(body)
-        elif self._whole and self._others < OTHERS:
+        self._take(body)
+        if self._whole and self._others < OTHERS:
             self._others += 1
             self._head = Head.of(self._whole, len(body), self.url, self.headers, self._short.within)
 
@@ -190,18 +201,15 @@ class Connection(HttpToolsProtocol):
         short.within, short.until = within, None if within is None else time.monotonic() + within
         short.url, short.headers, short.started = url, headers, time.perf_counter()
 
-    def _take(self, body: bytes) -> bool:
-        """Queue the body of a plain request, or refuse it; say no when it is for the long way."""
-        model, until = self._short.model, self._short.until
+    def _take(self, body: bytes) -> None:
+        """Queue the body of a plain request, or refuse it."""
+        short, model = self._short, self._short.route.model
         try:
-            model.batcher.expect(left(until))
-            inputs = model.direct.decode(body)
-            if inputs is None:
-                return False
-            self._waiting = model.batcher.queue(inputs, self._answered, left(until))
-        except (Busy, Closed) as error:
+            model.batcher.expect(left(short.until))
+            short.question = question = short.route.decode(model, model.direct, body)
+            self._waiting = model.batcher.queue(question.inputs, self._answered, left(short.until))
+        except Exception as error:  # whatever it is, the client hears of it
             self._answered(None, error)
-        return True
 
     def _repeats(self, head: Head, data: bytes) -> bool:
         """Take a request with the head of one before, which need not be parsed again; say no to any other."""
@@ -209,18 +217,16 @@ class Connection(HttpToolsProtocol):
         if body is None or len(body) > self._most or not self._is_free(head.url):
             return False
         self._begin(head.url, head.headers, head.within)
-        if self._take(body):
-            self._others = 0
-            return True
-        self._short.response_complete = True
-        return False
+        self._take(body)
+        self._others = 0
+        return True
 
     def _is_free(self, url: bytes) -> bool:
         """Say whether a model answers here the short way, now: nothing is at work before."""
-        model = self.front.models.plain.get(url)
-        if model is None or (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused:
+        route = self.front.models.routes.get(url)
+        if route is None or (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused:
             return False
-        self._short.model, self._short.within = model, None
+        self._short.route, self._short.within = route, None
         return True
 
     def _plain(self) -> bool:
@@ -270,23 +276,17 @@ class Connection(HttpToolsProtocol):
         except UnicodeDecodeError as error:
             raise Refused(400, "a path in ASCII, the rest as %XX", "other bytes") from error
 
-    def _again(self, body: bytes) -> None:
-        """Send a request the long way that turned out not to be plain."""
-        self._short.response_complete = True
-        self._long()
-        self.cycle.body += body
-        super().on_message_complete()
-
     # What goes out
 
     def _answered(self, answers: Answers | None, error: Exception | None) -> None:
         cycle, front, self._waiting = self._short, self.front, None
-        if answers is not None:
-            status, body, fields = 200, v1.encode(answers), JSON
+        question, cycle.question = cycle.question, None  # it holds the inputs
+        if answers is not None and question is not None:
+            status, (body, fields) = 200, question.encode(answers)
         else:
-            status, body, fields = refusal(error or RuntimeError(), "predict")
+            status, body, fields = refusal(error or RuntimeError(), cycle.url.decode())
         seconds = time.perf_counter() - cycle.started
-        cycle.model.numbers.answered("v1", status, seconds)
+        cycle.route.model.numbers.answered(cycle.route.protocol, status, seconds)
         if front.log.wants(status):
             front.log.write("POST", cycle.url.decode(), status, seconds, cycle.headers)
         cycle.response_complete = True

@@ -14,8 +14,10 @@ from boatyard import prediction
 from boatyard.errors import ConfigError
 from boatyard.prediction.decoding import show
 
+from . import inference
 from .calibration import calibrate
 from .errors import HttpError
+from .inference import Route
 from .limits import Limits, Plan
 from .metrics import Numbers
 from .predictor import Predictor
@@ -35,7 +37,7 @@ class Models(ModelRepository):  # type: ignore[misc]
         super().__init__()
         self.limits, self.folder, self.threads, self.batch = limits, folder, threads, batch
         self.versions: dict[str, dict[str, Predictor]] = {}
-        self.plain: dict[bytes, Predictor] = {}  # by the path of V1 inference, as a client sends it
+        self.routes: dict[bytes, Route] = {}  # by the path of inference, as a client sends it
         self.draining = self.leaving = False  # not ready any more; and clients are to come again elsewhere
 
     def open(
@@ -117,15 +119,19 @@ class Models(ModelRepository):  # type: ignore[misc]
 
     def _settle(self, name: str) -> None:
         """Let KServe's own routes and the short way see the version that answers now."""
-        path = f"/v1/models/{quote(name)}:predict".encode()
+        routes = {
+            f"/v1/models/{quote(name)}:predict".encode(): ("v1", inference.predict),
+            f"/v2/models/{quote(name)}/infer".encode(): ("v2", inference.infer),
+        }
         if versions := self.versions.get(name):
             model = next(reversed(versions.values()))
             self.update(model)
-            self.plain[path] = model
+            self.routes.update({path: Route(model, *how) for path, how in routes.items()})
             return
         self.versions.pop(name, None)
         self.models.pop(name, None)
-        self.plain.pop(path, None)
+        for path in routes:
+            self.routes.pop(path, None)
 
 
 def _listed(names: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -20,13 +21,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from boatyard.errors import ArtifactError, RequestError
 from boatyard.prediction.decoding import show, wrong
-from boatyard.schema import Array, Schema
 
-from . import compression, errors, v1, v2
+from . import compression, errors, inference, v1, v2
 from .access import AccessLog
 from .batching import Busy, Closed, Late, Left
 from .direct import Direct
 from .errors import HttpError
+from .inference import JSON, Decode, Fields, Question
 from .limits import BODIES, Held, Room
 from .metrics import Exposition
 from .models import Models
@@ -42,12 +43,10 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Fields = list[tuple[bytes, bytes]]
 Headers = dict[bytes, bytes]
 Reply = tuple[int, bytes, Fields]
 
 HUNG_UP = "the client hung up"  # why a request's task is cancelled
-JSON: Fields = [(b"content-type", b"application/json")]
 LARGE = 256 << 10  # bytes from which decoding JSON takes milliseconds: not on the event loop
 VERSION = r"(?:/versions/(?P<version>[^/]+))?"
 OURS = {
@@ -146,34 +145,31 @@ class Front:
         return None, None
 
     async def _predict(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
-        kind, until = media_type(headers, v1.PICTURES if model.schema.is_image else ()), deadline(headers)
-        with Held(self.room) as held:
-            body = await self._body(headers, receive, held)
-            model.batcher.expect(left(until))
-            if kind in v1.PICTURES:
-                inputs = await asyncio.to_thread(v1.decode_picture, model.schema, body)
-            elif len(body) < LARGE:
-                inputs = model.direct.decode(body) or v1.decode(model.schema, body)
-            else:
-                inputs = await asyncio.to_thread(_decode_large, model.schema, body)
-            del body  # from here on it is the queue that bounds what is kept
-        return 200, v1.encode(await model.batcher.submit(inputs, left(until))), JSON
+        kind = media_type(headers, v1.PICTURES if model.schema.is_image else ())
+        if kind in v1.PICTURES:
+            return await self._answer(model, headers, receive, inference.picture, 0)
+        return await self._answer(model, headers, receive, inference.predict)
 
     async def _infer(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
         media_type(headers, ("application/octet-stream",))
-        until, length = deadline(headers), _header_length(headers)
+        head = _header_length(headers)
+        decode = inference.infer if head is None else partial(inference.infer, head=head)
+        return await self._answer(model, headers, receive, decode, LARGE if head is None or head >= LARGE else math.inf)
+
+    async def _answer(
+        self, model: Predictor, headers: Headers, receive: Receive, decode: Decode, large: float = LARGE
+    ) -> Reply:
+        """Answer a question; from so many bytes on its body is read in a thread."""
+        until = deadline(headers)
         with Held(self.room) as held:
             body = await self._body(headers, receive, held)
-            small = (len(body) if length is None else length) < LARGE
-            decode = partial(v2.decode, model.schema, body, length)
-            request = decode() if small else await asyncio.to_thread(decode)
-            del body, decode
-        answers = await model.batcher.submit(request.inputs, left(until))
-        found, head = v2.encode(model.schema, model.name, model.version, request, answers)
-        if head is None:
-            return 200, found, JSON
-        octets = [(b"content-type", b"application/octet-stream")]
-        return 200, found, [*octets, (b"inference-header-content-length", b"%d" % head)]
+            model.batcher.expect(left(until))
+            if len(body) < large:
+                inputs, encode = decode(model, model.direct, body)
+            else:  # with a parser of its own
+                inputs, encode = await asyncio.to_thread(_decode_aside, decode, model, body)
+            del body  # from here on it is the queue that bounds what is kept
+        return 200, *encode(await model.batcher.submit(inputs, left(until)))
 
     async def _metadata(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
         found = v2.metadata(model.name, model.version, model.schema)
@@ -260,8 +256,8 @@ class Front:
             raise HttpError(429, f"wanted room for the body, {found}; come again later", {"retry-after": "1"})
 
 
-def _decode_large(schema: Schema, body: bytes) -> dict[str, Array]:
-    return Direct(schema).decode(body) or v1.decode(schema, body)  # a parser of its own: we are in a thread
+def _decode_aside(decode: Decode, model: Predictor, body: bytes) -> Question:
+    return decode(model, Direct(model.schema), body)
 
 
 def refusal(error: Exception, what: str) -> Reply:

@@ -9,6 +9,7 @@ import struct
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,12 @@ def outputs(schema: Schema) -> list[dict[str, Any]]:
     ]
 
 
+@lru_cache
+def datatypes(schema: Schema) -> Mapping[str, str]:
+    """Return the outputs' datatypes by their names."""
+    return {output["name"]: output["datatype"] for output in outputs(schema)}
+
+
 def metadata(name: str, version: str, schema: Schema) -> dict[str, Any]:
     """Return V2 model metadata, and what it has no place for: the labels in order and the fields of a row."""
     fields = [{key: value for key, value in vars(field).items() if value not in ((), None)} for field in schema.fields]
@@ -67,9 +74,8 @@ def metadata(name: str, version: str, schema: Schema) -> dict[str, Any]:
 
 def answers(schema: Schema, found: Answers) -> dict[str, tuple[str, Array]]:
     """Return the answers by output name, each with its datatype."""
-    names = [output["name"] for output in outputs(schema)]
-    datatypes = [output["datatype"] for output in outputs(schema)]
-    return dict(zip(names, zip(datatypes, found.outputs(), strict=True), strict=True))
+    known = datatypes(schema)
+    return dict(zip(known, zip(known.values(), found.outputs(), strict=True), strict=True))
 
 
 # Request
@@ -81,16 +87,22 @@ def decode(schema: Schema, body: bytes, header: int | None) -> Request:
         raise wrong(f"a body of at least {header} bytes (inference-header-content-length)", f"{len(body)}", "the body")
     value = mapping(load(body if header is None else body[:header]), "the body", ("inputs",))
     binary = memoryview(body)[len(body) if header is None else header :]
-    parameters = mapping(value.get("parameters") or {}, "parameters")
     given, used = _tensors(schema, value["inputs"], binary)
     if used != len(binary):
         raise wrong(f"{used} bytes of binary data", f"{len(binary)}", "the body")
     check(schema, given, lambda row, field: f"input {field}, row {row}")
+    name, wanted = asked(schema, value)
+    return Request(given, name or uuid.uuid4().hex, wanted)
+
+
+def asked(schema: Schema, value: Mapping[str, Any]) -> tuple[str | None, dict[str, bool]]:
+    """Return a request's id and, by name, the outputs that it asks for, each as binary data or not."""
+    parameters = mapping(value.get("parameters") or {}, "parameters")
     everywhere = flag(parameters, "binary_data_output", False, "parameters")
     name = value.get("id")
     if name is not None and not isinstance(name, str):
         raise wrong("text", show(name), "id")
-    return Request(given, name or uuid.uuid4().hex, _wanted(schema, value.get("outputs"), everywhere))
+    return name, _wanted(schema, value.get("outputs"), everywhere)
 
 
 def load(body: bytes) -> Any:
@@ -152,8 +164,10 @@ def named(schema: Schema, names: Sequence[Any]) -> list[Tensor]:
     return [tensors[name] for name in names]
 
 
-def rows(tensor: Tensor, datatype: Any, shape: Sequence[Any], at: str) -> int:
+def rows(tensor: Tensor, datatype: Any, shape: Any, at: str) -> int:
     """Return how many rows a tensor has; its datatype and shape must be as the metadata says."""
+    if not isinstance(shape, list):
+        raise wrong("a list of sides", show(shape), f"{at}.shape")
     if datatype != DATATYPES[tensor.dtype]:
         raise wrong(f"datatype {DATATYPES[tensor.dtype]}", show(datatype), f"{at}.datatype")
     wanted = f"shape [rows, {', '.join(map(str, tensor.shape))}]" if tensor.shape else "shape [rows]"
@@ -204,18 +218,21 @@ def _texts(data: bytes, count: int, at: str) -> list[str]:
     return texts
 
 
-def _tensors(schema: Schema, values: Any, binary: memoryview) -> tuple[dict[str, Array], int]:
-    """Return the graph's inputs and how many bytes of the binary part they took."""
+def entries(values: Any) -> list[dict[str, Any]]:
+    """Return a request's inputs, each with a name, a shape and a datatype; raises RequestError."""
     if not isinstance(values, list):
         raise wrong("a list of inputs", show(values), "inputs")
-    entries = [mapping(v, f"inputs[{i}]", ("name", "shape", "datatype")) for i, v in enumerate(values)]
+    return [mapping(v, f"inputs[{i}]", ("name", "shape", "datatype")) for i, v in enumerate(values)]
+
+
+def _tensors(schema: Schema, values: Any, binary: memoryview) -> tuple[dict[str, Array], int]:
+    """Return the graph's inputs and how many bytes of the binary part they took."""
+    read = entries(values)
     given, used = {}, 0
-    for index, tensor in enumerate(named(schema, [entry["name"] for entry in entries])):
-        entry, at = entries[index], f"inputs[{index}]"
-        if not isinstance(entry["shape"], list):
-            raise wrong("a list of sides", show(entry["shape"]), f"{at}.shape")
+    for index, tensor in enumerate(named(schema, [entry["name"] for entry in read])):
+        entry, at = read[index], f"inputs[{index}]"
         count = rows(tensor, entry["datatype"], entry["shape"], at)
-        size = _binary_size(entry, len(binary) - used, at)
+        size = binary_size(entry, len(binary) - used, at)
         if size is None:
             given[tensor.name] = array(tensor, count, entry["data"], f"{at}.data")
         else:
@@ -225,8 +242,8 @@ def _tensors(schema: Schema, values: Any, binary: memoryview) -> tuple[dict[str,
     return given, used
 
 
-def _binary_size(entry: Mapping[str, Any], left: int, at: str) -> int | None:
-    """Return how many binary bytes an input has, None when its data is in the JSON."""
+def binary_size(entry: Mapping[str, Any], left: int, at: str) -> int | None:
+    """Return how many binary bytes an input has, None when its data is in the JSON; raises RequestError."""
     parameters = mapping(entry.get("parameters") or {}, f"{at}.parameters")
     size = parameters.get("binary_data_size")
     if (size is None) == ("data" not in entry):
@@ -240,7 +257,7 @@ def _binary_size(entry: Mapping[str, Any], left: int, at: str) -> int | None:
 
 def _wanted(schema: Schema, values: Any, everywhere: bool) -> dict[str, bool]:
     """Return which outputs a request asks for, in its order, and whether each comes as binary data."""
-    known = [output["name"] for output in outputs(schema)]
+    known = datatypes(schema)
     if values is None or values == []:
         return dict.fromkeys(known, everywhere)
     if not isinstance(values, list):
@@ -255,7 +272,7 @@ def _wanted(schema: Schema, values: Any, everywhere: bool) -> dict[str, bool]:
     return wanted
 
 
-def _known(known: Sequence[str], name: Any, before: Mapping[str, bool], at: str) -> None:
+def _known(known: Mapping[str, str], name: Any, before: Mapping[str, bool], at: str) -> None:
     if not isinstance(name, str) or name not in known:
         raise wrong(f"an output of {', '.join(known)}", show(name), f"{at}.name")
     if name in before:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from boatyard import prediction
 from boatyard.errors import ArtifactError, RequestError
-from boatyard.prediction import protobuf
+from boatyard.prediction import decoding, protobuf
 from boatyard.schema import Field, Schema
 
 SCHEMAS = [
@@ -232,3 +232,61 @@ def test_anything_is_decoded_to_what_the_graph_takes_or_refused(value: Any, whic
         except RequestError:
             continue
         assert len(engine(schema).run(inputs)) == len(instances)
+
+
+VALUES = st.one_of(
+    st.integers(-1, 256),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.sampled_from(["", "red", "Bonn"]),
+    st.none(),
+    st.booleans(),
+)
+
+
+def near(schema: Schema, data: st.DataObject) -> list[Any]:
+    """Return instances that are as wanted, but for a few values, lengths and columns perhaps."""
+    rows = graphs.rows(schema, data.draw(st.integers(1, 3)), seed=data.draw(st.integers(0, 5)))
+    instances = prediction.encode(schema, rows)
+    if schema.is_image:
+        instances = rows["image"].tolist()
+    elif data.draw(st.booleans()):
+        instances = [list(instance.values()) for instance in instances]
+    for _ in range(data.draw(st.integers(0, 2))):
+        place: Any = instances
+        while isinstance(
+            inner := next(iter(place.values()) if isinstance(place, dict) else iter(place), None), list | dict
+        ):
+            place = place[data.draw(st.integers(0, len(place) - 1))] if data.draw(st.booleans()) else inner
+        if isinstance(place, dict):
+            place[data.draw(st.sampled_from([*place, "x"]))] = data.draw(VALUES)
+        else:
+            at = data.draw(st.integers(0, len(place)))
+            place[at : at + 1] = data.draw(st.lists(VALUES, min_size=0 if len(place) > 1 else 1, max_size=2))
+    return instances
+
+
+@each_schema
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_what_is_read_without_a_look_at_each_value_is_what_a_look_says(schema: Schema, data: st.DataObject) -> None:
+    instances = near(schema, data)
+
+    def outcome() -> Any:
+        try:
+            return prediction.decode(schema, instances)
+        except RequestError as error:
+            return str(error)
+
+    quick = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_plain_rows", "_plain_lists"):
+            patch.setattr(decoding, name, lambda *_: None)
+        slow = outcome()
+    if isinstance(slow, str):
+        assert quick == slow
+        return
+    assert quick.keys() == slow.keys()
+    for name, array in slow.items():
+        assert (quick[name].dtype, quick[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(quick[name], array)

@@ -903,13 +903,16 @@ def test_requests_sent_at_once_are_answered_in_their_order(servers: dict[str, Ru
 def test_a_request_is_answered_alike_whatever_came_before(servers: dict[str, Running], data: st.DataObject) -> None:
     server = servers["image"]
     bodies = [json.dumps({"instances": rows}).encode() for rows in ([GREY], [GREY] * 3, [[[9] * 5] * 6], [[300]], [])]
+    asked = [v2_image(shape=[n, 6, 5], data=data) for n, data in ((1, [7] * 30), (3, [GREY] * 3), (1, [300]))]
+    bodies += [json.dumps({"id": "7", **value}).encode() for value in asked]
     heads = ["Content-Type: application/json", "X-Request-Timeout-Ms: 20000", "X-Request-Timeout-Ms: 0", "X-A: b"]
-    paths = [None, None, None, "/v1/models/other:predict", "/v2/models/insects/infer"]
+    heads += ["Inference-Header-Content-Length: 9"]
+    paths = [None, None, "/v1/models/other:predict", "/v2/models/insects/infer", "/v2/models/insects/infer"]
     ways = st.tuples(st.sampled_from([*bodies, b"{", b""]), st.sampled_from(heads), st.sampled_from(paths))
     sent = [raw_request(server, body, head, path=path) for body, head, path in data.draw(st.lists(ways, max_size=12))]
-    asked = data.draw(st.lists(st.integers(1, 3), min_size=len(sent), max_size=len(sent)))  # so often
+    often = data.draw(st.lists(st.integers(1, 3), min_size=len(sent), max_size=len(sent)))
     with socket.create_connection(("127.0.0.1", server.http)) as client:
-        for request, times in zip(sent, asked, strict=True):
+        for request, times in zip(sent, often, strict=True):
             with socket.create_connection(("127.0.0.1", server.http)) as other:
                 other.sendall(request)
                 wanted = responses(other, 1)

@@ -62,7 +62,7 @@ def verdict(bench: Bench) -> int:
     return 1 if failed or (bench.plan.name == SMALL.name and missed) else 0
 
 
-MEASURES = ("rates", "rpcs", "tensors", "starts", "overload", "offered", "batches", "sizes")
+MEASURES = ("rates", "infers", "rpcs", "tensors", "starts", "overload", "offered", "batches", "sizes")
 SWEEPS = ("offered", "batches", "sizes")
 
 

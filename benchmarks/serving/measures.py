@@ -156,7 +156,20 @@ class Bench:
         bare = {BARE.name: rate[BARE.name]}
         self.ratio(f"bare at {connections}", f"requests/s, {at}", "bare ASGI", against_best(rate[OURS], bare))
 
-    # V2 binary and gRPC against KServe's own
+    # V2 against those who speak it
+
+    def infers(self) -> None:
+        """V2 JSON, one image a request, at 16 connections."""
+        speakers = [_asked(server, "v2") for server in (BOATYARD, *self.peers) if server.grpc]
+        with self.started(speakers, HEADLINE) as running:
+            self._check("V2 JSON", running, HEADLINE)
+            bodies = {name: self.bodies(server.server, HEADLINE) for name, server in running.items()}
+            cells = self._closed(running, bodies, 16)
+        self.results.cells["V2 JSON, 16 connections"] = cells
+        rate = {name: [cell.rate for cell in each] for name, each in cells.items()}
+        ours = rate.pop(OURS)
+        against = f"best peer: {best_name(rate)}"
+        self.ratio("infer", "requests/s, V2 JSON, 16 connections", against, against_best(ours, rate))
 
     def tensors(self) -> None:
         """A tensor of 0.6 MB as V2 binary; in full, smaller ones too."""
@@ -171,7 +184,7 @@ class Bench:
                 self.ratio("tensor", f"requests/s, {name}", "KServe", against_best(ours, rate))
 
     def _tensor(self, model: Model) -> Cells:
-        with self.started([_asked_by_v2(server) for server in (BOATYARD, self.kserve)], model) as running:
+        with self.started([_asked(server, "v2_binary") for server in (BOATYARD, self.kserve)], model) as running:
             self._check(f"V2 binary, {model.about}", running, model, ("v2_binary",), 2)
             bodies = {name: self.bodies(each.server, model, 1, "v2_binary", V2) for name, each in running.items()}
             return self._closed(running, bodies, FEW, max(4, self.plan.seconds), 0 if model is TENSOR else SWEEP[1])
@@ -368,8 +381,8 @@ class Sampled:
             self.values.append(self._function())
 
 
-def _asked_by_v2(server: Server) -> Server:
-    return dataclasses.replace(server, protocol="v2_binary", path=V2)
+def _asked(server: Server, protocol: str) -> Server:
+    return dataclasses.replace(server, protocol=protocol, path=V2)
 
 
 def _milliseconds(package: Package, model: Model) -> float:

@@ -18,6 +18,8 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -157,18 +159,27 @@ def _plain(value: Any) -> Any:
 
 def array(tensor: Tensor, rows: int, value: Any, at: str) -> Array:
     """Return one graph input, [rows, *shape], of a flat or nested list in row-major order; null is a missing number."""
-    size = rows * math.prod(tensor.shape)
-    if isinstance(value, list) and len(value) == size and (plain := _plain_numbers(value, tensor.dtype)) is not None:
-        return plain.reshape(rows, *tensor.shape)
-    out: list[Any] = []
     nested = isinstance(value, list) and bool(value) and isinstance(value[0], list)
     shape = (rows, *tensor.shape) if nested else (rows * math.prod(tensor.shape),)
+    if (plain := _plain_lists(value, shape, tensor.dtype)) is not None:
+        return plain.reshape(rows, *tensor.shape)
+    out: list[Any] = []
     _flatten(value, shape, LEAVES[tensor.dtype], out, at)
     return np.array(out, object if tensor.dtype == "str" else tensor.dtype).reshape(rows, *tensor.shape)
 
 
+def _plain_lists(value: Any, shape: tuple[int, ...], dtype: str) -> Array | None:
+    """Return nested lists of numbers that are all as wanted, without a look at each; None leaves it to who looks."""
+    if not isinstance(value, list) or len(value) != shape[0]:
+        return None
+    for side in shape[1:]:
+        if set(map(type, value)) != {list} or set(map(len, value)) != {side}:
+            return None
+        value = list(chain.from_iterable(value))
+    return _plain_numbers(value, dtype)
+
+
 def _plain_numbers(value: list[Any], dtype: str) -> Array | None:
-    """Return a flat list of numbers that are all as wanted, without a look at each; None leaves it to who looks."""
     types = set(map(type, value))
     if dtype == "uint8" and types == {int}:
         with contextlib.suppress(ValueError):
@@ -201,6 +212,8 @@ def _image(field: Field, value: Any, at: str) -> Array:
         return _picture(field, value["b64"], f"{at}.b64")
     if not isinstance(value, list):
         raise wrong(f"an image, nested lists {list(field.shape)}, or {{{field.name!r}: {{'b64': …}}}}", show(value), at)
+    if (plain := _plain_lists(value, field.shape, field.dtype)) is not None:
+        return plain.reshape(field.shape)
     flat: list[Any] = []
     _flatten(value, field.shape, LEAVES[field.dtype], flat, at)
     return np.array(flat, field.dtype).reshape(field.shape)
@@ -293,6 +306,8 @@ def picture(field: Field, data: bytes, at: str) -> Array:
 
 
 def _decode_rows(schema: Schema, instances: list[Any]) -> dict[str, Array]:
+    if plain := _plain_rows(schema, instances):
+        return plain
     rows = [_row(schema, instance, f"instances[{index}]") for index, instance in enumerate(instances)]
     inputs = {}
     for tensor in schema.tensors():
@@ -302,6 +317,49 @@ def _decode_rows(schema: Schema, instances: list[Any]) -> dict[str, Array]:
         inputs[tensor.name] = np.array(values, dtype).reshape(len(rows), *tensor.shape)
     check(schema, inputs, lambda row, name: f"instances[{row}].{name}")
     return inputs
+
+
+def _plain_rows(schema: Schema, instances: list[Any]) -> dict[str, Array] | None:
+    """Return rows that are all as wanted, without a look at each value; None leaves them to who looks."""
+    names = [field.name for field in schema.fields]
+    kinds = set(map(type, instances))
+    if kinds not in ({dict}, {list}) or set(map(len, instances)) != {len(names)}:
+        return None
+    try:
+        rows = instances if kinds == {list} else [[*map(row.__getitem__, names)] for row in instances]
+    except KeyError:
+        return None
+    inputs = {}
+    for index, tensor in enumerate(schema.tensors()):
+        if tensor.dtype == "str":
+            found = _plain_texts([row[index] for row in rows], schema.fields[index])
+        else:
+            found = _plain_columns(rows if tensor.shape else [row[index] for row in rows], schema, tensor)
+        if found is None:
+            return None
+        inputs[tensor.name] = found
+    return inputs
+
+
+def _plain_columns(values: list[Any], schema: Schema, tensor: Tensor) -> Array | None:
+    types = set(map(type, chain.from_iterable(values) if tensor.shape else values))
+    if not types <= {int, float, NoneType}:
+        return None
+    try:
+        wide = np.array(values, np.float64)  # None is NaN
+    except OverflowError:
+        return None
+    if (np.abs(wide) > GREATEST).any():
+        return None
+    found, limits = wide.astype(np.float32), bounds(schema, tensor)
+    return found if limits and limits.hold(found) else None
+
+
+def _plain_texts(values: list[Any], field: Field) -> Array | None:
+    types = set(map(type, values))
+    if field.nullable and NoneType in types:
+        values, types = ["" if value is None else value for value in values], types - {NoneType}
+    return np.array(values, object) if types <= {str} and (field.nullable or "" not in values) else None
 
 
 def _row(schema: Schema, instance: Any, at: str) -> list[Any]:

@@ -1,0 +1,66 @@
+"""What the inference routes have in common: a body to a question of one model, and its answers to a response's body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from boatyard.prediction import Answers
+from boatyard.schema import Array
+
+from . import v1, v2
+from .direct import Direct
+
+if TYPE_CHECKING:
+    from .predictor import Predictor
+
+Fields = list[tuple[bytes, bytes]]
+JSON: Fields = [(b"content-type", b"application/json")]
+OCTETS: Fields = [(b"content-type", b"application/octet-stream")]
+
+
+class Question(NamedTuple):
+    """Graph inputs, [N, *shape] by name, and how their answers become a body and the fields that say what it is."""
+
+    inputs: Mapping[str, Array]
+    encode: Callable[[Answers], tuple[bytes, Fields]]
+
+
+Decode = Callable[["Predictor", Direct, bytes], Question]  # raises RequestError
+
+
+class Route(NamedTuple):
+    """One protocol's inference at one model, for bodies of JSON."""
+
+    model: Predictor
+    protocol: str
+    decode: Decode
+
+
+def predict(model: Predictor, direct: Direct, body: bytes) -> Question:
+    """Read a V1 body; raises RequestError."""
+    return Question(direct.decode(body) or v1.decode(model.schema, body), _predictions)
+
+
+def picture(model: Predictor, direct: Direct, body: bytes) -> Question:
+    """Read a body that is a PNG or a JPEG, for a V1 answer; raises RequestError."""
+    return Question(v1.decode_picture(model.schema, body), _predictions)
+
+
+def infer(model: Predictor, direct: Direct, body: bytes, head: int | None = None) -> Question:
+    """Read a V2 body, with `head` bytes of JSON when binary tensors follow; raises RequestError."""
+    request = direct.infer(body) if head is None else None
+    request = request or v2.decode(model.schema, body, head)
+    return Question(request.inputs, partial(_outputs, model, request))
+
+
+def _predictions(answers: Answers) -> tuple[bytes, Fields]:
+    return v1.encode(answers), JSON
+
+
+def _outputs(model: Predictor, request: v2.Request, answers: Answers) -> tuple[bytes, Fields]:
+    body, head = v2.encode(model.schema, model.name, model.version, request, answers)
+    if head is None:
+        return body, JSON
+    return body, [*OCTETS, (b"inference-header-content-length", b"%d" % head)]
