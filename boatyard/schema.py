@@ -66,7 +66,7 @@ class Schema:
 
     def field(self, name: str) -> Field:
         """Return a field by name; KeyError if there is none."""
-        return {field.name: field for field in self.fields}[name]
+        return self._by_name[name]
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the graph's inputs.
@@ -75,6 +75,10 @@ class Schema:
         order (what scikit-learn's servers take). A table with categories is one tensor per column, each of shape [].
         """
         return self._tensors
+
+    @cached_property
+    def _by_name(self) -> dict[str, Field]:
+        return {field.name: field for field in self.fields}
 
     @cached_property
     def _tensors(self) -> tuple[Tensor, ...]:
