@@ -223,7 +223,7 @@ class Maker:
         self.instances = [_lists(package, index) for index in range(len(package.golden))]
         self.kinds: list[Callable[[], Request]] = [
             self.values, self.values, self.texts, self.octets, self.tensors, self.binary, self.heads, self.paths,
-            self.lines,
+            self.lines, self.depths,
         ]  # fmt: skip
 
     def next(self, number: int) -> Request:
@@ -246,6 +246,15 @@ class Maker:
         cut = at + self.chance.choice((0, 1, 1, 5, 100))
         text = text[:at] + self.chance.choice((*RAW, "", '"instances":[],')) + text[cut:]
         return self._v1("JSON text", text.encode("utf-8", "surrogatepass"))
+
+    def depths(self) -> Request:
+        """Nest a value as deep as parsers and stacks still go, or just not."""
+        depth = self.chance.choice((self.chance.randrange(1, 1100), self.chance.randrange(950, 1030)))
+        opens, closes = self.chance.choice((("[", "]"), ('{"a":', "}"), ('{"a":1,"a":', "}"), ("[[],", "]")))
+        key = self.chance.choice(("instances", "inputs", "parameters", "id"))
+        path = self.chance.choice((self._predict(), f"/v2/models/{self.package.name}/infer"))
+        body = f'{{"{key}":{opens * depth}1{closes * depth}}}'
+        return Request("deep JSON", self._post(path, body.encode()), known=False)
 
     def octets(self) -> Request:
         """Change the bytes of a body."""

@@ -111,18 +111,26 @@ def load(body: bytes) -> Any:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise wrong("JSON in UTF-8", f"{len(body)} bytes that are not ({str(error)[:100]})", "the body") from error
-    if body.count(b":") > _keys(value) and STRINGS.sub(b"", body).count(b":") > _keys(value):
-        json.loads(body, object_pairs_hook=_once)
+    keys, colons = _keys(value), body.count(b":")
+    if colons > keys and STRINGS.sub(b"", body).count(b":") > keys:
+        try:
+            json.loads(body, object_pairs_hook=_once)
+        except RecursionError as error:
+            raise wrong("JSON that is less deep", f"{len(body)} bytes nested deeper", "the body") from error
     return value
 
 
 def _keys(value: Any) -> int:
     """Return how many keys the objects in a value have; lists of numbers are not walked through."""
-    if isinstance(value, dict):
-        return len(value) + sum(map(_keys, value.values()))
-    if isinstance(value, list) and value and isinstance(value[0], dict | list):
-        return sum(map(_keys, value))
-    return 0
+    count, rest = 0, [value]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, dict):
+            count += len(each)
+            rest += each.values()
+        elif isinstance(each, list) and each and isinstance(each[0], dict | list):
+            rest += each
+    return count
 
 
 def _once(pairs: list[tuple[str, Any]]) -> None:

@@ -338,6 +338,16 @@ def test_a_v1_mistake_is_named(servers: dict[str, Running], name: str, body: Any
     assert said in refused(CLIENT.post(servers[name].v1, content=json.dumps(body)))
 
 
+@pytest.mark.parametrize(("opens", "closes"), [("[", "]"), ('{"a":', "}"), ('{"a":1,"a":', "}"), ("[[],", "]")])
+def test_a_body_that_is_too_deep_is_refused_at_every_depth(
+    servers: dict[str, Running], opens: str, closes: str
+) -> None:
+    server = servers["numbers"]
+    for depth in range(940, 1040):  # about as deep as the JSON parser and Python's stack go
+        for url, key in ((server.v1, "instances"), (server.v1, "parameters"), (server.v2, "inputs")):
+            refused(CLIENT.post(url, content=f'{{"{key}":{opens * depth}1{closes * depth}}}'))
+
+
 BYTES_MISTAKES = [
     b"",
     b"{",
