@@ -59,7 +59,8 @@ def serve(
     if certificate and key:
         Tls(certificate, key).check()
     settle()
-    models = Models(Limits(rows=queue, seconds=timeout), folder=repository, threads=threads, batch=batch)
+    limits = Limits(rows=queue, seconds=timeout)
+    models = Models(limits, folder=repository, threads=threads, batch=batch, processes=workers or 1)
     for each in [package] if isinstance(package, Path) else package:
         models.add(models.open(each, name=name, digest=digest))
     options = Options(

@@ -1,20 +1,24 @@
 """The queue before the model: requests that wait are one batch, an idle model answers at once.
 
-One thread runs the model. It takes what is waiting, up to the rows of a batch, a slice of a large request at a time, so
+A thread runs the model. It takes what is waiting, up to the rows of a batch, a slice of a large request at a time, so
 that a small one does not wait for all of it. Nothing waits for more to come.
 
-What takes less time than handing it to the thread and back would cost everybody, the event loop answers itself.
+What takes less time than handing it to a thread and back would cost everybody, the event loop answers itself. Where the
+model is what takes the time, and there are processors for it, further threads run it beside the first and share what
+waits: the interpreter is free while a graph runs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 
@@ -27,6 +31,8 @@ from .limits import Limits
 logger = logging.getLogger(__name__)
 
 QUICK = 0.0005  # seconds of inference that the event loop does itself
+HEAVY = 0.0002  # seconds of inference a request: of less, the event loop is what takes the time
+SHARE = 0.002  # seconds of inference that are worth another thread
 PATIENCE = 0.5  # of a request's time: when what is ahead of it takes longer, it is not taken
 
 Inputs = Mapping[str, Array]
@@ -63,10 +69,12 @@ class Waiting:
     deadline: float
     done: Done
     came: float
-    at: int = 0
+    taken: int = 0  # rows, of which `answered` are
+    answered: int = 0
     suspect: bool = False
     left: bool = False
-    parts: list[Answers] = field(default_factory=list)
+    over: bool = False  # answered, or failed: what is still worked on for it is for nobody
+    parts: list[tuple[int, Answers]] = field(default_factory=list)  # by their first row
     started: float = 0.0
     result: Answers | None = None
     error: Exception | None = None
@@ -86,24 +94,30 @@ class Load:
 
 
 class Batcher:
-    """Answers graph inputs in one thread. `queue` belongs to the event loop that first calls it."""
+    """Answers graph inputs in threads. `queue` belongs to the event loop that first calls it."""
 
     def __init__(
         self,
         run: Callable[[Inputs], Answers],
         limits: Limits,
         observe: Callable[[str, float], None] = lambda name, value: None,
+        at_once: int = 1,
     ) -> None:
-        """`run` answers a batch or raises; `observe` is told seconds of `queue` and `inference`, and `batch` rows."""
+        """`run` answers a batch or raises, so many `at_once`.
+
+        `observe` is told seconds of `queue` and `inference`, and `batch` rows.
+        """
         self.limits, self.load = limits, Load()
-        self._run, self._observe = run, observe
+        self._run, self._observe, self._at_once = run, observe, at_once
         self._queue: deque[Waiting] = deque()
-        self._wake = threading.Lock()  # held while there is nothing to wake for
-        self._wake.acquire()
-        self._turning = threading.Lock()  # held by who runs the model
+        self._lock = threading.Lock()  # held by who takes rows from the queue, or notes what became of them
+        self._seats = threading.Semaphore(at_once)  # one is held by who runs the model
+        self._running = 0  # who has taken rows
+        self._threads = 0  # that were started
+        self._asleep: list[threading.Lock] = []  # one a thread with nothing to do: it is held, and released to wake it
         self._closed = self._rousing = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._came = self._taken = 0  # rows, ever: into the queue, out of it
         self._pace = 0.001  # seconds a row took of late
 
     async def submit(self, inputs: Inputs, seconds: float | None = None) -> Answers:
@@ -131,7 +145,7 @@ class Batcher:
             raise Closed
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            self._thread.start()
+            self._start()
         rows = size = 0
         for array in inputs.values():
             rows, size = len(array), size + array.nbytes
@@ -139,6 +153,7 @@ class Batcher:
         self._admit(rows, size, within)
         now = time.monotonic()
         waiting = Waiting(inputs, rows, size, now + within, done, now)
+        self._came += rows
         self._queue.append(waiting)
         if not self._rousing:  # once the loop has read what else came, which is of the same batch
             self._rousing = True
@@ -150,22 +165,38 @@ class Batcher:
         self._refuse(1, 0, self._within(seconds))
 
     def close(self) -> None:
-        """Let the thread end when what waits is answered."""
+        """Let the threads end when what waits is answered."""
         self._closed = True
-        if self._wake.locked():
-            self._wake.release()
+        while self._asleep:
+            self._asleep.pop().release()
 
     def _rouse(self) -> None:
-        """Answer what is quick, or wake the thread; the event loop alone releases the lock, so never twice."""
+        """Answer what is quick, or wake as many threads as it is worth."""
         self._rousing = False
-        if self.load.rows * self._pace < QUICK and self._turning.acquire(blocking=False):
+        if self.load.rows * self._pace < QUICK and self._seats.acquire(blocking=False):
             try:
                 done = self._turn()
             finally:
-                self._turning.release()
+                self._seats.release()
             self._deliver(done)
-        if self._queue and self._wake.locked():
-            self._wake.release()
+        if self._queue:
+            for _ in range(self._worth() - self._threads + len(self._asleep)):
+                if self._asleep:
+                    self._asleep.pop().release()
+                else:
+                    with contextlib.suppress(RuntimeError):  # no more threads may be had: those there are do it all
+                        self._start()
+
+    def _start(self) -> None:
+        threading.Thread(target=self._work, name="inference", daemon=True).start()
+        self._threads += 1
+
+    def _worth(self) -> int:
+        """Return how many threads what waits and is worked on is worth."""
+        seconds = self.load.rows * self._pace
+        if self._at_once == 1 or seconds < HEAVY * self.load.requests:
+            return 1
+        return min(1 + int(seconds / SHARE), self._at_once)
 
     def _within(self, seconds: float | None) -> float:
         return self.limits.seconds if seconds is None else min(seconds, self.limits.seconds)
@@ -185,9 +216,12 @@ class Batcher:
         load, limits = self.load, self.limits
         if not load.requests:
             return
-        ahead = load.rows * self._pace  # seconds
         full = load.rows + rows > limits.rows or load.size + size > limits.bytes
-        if full or 0 < PATIENCE * within < ahead:
+        ahead = load.rows * self._pace  # seconds
+        if not full and not 0 < PATIENCE * within < ahead:
+            return
+        ahead /= self._worth()
+        if full or PATIENCE * within < ahead:
             seconds = min(max(round(ahead), 1), 60)
             raise Busy(
                 f"wanted room for {rows} rows within {within:g} s, found {load.rows} rows of {load.requests} requests "
@@ -195,47 +229,77 @@ class Batcher:
                 seconds,
             )
 
-    # The inference thread
+    # The inference threads
 
     def _work(self) -> None:
+        wake = threading.Lock()
+        wake.acquire()
         while not self._closed or self._queue:
-            if self._queue:
-                with self._turning:
-                    done = self._turn()
-                if done and self._loop:
-                    self._loop.call_soon_threadsafe(self._deliver, done)
-            else:
-                self._wake.acquire()
+            if not self._queue:
+                self._sleep(wake)
+                continue
+            with self._seats:
+                done = self._turn()
+            if done and self._loop:
+                self._loop.call_soon_threadsafe(self._deliver, done)
+
+    def _sleep(self, wake: threading.Lock) -> None:
+        self._asleep.append(wake)
+        if self._queue or self._closed:  # it came while nobody could see this thread asleep
+            try:
+                self._asleep.remove(wake)
+                return
+            except ValueError:
+                pass  # somebody is waking it right now
+        wake.acquire()
 
     def _turn(self) -> list[Waiting]:
         """Take a batch, answer it, return the requests that are done."""
         batch, done = self._take()
         if batch:
             self._answer(batch)
-        for waiting, start, rows in batch:
-            if waiting.error or start + rows == waiting.rows:
-                done.append(waiting)
-            else:
-                self._queue.append(waiting)
+            with self._lock:
+                self._running -= 1
+                for waiting, _, rows in batch:
+                    waiting.answered += rows
+                    if not waiting.over and (waiting.error or waiting.answered == waiting.rows):
+                        waiting.over = True
+                        done.append(waiting)
         _finish(done)
         return done
 
     def _take(self) -> tuple[list[tuple[Waiting, int, int]], list[Waiting]]:
         """Return slices (request, first row, rows) that make a batch, and the requests whose time is up or who left."""
-        batch, late, room = [], [], self.limits.batch
+        batch, late = [], []
         now = time.monotonic()
-        while room > 0 and self._queue:
-            waiting = self._queue.popleft()
-            if waiting.left or now > waiting.deadline:
-                waiting.error = Left() if waiting.left else Late()
-                late.append(waiting)
-                continue
-            waiting.started = waiting.started or now
-            rows = min(room, waiting.rows - waiting.at)
-            batch.append((waiting, waiting.at, rows))
-            waiting.at += rows
-            room -= rows
+        with self._lock:
+            room = self._room()
+            while room > 0 and self._queue:
+                waiting = self._queue.popleft()
+                remain = waiting.rows - waiting.taken
+                if waiting.over or waiting.left or now > waiting.deadline:
+                    self._taken += remain
+                    if not waiting.over:
+                        waiting.error, waiting.over = Left() if waiting.left else Late(), True
+                        late.append(waiting)
+                    continue
+                waiting.started = waiting.started or now
+                rows = min(room, remain)
+                if waiting.taken and self._queue:  # what was begun leaves some to those behind it
+                    rows = min(rows, (room + 1) // 2)
+                batch.append((waiting, waiting.taken, rows))
+                waiting.taken += rows
+                self._taken += rows
+                room -= rows
+                if rows < remain:
+                    self._queue.append(waiting)
+            self._running += bool(batch)
         return batch, late
+
+    def _room(self) -> int:
+        """Return how many rows one is to take: of what is worth several threads, no more than its share."""
+        waiting, free = self._came - self._taken, min(self._worth(), self._at_once - self._running)
+        return max(1, min(self.limits.batch, -(-waiting // max(free, 1))))
 
     def _answer(self, batch: list[tuple[Waiting, int, int]]) -> None:
         started = time.monotonic()
@@ -250,13 +314,15 @@ class Batcher:
             return
         rows = len(answers)
         seconds = time.monotonic() - started
-        self._pace = 0.9 * self._pace + 0.1 * seconds / rows
-        self._observe("inference", seconds)
-        self._observe("batch", rows)
+        with self._lock:
+            self._pace = 0.9 * self._pace + 0.1 * seconds / rows
+            self._observe("inference", seconds)
+            self._observe("batch", rows)
         at, suspect = 0, answers.unanswered() is not None
-        for waiting, _, count in batch:
-            waiting.suspect |= suspect
-            waiting.parts.append(answers.rows(at, at + count))
+        for waiting, first, count in batch:
+            if suspect:
+                waiting.suspect = True
+            waiting.parts.append((first, answers.rows(at, at + count)))
             at += count
 
     # The event loop
@@ -290,7 +356,7 @@ def _finish(done: list[Waiting]) -> None:
         if waiting.error:
             continue
         try:
-            waiting.result = Answers.joined(waiting.parts)
+            waiting.result = Answers.joined([part for _, part in sorted(waiting.parts, key=itemgetter(0))])
         except MemoryError as error:
             waiting.error = error
             continue

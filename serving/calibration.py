@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 
@@ -24,10 +24,12 @@ ENOUGH = 0.9  # of the best rows a second
 BUDGET = 0.5  # seconds of measuring
 
 
-def calibrate(package: Predictor, threads: int | None, batch: int | None) -> tuple[Predictor, Plan]:
+def calibrate(
+    package: Predictor, threads: int | None, batch: int | None, processes: int = 1
+) -> tuple[Predictor, Plan]:
     """Return the package with the engine that was chosen; what is given is not measured.
 
-    `package` comes with an engine of one thread, or of the `threads` given.
+    `package` comes with an engine of one thread, or of the `threads` given; `processes` share the processors.
     """
     rows = package.package.golden.inputs
     if threads is None and (most := Settings().threads) > 1 and len(package.package.golden):
@@ -35,8 +37,9 @@ def calibrate(package: Predictor, threads: int | None, batch: int | None) -> tup
         if _seconds(package.engine, rows, 1) > WORTH * _seconds(other.engine, rows, 1):
             package, threads = other, most
     chosen = batch or _batch(lambda size: _seconds(package.engine, rows, size))
-    plan = Plan(threads or 1, chosen)
-    logger.info("calibrated: %d threads, batches of %d rows", plan.threads, plan.batch)
+    threads = threads or 1
+    plan = Plan(threads, chosen, max(1, Settings().threads // (threads * processes)))
+    logger.info("calibrated: %d threads, batches of %d rows, %d at once at most", *astuple(plan))
     return package, plan
 
 

@@ -57,10 +57,11 @@ class Held:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a model is run: threads of one inference, rows of a batch."""
+    """How a model is run: threads of one inference, rows of a batch, batches at once where that is worth it."""
 
     threads: int
     batch: int
+    at_once: int = 1
 
 
 @dataclass(frozen=True)

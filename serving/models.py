@@ -32,10 +32,17 @@ class Models(ModelRepository):  # type: ignore[misc]
     """
 
     def __init__(
-        self, limits: Limits, *, folder: Path | None = None, threads: int | None = None, batch: int | None = None
+        self,
+        limits: Limits,
+        *,
+        folder: Path | None = None,
+        threads: int | None = None,
+        batch: int | None = None,
+        processes: int = 1,
     ) -> None:
         super().__init__()
         self.limits, self.folder, self.threads, self.batch = limits, folder, threads, batch
+        self.processes = processes
         self.versions: dict[str, dict[str, Predictor]] = {}
         self.routes: dict[bytes, Route] = {}  # by the path of inference, as a client sends it
         self.draining = self.leaving = False  # not ready any more; and clients are to come again elsewhere
@@ -51,7 +58,7 @@ class Models(ModelRepository):  # type: ignore[misc]
             raise ConfigError(f"wanted a model's name of letters, digits, '.', '_' and '-', found {show(name)}")
         loaded = prediction.load(package, digest=digest, threads=plan.threads if plan else self.threads or 1)
         if plan is None:
-            loaded, plan = calibrate(loaded, self.threads, self.batch)
+            loaded, plan = calibrate(loaded, self.threads, self.batch, self.processes)
         return Predictor(loaded, plan, self.limits, name)
 
     def add(self, model: Predictor) -> None:

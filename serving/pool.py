@@ -1,7 +1,7 @@
 """The processes of one server: the first takes connections in; others share them, started when it has too much to do.
 
 One process is one core's worth of Python, so what counts is what its event loop uses; for a model that takes long
-another one comes only where a whole core lies idle. Each of the others is this server again without a port: it loads
+there are threads (`batching`). Each of the others is this server again without a port: it loads
 the same packages, pinned by digest, and is passed connections. It tells what it counts twice a second. What concerns
 the whole server (the numbers, loading and unloading) is done here, whichever process is asked.
 """
@@ -34,7 +34,7 @@ from .memory import tidy
 from .metrics import Numbers
 from .models import Models
 from .predictor import Predictor
-from .usage import Need, Usage, Used
+from .usage import Usage, Used, full
 
 if TYPE_CHECKING:
     from .server import Server
@@ -229,7 +229,7 @@ class Pool:
 
     async def _look(self) -> None:
         """Look every half second who has too much to do, who says nothing, and whether another process is wanted."""
-        usage, need, shed_for = Usage(), Need(), 0
+        usage, shed_for = Usage(), 0
         while True:
             await asyncio.sleep(TICK)
             self._own, self._since = self._clients(), 0
@@ -242,8 +242,8 @@ class Pool:
                     logger.warning("process %d says nothing any more and is ended", worker.process.pid)
                     worker.end()
             with contextlib.suppress(OSError):  # no descriptor is free to look with
-                full = need.look([usage.look(), *(worker.used for worker in self._ready())])
-                self._full = self._full + 1 if full else 0
+                used = [usage.look(), *(worker.used for worker in self._ready())]
+                self._full = self._full + 1 if full(used) else 0
                 if self._wanted():
                     self._later(self._add())
 

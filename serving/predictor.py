@@ -1,4 +1,4 @@
-"""The KServe model: a verified package and the queue before its one thread, off the event loop."""
+"""The KServe model: a verified package and the queue before its threads, off the event loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Predictor(kserve.Model):  # type: ignore[misc]
         self.plan = plan
         self.package, self.schema, self.version = package, package.schema, package.digest
         self.direct = Direct(package.schema)
-        self.batcher = Batcher(package.engine.run, limits.of_batch(plan.batch), self._observe)
+        self.batcher = Batcher(package.engine.run, limits.of_batch(plan.batch), self._observe, plan.at_once)
         self.numbers = Numbers(self.name, self.version, "onnxruntime", self.batcher.load)
         self.load()
 

@@ -1,17 +1,12 @@
-"""How many cores are used and lie idle, from one look to the next. For the thread of the event loop."""
+"""How many cores are used, from one look to the next. For the thread of the event loop."""
 
 from __future__ import annotations
 
 import time
 from typing import NamedTuple
 
-import psutil
-
-from boatyard.settings import Settings
-
 CORE = 0.75  # a process that uses so much of one has no time left
-LOOP = 0.4  # of a core: less, and it is the model that takes the time
-IDLE = 1.0  # cores that must lie idle for another process that would only run the model
+LOOP = 0.4  # of a core: less, and it is the model that takes the time, for which there are threads
 
 
 class Used(NamedTuple):
@@ -38,19 +33,6 @@ class Usage:
         return time.monotonic(), time.process_time(), time.thread_time()
 
 
-class Need:
-    """Whether the processes of a server are too few."""
-
-    def __init__(self) -> None:
-        self._last = self._now()
-
-    def look(self, processes: list[Used]) -> bool:
-        """Say whether all were at their limit since the last look, and another one would have something to run on."""
-        last, self._last = self._last, self._now()
-        seconds, machine = (new - old for new, old in zip(self._last, last, strict=True))
-        idle = min(machine / seconds, Settings().threads - sum(used.process for used in processes))
-        return all(used.process > CORE and (used.loop > LOOP or idle >= IDLE) for used in processes)
-
-    @staticmethod
-    def _now() -> tuple[float, float]:
-        return time.monotonic(), psutil.cpu_times().idle
+def full(processes: list[Used]) -> bool:
+    """Say whether all processes are at their limit and another one would help: Python is what takes the time."""
+    return all(used.process > CORE and used.loop > LOOP for used in processes)

@@ -40,9 +40,11 @@ class Model:
         return Answers(values=np.where(rows == 99, np.nan, rows * 2).astype(np.float32))
 
 
-def run(scenario: Callable[[Batcher, Model], Coroutine[Any, Any, None]], limits: Limits | None = None) -> Model:
+def run(
+    scenario: Callable[[Batcher, Model], Coroutine[Any, Any, None]], limits: Limits | None = None, at_once: int = 1
+) -> Model:
     model = Model()
-    batcher = Batcher(model, limits or Limits())
+    batcher = Batcher(model, limits or Limits(), at_once=at_once)
 
     async def whole() -> None:
         await scenario(batcher, model)
@@ -74,14 +76,23 @@ async def held(batcher: Batcher, model: Model) -> asyncio.Task[list[float]]:
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=40), min_size=1, max_size=40), st.integers(1, 50))
-def test_each_request_gets_its_own_answer_whatever_the_batch(requests: list[list[int]], batch: int) -> None:
+@given(
+    st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=40), min_size=1, max_size=40),
+    st.integers(1, 50),
+    st.integers(1, 4),
+    st.sampled_from((1e-6, 0.01)),
+)
+def test_each_request_gets_its_own_answer_whatever_the_batch(
+    requests: list[list[int]], batch: int, at_once: int, pace: float
+) -> None:
     async def scenario(batcher: Batcher, model: Model) -> None:
+        batcher._pace = pace  # seconds a row took of late: the event loop answers, or threads do
         found = await asyncio.gather(*(answer(batcher, *values) for values in requests))
         assert found == [[2.0 * value for value in values] for values in requests]
 
-    model = run(scenario, Limits(batch=batch))
+    model = run(scenario, Limits(batch=batch), at_once)
     assert max(model.batches) <= batch
+    assert len(model.rows) == sum(map(len, requests))
 
 
 def test_what_waits_is_one_batch() -> None:
@@ -252,6 +263,110 @@ def test_what_is_quick_is_answered_by_the_loop_and_what_is_not_by_the_thread() -
         assert model.threads == ["MainThread", "inference"]
 
     run(scenario)
+
+
+class Crowd:
+    """Doubles its rows, slowly; notes how many run it at once, the batches, and how often it failed."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.at_work, self.most = seconds, 0, 0
+        self.batches: list[int] = []
+        self.lock = threading.Lock()
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Answers:
+        with self.lock:
+            self.at_work += 1
+            self.most = max(self.most, self.at_work)
+            self.batches.append(len(inputs["x"]))
+        time.sleep(self.seconds * len(inputs["x"]))
+        with self.lock:
+            self.at_work -= 1
+        if (inputs["x"] == 13).any():
+            raise ValueError("unlucky")
+        return Answers(values=inputs["x"] * 2)
+
+
+def test_what_takes_the_model_long_is_shared_by_threads() -> None:
+    model = Crowd(0.004)
+    batcher = Batcher(model, Limits(), at_once=3)
+
+    async def clients() -> None:
+        await answer(batcher, 0)
+        model.batches.clear()
+        found = await asyncio.gather(*(answer(batcher, value) for value in range(12)))
+        assert found == [[2 * value] for value in range(12)]
+
+    asyncio.run(clients())
+    batcher.close()
+    assert (model.most, sorted(model.batches)) == (3, [4, 4, 4])
+
+
+def test_one_large_request_is_shared_by_threads_and_comes_back_in_order() -> None:
+    model = Crowd(0.002)
+    batcher = Batcher(model, Limits(batch=16), at_once=2)
+    rows = [float(value) for value in range(14, 114)]
+
+    async def client() -> None:
+        assert await answer(batcher, *rows) == [2 * row for row in rows]
+
+    asyncio.run(client())
+    batcher.close()
+    assert model.most == 2 and sum(model.batches) == 100
+
+
+def test_a_large_request_that_fails_in_one_thread_fails_once_and_leaves_the_others_alone() -> None:
+    model = Crowd(0.002)
+    batcher = Batcher(model, Limits(batch=8), at_once=3)
+
+    async def clients() -> None:
+        for _ in range(10):
+            bad = asyncio.create_task(answer(batcher, *range(40)))
+            good = [asyncio.create_task(answer(batcher, *range(20, 45))) for _ in range(3)]
+            with pytest.raises(ValueError, match="unlucky"):
+                await bad
+            assert await asyncio.gather(*good) == [[2.0 * row for row in range(20, 45)]] * 3
+        await asyncio.sleep(0.1)  # what was worked on for nobody ends
+        assert (batcher.load.requests, batcher.load.rows, batcher.load.size) == (0, 0, 0)
+        assert batcher._came == batcher._taken and batcher._running == 0
+
+    asyncio.run(clients())
+    batcher.close()
+
+
+def test_what_the_loop_does_more_work_for_than_the_model_stays_with_one_thread() -> None:
+    model = Crowd(0.0)
+    batcher = Batcher(model, Limits(), at_once=4)
+
+    async def clients() -> None:
+        await answer(batcher, 0)
+        batcher._pace = 0.00005
+        await asyncio.gather(*(answer(batcher, value) for value in range(14, 114)))
+
+    asyncio.run(clients())
+    batcher.close()
+    assert model.most == 1 and batcher._threads == 1
+
+
+def test_threads_that_sleep_wake_for_what_comes_and_end_when_the_model_is_closed() -> None:
+    model = Crowd(0.0005)
+    batcher = Batcher(model, Limits(batch=4), at_once=4)
+
+    async def client(value: float) -> None:
+        for turn in range(60):
+            assert await answer(batcher, value + turn) == [2 * (value + turn)]
+            batcher._pace = (0.01, 0.001, 0.0001)[turn % 3]  # many threads, few, none
+
+    async def clients() -> None:
+        await asyncio.wait_for(asyncio.gather(*(client(100.0 * n) for n in range(1, 17))), 60)
+
+    before = threading.active_count()
+    asyncio.run(clients())
+    assert 1 < model.most <= 4
+    batcher.close()
+    until = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
 
 
 def test_the_loop_and_the_thread_never_run_the_model_at_once() -> None:

@@ -35,7 +35,7 @@ from test_serving import Running, launch, ready, until
 from boatyard import packages
 from boatyard.serving.batching import Load
 from boatyard.serving.metrics import Numbers
-from boatyard.serving.usage import Need, Used
+from boatyard.serving.usage import Used, full
 
 SCHEMA = graphs.image_schema((6, 5))
 OPEN: list[Any] = []  # clients and sockets that a test left
@@ -551,29 +551,19 @@ def test_numbers_survive_the_way_between_processes_and_add_up(mine: Any, theirs:
     assert first.of_the_past().to_json() == {**first.to_json(), "load": [0, 0, 0]}
 
 
-BUSY, MODEL, FREE = Used(0.95, 0.6), Used(0.95, 0.1), Used(0.5, 0.5)
+BUSY, MODEL, FREE = Used(0.95, 0.6), Used(1.9, 0.1), Used(0.5, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("processes", "idle", "wanted"),
+    ("processes", "wanted"),
     [
-        ([BUSY], 0.0, True),  # Python is what is slow: two share what there is
-        ([FREE], 4.0, False),
-        ([MODEL], 0.9, False),  # another one would take the cores from those who ask
-        ([MODEL], 1.0, True),
-        ([MODEL], 6.0, True),
-        ([BUSY, MODEL], 6.0, False),  # two processors were given, two are used
-        ([BUSY, BUSY], 0.0, True),
-        ([BUSY, FREE], 6.0, False),
+        ([BUSY], True),  # Python is what is slow: two share what there is
+        ([FREE], False),
+        ([MODEL], False),  # it has threads
+        ([BUSY, MODEL], False),
+        ([BUSY, BUSY], True),
+        ([BUSY, FREE], False),
     ],
 )
-def test_another_process_is_wanted_where_it_would_help(
-    monkeypatch: pytest.MonkeyPatch, processes: list[Used], idle: float, wanted: bool
-) -> None:
-    now = [100.0, 50.0]
-    monkeypatch.setattr(Need, "_now", lambda _: tuple(now))
-    monkeypatch.setattr("boatyard.serving.usage.Settings", lambda: SimpleNamespace(threads=2))
-    need = Need()
-    now[0] += 2
-    now[1] += 2 * idle
-    assert need.look(processes) is wanted
+def test_another_process_is_wanted_where_it_would_help(processes: list[Used], wanted: bool) -> None:
+    assert full(processes) is wanted
