@@ -24,9 +24,7 @@ ENOUGH = 0.9  # of the best rows a second
 BUDGET = 0.5  # seconds of measuring
 
 
-def calibrate(
-    package: Predictor, threads: int | None, batch: int | None, processes: int = 1
-) -> tuple[Predictor, Plan]:
+def calibrate(package: Predictor, threads: int | None, batch: int | None, processes: int = 1) -> tuple[Predictor, Plan]:
     """Return the package with the engine that was chosen; what is given is not measured.
 
     `package` comes with an engine of one thread, or of the `threads` given; `processes` share the processors.

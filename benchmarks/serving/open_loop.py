@@ -2,8 +2,7 @@
 
 A latency counts from when its request was due, not from when it could be sent: a server that stalls is charged with all
 that was due meanwhile (no coordinated omission). A request without an answer in `patience` seconds is given up and its
-connection closed, as a client does. With a `tick` of so many seconds, what came due in it is sent together: so the
-generator takes less of the machine that the server is measured on. Plan as JSON on stdin, what was found on stdout.
+connection closed, as a client does. Plan as JSON on stdin, what was found as JSON on stdout.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ async def load(plan: dict[str, Any]) -> dict[str, Any]:
     """Send at `rate` a second for `seconds`, then wait for what is in flight."""
     loop, tally = asyncio.get_running_loop(), Tally()
     requests = itertools.cycle([_request(plan, Path(path).read_bytes()) for path in plan["bodies"]])
-    patience, tick = plan.get("patience", PATIENCE), plan.get("tick", 0.0)
+    patience = plan.get("patience", PATIENCE)
     waiting: deque[tuple[float, Connection]] = deque()
     behind = 0.0
     sending: set[asyncio.Task[None]] = set()
@@ -118,7 +117,7 @@ async def load(plan: dict[str, Any]) -> dict[str, Any]:
     while due is not None:
         now = time.perf_counter() - begun
         if due > now:
-            await asyncio.sleep(min(max(due - now, tick), 0.05))
+            await asyncio.sleep(min(due - now, 0.05))
             expire(time.perf_counter())
             continue
         behind = max(behind, now - due)
