@@ -34,6 +34,7 @@ QUICK = 0.0005  # seconds of inference that the event loop does itself
 HEAVY = 0.0002  # seconds of inference a request: of less, the event loop is what takes the time
 SHARE = 0.002  # seconds of inference that are worth another thread
 PATIENCE = 0.5  # of a request's time: when what is ahead of it takes longer, it is not taken
+SAME = 0.05  # seconds that a refusal says the same
 
 Inputs = Mapping[str, Array]
 Done = Callable[[Answers | None, Exception | None], None]
@@ -117,6 +118,7 @@ class Batcher:
         self._asleep: list[threading.Lock] = []  # one a thread with nothing to do: it is held, and released to wake it
         self._closed = self._rousing = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._said: tuple[tuple[int, float], float, tuple[str, int]] | None = None  # to whom asked what, until when
         self._came = self._taken = 0  # rows, ever: into the queue, out of it
         self._pace = 0.001  # seconds a row took of late
 
@@ -222,12 +224,17 @@ class Batcher:
             return
         ahead /= self._worth()
         if full or PATIENCE * within < ahead:
+            raise Busy(*self._words(rows, round(within, 2), ahead))
+
+    def _words(self, rows: int, within: float, ahead: float) -> tuple[str, int]:
+        """Return the words of a refusal: the same for a while, for a full server has other things to do."""
+        asked, now = (rows, within), time.monotonic()
+        if self._said is None or self._said[0] != asked or now > self._said[1]:
             seconds = min(max(round(ahead), 1), 60)
-            raise Busy(
-                f"wanted room for {rows} rows within {within:g} s, found {load.rows} rows of {load.requests} requests "
-                f"waiting, at the queue; come again in {seconds} s",
-                seconds,
-            )
+            wanted = f"wanted room for {rows} rows within {within:g} s"
+            found = f"found {self.load.rows} rows of {self.load.requests} requests waiting, at the queue"
+            self._said = asked, now + SAME, (f"{wanted}, {found}; come again in {seconds} s", seconds)
+        return self._said[2]
 
     # The inference threads
 
@@ -355,8 +362,12 @@ def _finish(done: list[Waiting]) -> None:
     for waiting in done:
         if waiting.error:
             continue
+        parts = waiting.parts
         try:
-            waiting.result = Answers.joined([part for _, part in sorted(waiting.parts, key=itemgetter(0))])
+            if len(parts) == 1:
+                waiting.result = parts[0][1]
+            else:
+                waiting.result = Answers.joined([part for _, part in sorted(parts, key=itemgetter(0))])
         except MemoryError as error:
             waiting.error = error
             continue

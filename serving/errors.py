@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 LONGEST = 2000  # characters of a message; what a client sent may be quoted in it
 
@@ -15,6 +16,7 @@ class HttpError(Exception):
         self.status, self.headers = status, headers or {}
 
 
+@lru_cache(64)  # a full server says the same to many
 def body(message: str) -> bytes:
     """Return the one shape of every error."""
     return json.dumps({"error": message[:LONGEST]}).encode()

@@ -17,11 +17,12 @@ class Head:
     `url` is its target, `headers` are those of the request that was parsed, `within` the seconds that its client waits.
     """
 
-    __slots__ = ("_after", "_before", "headers", "url", "within")
+    __slots__ = ("_after", "_before", "_first", "_width", "headers", "url", "within")
 
     def __init__(self, before: bytes, after: bytes, url: bytes, headers: Headers, within: float | None) -> None:
         """`before` ends where the digits of the length begin, `after` begins behind them and ends the headers."""
         self._before, self._after, self.url, self.headers, self.within = before, after, url, headers, within
+        self._first, self._width = len(before), len(after)
 
     @classmethod
     def of(cls, data: bytes, size: int, url: bytes, headers: Headers, within: float | None) -> Head | None:
@@ -35,12 +36,11 @@ class Head:
 
     def body(self, data: bytes) -> bytes | None:
         """Return the body of a request that is whole and has this head, else None."""
-        before, after = self._before, self._after
-        if not data.startswith(before):
+        if not data.startswith(self._before):
             return None
-        first = len(before)
-        last = data.find(after, first, first + DIGITS + len(after))
+        first, width = self._first, self._width
+        last = data.find(self._after, first, first + DIGITS + width)
         digits = data[first:last]
-        if last < 0 or not digits.isdigit() or len(data) - last - len(after) != int(digits):
+        if last < 0 or not digits.isdigit() or len(data) - last - width != int(digits):
             return None
-        return data[last + len(after) :]
+        return data[last + width :]

@@ -204,10 +204,11 @@ class Connection(HttpToolsProtocol):
     def _take(self, body: bytes) -> None:
         """Queue the body of a plain request, or refuse it."""
         short, model = self._short, self._short.route.model
+        within = left(short.until)
         try:
-            model.batcher.expect(left(short.until))
+            model.batcher.expect(within)
             short.question = question = short.route.decode(model, model.direct, body)
-            self._waiting = model.batcher.queue(question.inputs, self._answered, left(short.until))
+            self._waiting = model.batcher.queue(question.inputs, self._answered, within)
         except Exception as error:  # whatever it is, the client hears of it
             self._answered(None, error)
 
@@ -305,10 +306,7 @@ class Connection(HttpToolsProtocol):
 
     def _response(self, status: int, body: bytes, fields: Fields, keep_alive: bool = True) -> bytes:
         every = self.server_state.default_headers
-        if status == 200 and fields is JSON and keep_alive:
-            head = _plain_head(*every)
-        else:
-            head = _head(status, [*every, *fields, *([] if keep_alive else CLOSE)])
+        head = _head(status, *every, *fields) if keep_alive else _head(status, *every, *fields, *CLOSE)
         return b"%b%d\r\n\r\n%b" % (head, len(body), body)
 
     def _refuse(self, refused: Refused) -> None:
@@ -363,14 +361,10 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
 
-def _head(status: int, fields: Fields) -> bytes:
+@lru_cache(16)  # the date in it is another every second
+def _head(status: int, *fields: tuple[bytes, bytes]) -> bytes:
     """Return a response's head up to the length of its body."""
     return STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % each for each in fields) + b"content-length: "
-
-
-@lru_cache(1)  # the date in it is another every second
-def _plain_head(*every: tuple[bytes, bytes]) -> bytes:
-    return _head(200, [*every, *JSON])
 
 
 class Refused(Exception):

@@ -36,6 +36,9 @@ def encode(answers: Answers) -> bytes:
     """Return the response; orjson writes a float32 with the fewest digits that give it back."""
     if answers.labels is None or answers.probabilities is None:
         return orjson.dumps({"predictions": answers.values}, option=v2.OPTIONS)
-    rows = zip(answers.labels.tolist(), answers.probabilities, strict=True)
-    predictions = [{"label": label, "probabilities": row} for label, row in rows]
+    if len(answers.labels) == 1:
+        predictions = [{"label": answers.labels[0], "probabilities": answers.probabilities[0]}]
+    else:
+        rows = zip(answers.labels.tolist(), answers.probabilities, strict=True)
+        predictions = [{"label": label, "probabilities": row} for label, row in rows]
     return orjson.dumps({"predictions": predictions}, option=v2.OPTIONS)

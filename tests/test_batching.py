@@ -170,6 +170,28 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
     run(scenario, Limits(rows=3))
 
 
+def test_a_refusal_says_the_same_for_a_while_only_to_who_asked_the_same() -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        async def refused(rows: int) -> str:
+            with pytest.raises(Busy) as found:
+                await answer(batcher, *[1.0] * rows)
+            return str(found.value)
+
+        first = await held(batcher, model)
+        waiting = [asyncio.create_task(answer(batcher, 1))]
+        await asyncio.sleep(0)
+        said = [await refused(rows) for rows in (2, 2, 3, 2)]
+        assert said[0] == said[1] == said[3] != said[2]
+        assert "room for 2 rows" in said[0] and "room for 3 rows" in said[2]
+        waiting.append(asyncio.create_task(answer(batcher, 1)))
+        await asyncio.sleep(0.1)
+        assert "found 3 rows of 3 requests" in await refused(2)
+        model.door.set()
+        await asyncio.gather(first, *waiting)
+
+    run(scenario, Limits(rows=3))
+
+
 def test_what_would_come_to_its_turn_too_late_is_refused_at_once() -> None:
     async def scenario(batcher: Batcher, model: Model) -> None:
         first = await held(batcher, model)

@@ -36,7 +36,7 @@ FAILURES = tuple(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answers:
     """What a graph says of N rows: `labels` str [N] and `probabilities` float32 [N, K], or `values` float32 [N]."""
 
