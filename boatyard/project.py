@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -33,6 +33,21 @@ OPTIMIZERS: dict[str, tuple[float, float, float | None]] = {  # learning rate, w
     "adamw": (0.001, 0.01, None),
     "adagrad": (0.01, 0.0, None),
 }
+METRICS = {  # what evaluate measures, by task; top_3_accuracy where there are more than four labels
+    "classification": (
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "top_3_accuracy",
+        "auc",
+        "log_loss",
+        "brier",
+        "ece",
+        "calibration_rmse",
+    ),
+    "regression": ("rmse", "mae", "median_absolute_error", "r2", "bias"),
+}
+SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "top_3_accuracy", "auc")  # from 0 to 1
 EXACT = 2**53  # the greatest whole number that comes out of a pipeline's parameter as it went in
 DEEPEST = 20  # levels of a project file, of which Kubeflow's parameters take some 30
 MOST_VALUES = 100_000  # values of a project file, each alias counted as what it stands for
@@ -583,7 +598,18 @@ class Project(Section):
             )
         if self.task == "regression" and self.data.labels:
             raise ValueError("data.labels names classes; task is regression")
+        self._can_be_gated()
         return self
+
+    def _can_be_gated(self) -> None:
+        """Refuse rules that no report can satisfy before anything is trained for them."""
+        for section, wanted in (("minimum", self.gate.minimum), ("maximum", self.gate.maximum)):
+            for metric, value in wanted.items():
+                at = f"gate.{section}.{_short(metric)}"
+                if metric not in METRICS[self.task]:
+                    raise ValueError(f"{at}: no such metric of a {self.task}; {_nearest(metric, METRICS[self.task])}")
+                if metric in SHARES and not 0 <= value <= 1:
+                    raise ValueError(f"{at}: wanted a share from 0 to 1, such as 0.9 for 90 %, found {value:g}")
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Project:
@@ -728,8 +754,6 @@ def _sentence(error: Any) -> str:
 
 def _near(location: tuple[Any, ...]) -> str:
     """Say which keys the section at a location has, the nearest first."""
-    import difflib
-
     kind: Any = Project
     for part in location[:-1]:
         annotation = kind.model_fields[part].annotation if part in getattr(kind, "model_fields", {}) else None
@@ -737,6 +761,11 @@ def _near(location: tuple[Any, ...]) -> str:
         kind = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
         if kind is None:
             return "remove it"
-    keys = list(kind.model_fields)
-    near = difflib.get_close_matches(str(location[-1]), keys, n=1)
-    return (f"did you mean {near[0]}? " if near else "") + f"allowed are {', '.join(keys)}"
+    return _nearest(str(location[-1]), list(kind.model_fields))
+
+
+def _nearest(found: str, allowed: Sequence[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(found, allowed, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"allowed are {', '.join(allowed)}"

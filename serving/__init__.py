@@ -1,7 +1,7 @@
 """A package behind KServe's protocols: payload in, boatyard.prediction, payload out.
 
 `rest` and `grpc` take requests, `v2` turns their tensors into arrays and back, `predictor` is the KServe model with its
-one inference thread, `server` is KServe's ModelServer with this project's doors in front.
+inference threads, `server` is KServe's ModelServer with this project's doors in front.
 """
 
 from __future__ import annotations

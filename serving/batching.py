@@ -146,8 +146,8 @@ class Batcher:
         if self._closed:
             raise Closed
         if self._loop is None:
-            self._loop = asyncio.get_running_loop()
             self._start()
+            self._loop = asyncio.get_running_loop()
         rows = size = 0
         for array in inputs.values():
             rows, size = len(array), size + array.nbytes

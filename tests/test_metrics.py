@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 from sklearn import metrics as reference
 
-from boatyard import metrics
+from boatyard import metrics, project
 
 
 def sample(rows: int, labels: int, seed: int = 0, skill: float = 1.5) -> tuple[Any, Any, Any]:
@@ -45,6 +45,12 @@ def test_numbers_are_scikit_learns(labels: int) -> None:
     if labels == 5:
         wanted_top = reference.top_k_accuracy_score(target, p, k=3)
         assert found["top_3_accuracy"].value == pytest.approx(wanted_top)
+
+
+def test_a_project_file_can_ask_for_what_is_measured_and_nothing_else() -> None:
+    assert set(metrics.classification(*sample(50, 5))) == set(project.METRICS["classification"])
+    assert set(metrics.regression(np.arange(5.0), np.arange(5.0))) == set(project.METRICS["regression"])
+    assert set(project.SHARES) < set(project.METRICS["classification"])
 
 
 def test_classes_are_scikit_learns() -> None:
