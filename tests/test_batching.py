@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from boatyard.errors import RequestError
 from boatyard.prediction import Answers
 from boatyard.schema import Array
-from serving.batching import Batcher, Busy, Closed, Late, Limits
+from serving.batching import Batcher, Busy, Closed, Late, Left, Limits
 
 
 class Model:
@@ -353,6 +353,64 @@ def test_a_large_request_that_fails_in_one_thread_fails_once_and_leaves_the_othe
 
     asyncio.run(clients())
     batcher.close()
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    requests=st.lists(
+        st.tuples(
+            st.lists(st.sampled_from((1, 2, 3, 4, 5, 13)), min_size=1, max_size=60),
+            st.sampled_from((0.002, 0.02, 30.0)),  # seconds that the client waits
+            st.sampled_from((None, None, 0.0, 0.004)),  # seconds until it hangs up
+        ),
+        min_size=1,
+        max_size=25,
+    ),
+    batch=st.sampled_from((1, 4, 16)),
+    at_once=st.integers(1, 4),
+    pace=st.sampled_from((1e-6, 0.0005, 0.005)),
+)
+def test_each_request_ends_once_whatever_happens(
+    requests: list[tuple[list[int], float, float | None]], batch: int, at_once: int, pace: float
+) -> None:
+    batcher = Batcher(Crowd(0.0002), Limits(batch=batch), at_once=at_once)
+    ends: list[list[tuple[Answers | None, Exception | None]]] = [[] for _ in requests]
+
+    async def clients() -> None:
+        loop = asyncio.get_running_loop()
+        batcher._pace = pace
+        for (rows, seconds, leaves), end in zip(requests, ends, strict=True):
+            try:
+                waiting = batcher.queue(x(*rows), lambda *found, end=end: end.append(found), seconds)
+            except Busy as error:
+                end.append((None, error))
+                continue
+            if leaves is not None:
+                loop.call_later(leaves, waiting.leave)
+            if len(rows) % 3 == 0:
+                await asyncio.sleep(0)
+        until = time.monotonic() + 30
+        while not all(ends) and time.monotonic() < until:
+            await asyncio.sleep(0.001)
+        while batcher._running:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.002)
+        assert (batcher.load.requests, batcher.load.rows, batcher.load.size) == (0, 0, 0)
+
+    asyncio.run(clients())
+    batcher.close()
+    for (rows, seconds, leaves), end in zip(requests, ends, strict=True):
+        ((answers, error),) = end
+        if answers is not None:
+            assert (
+                answers.values is not None and answers.values.tolist() == [2 * row for row in rows] and 13 not in rows
+            )
+        elif isinstance(error, ValueError):
+            assert 13 in rows
+        elif isinstance(error, Left):
+            assert leaves is not None
+        else:
+            assert isinstance(error, Late | Busy) and (seconds < 1 or isinstance(error, Busy))
 
 
 def test_what_the_loop_does_more_work_for_than_the_model_stays_with_one_thread() -> None:
