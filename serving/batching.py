@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import cast
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from boatyard.errors import RequestError
 from boatyard.prediction import Answers
 from boatyard.schema import Array
 
+from .direct import Direct, Unread
 from .limits import Limits
 
 logger = logging.getLogger(__name__)
@@ -62,9 +64,9 @@ class Left(Exception):
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """One request in the queue: [N, *shape] by input, and what is answered of it."""
+    """One request in the queue: [N, *shape] by input, or a body to read, and what is answered of it."""
 
-    inputs: Inputs
+    inputs: Inputs | Unread
     rows: int
     size: int
     deadline: float
@@ -85,6 +87,9 @@ class Waiting:
         self.left = True
 
 
+Slice = tuple[Waiting, int, int]  # a request, its first row, how many
+
+
 @dataclass(slots=True)
 class Load:
     """What is in the queue now: requests, rows, bytes. The event loop alone counts."""
@@ -103,13 +108,14 @@ class Batcher:
         limits: Limits,
         observe: Callable[[str, float], None] = lambda name, value: None,
         at_once: int = 1,
+        direct: Direct | None = None,
     ) -> None:
-        """`run` answers a batch or raises, so many `at_once`.
+        """`run` answers a batch or raises, so many `at_once`; `direct` reads what comes unread.
 
         `observe` is told seconds of `queue` and `inference`, and `batch` rows.
         """
         self.limits, self.load = limits, Load()
-        self._run, self._observe, self._at_once = run, observe, at_once
+        self._run, self._observe, self._at_once, self._direct = run, observe, at_once, direct
         self._queue: deque[Waiting] = deque()
         self._lock = threading.Lock()  # held by who takes rows from the queue, or notes what became of them
         self._seats = threading.Semaphore(at_once)  # one is held by who runs the model
@@ -122,7 +128,7 @@ class Batcher:
         self._came = self._taken = 0  # rows, ever: into the queue, out of it
         self._pace = 0.001  # seconds a row took of late
 
-    async def submit(self, inputs: Inputs, seconds: float | None = None) -> Answers:
+    async def submit(self, inputs: Inputs | Unread, seconds: float | None = None) -> Answers:
         """Return the answers of valid inputs; raises RequestError, Late, or Busy when the queue is full."""
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
 
@@ -141,16 +147,22 @@ class Batcher:
             waiting.leave()
             raise
 
-    def queue(self, inputs: Inputs, done: Done, seconds: float | None = None) -> Waiting:
-        """Queue valid inputs; `done` gets the answers or the error, on the event loop. Raises Busy, Closed at once."""
+    def queue(self, inputs: Inputs | Unread, done: Done, seconds: float | None = None) -> Waiting:
+        """Queue valid inputs, or a body that is read later: `done` gets the answers or the error, on the event loop.
+
+        Raises Busy, Closed at once.
+        """
         if self._closed:
             raise Closed
         if self._loop is None:
             self._start()
             self._loop = asyncio.get_running_loop()
         rows = size = 0
-        for array in inputs.values():
-            rows, size = len(array), size + array.nbytes
+        if isinstance(inputs, Unread):
+            rows, size = 1, len(inputs.body)
+        else:
+            for array in inputs.values():
+                rows, size = len(array), size + array.nbytes
         within = self._within(seconds)
         self._admit(rows, size, within)
         now = time.monotonic()
@@ -275,7 +287,7 @@ class Batcher:
         _finish(done)
         return done
 
-    def _take(self) -> tuple[list[tuple[Waiting, int, int]], list[Waiting]]:
+    def _take(self) -> tuple[list[Slice], list[Waiting]]:
         """Return slices (request, first row, rows) that make a batch, and the requests whose time is up or who left."""
         batch, late = [], []
         now = time.monotonic()
@@ -308,10 +320,13 @@ class Batcher:
         waiting, free = self._came - self._taken, min(self._worth(), self._at_once - self._running)
         return max(1, min(self.limits.batch, -(-waiting // max(free, 1))))
 
-    def _answer(self, batch: list[tuple[Waiting, int, int]]) -> None:
+    def _answer(self, batch: list[Slice]) -> None:
+        batch, inputs = self._read(batch)
+        if not batch:
+            return
         started = time.monotonic()
         try:
-            answers = self._run(_joined(batch))
+            answers = self._run(inputs)
         except Exception as error:  # what a graph raises is not ours to name
             if len(batch) == 1:
                 batch[0][0].error = error
@@ -332,6 +347,23 @@ class Batcher:
             waiting.parts.append((first, answers.rows(at, at + count)))
             at += count
 
+    def _read(self, batch: list[Slice]) -> tuple[list[Slice], Inputs]:
+        """Return a batch's inputs, and the batch without those whose bodies are wrong: they have their errors."""
+        unread = [waiting.inputs for waiting, _, _ in batch if isinstance(waiting.inputs, Unread)]
+        if not unread:
+            return batch, _joined(batch)
+        assert self._direct
+        if len(unread) == len(batch) and (inputs := self._direct.together(unread)):
+            return batch, inputs
+        for waiting, _, _ in batch:
+            if isinstance(waiting.inputs, Unread):
+                try:
+                    waiting.inputs = self._direct.alone(waiting.inputs)
+                except Exception as error:  # whatever it is, its client hears of it, and no other
+                    waiting.error = error
+        right = [each for each in batch if not each[0].error]
+        return right, _joined(right) if right else {}
+
     # The event loop
 
     def _deliver(self, done: list[Waiting]) -> None:
@@ -348,13 +380,13 @@ class Batcher:
                 logger.exception("an answer could not be handed over")
 
 
-def _joined(batch: list[tuple[Waiting, int, int]]) -> dict[str, Array]:
-    """Return the batch's inputs; those of a single request are not copied."""
-    if len(batch) == 1:
-        waiting, at, rows = batch[0]
-        return {name: array[at : at + rows] for name, array in waiting.inputs.items()}
-    names = batch[0][0].inputs
-    return {name: np.concatenate([each.inputs[name][at : at + rows] for each, at, rows in batch]) for name in names}
+def _joined(batch: list[Slice]) -> dict[str, Array]:
+    """Return the batch's inputs, which are read; those of a single request are not copied."""
+    slices = [(cast(Inputs, waiting.inputs), at, at + rows) for waiting, at, rows in batch]
+    if len(slices) == 1:
+        inputs, start, stop = slices[0]
+        return {name: array[start:stop] for name, array in inputs.items()}
+    return {name: np.concatenate([each[name][start:stop] for each, start, stop in slices]) for name in slices[0][0]}
 
 
 def _finish(done: list[Waiting]) -> None:

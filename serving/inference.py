@@ -10,7 +10,7 @@ from boatyard.prediction import Answers
 from boatyard.schema import Array
 
 from . import v1, v2
-from .direct import Direct
+from .direct import Direct, Unread
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -21,9 +21,12 @@ OCTETS: Fields = [(b"content-type", b"application/octet-stream")]
 
 
 class Question(NamedTuple):
-    """Graph inputs, [N, *shape] by name, and how their answers become a body and the fields that say what it is."""
+    """Graph inputs, [N, *shape] by name, and how their answers become a body and the fields that say what it is.
 
-    inputs: Mapping[str, Array]
+    The inputs may not be read yet: the queue reads them, those of a batch together.
+    """
+
+    inputs: Mapping[str, Array] | Unread
     encode: Callable[[Answers], tuple[bytes, Fields]]
 
 
@@ -40,7 +43,7 @@ class Route(NamedTuple):
 
 def predict(model: Predictor, direct: Direct, body: bytes) -> Question:
     """Read a V1 body; raises RequestError."""
-    return Question(direct.decode(body) or v1.decode(model.schema, body), _predictions)
+    return Question(direct.cut(body) or direct.decode(body) or v1.decode(model.schema, body), _predictions)
 
 
 def picture(model: Predictor, direct: Direct, body: bytes) -> Question:

@@ -26,7 +26,8 @@ class Predictor(kserve.Model):  # type: ignore[misc]
         self.plan = plan
         self.package, self.schema, self.version = package, package.schema, package.digest
         self.direct = Direct(package.schema)
-        self.batcher = Batcher(package.engine.run, limits.of_batch(plan.batch), self._observe, plan.at_once)
+        run, limits = package.engine.run, limits.of_batch(plan.batch)
+        self.batcher = Batcher(run, limits, self._observe, plan.at_once, self.direct)
         self.numbers = Numbers(self.name, self.version, "onnxruntime", self.batcher.load)
         self.load()
 

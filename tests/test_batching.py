@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+import graphs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from boatyard.errors import RequestError
 from boatyard.prediction import Answers
 from boatyard.schema import Array
 from serving.batching import Batcher, Busy, Closed, Late, Left, Limits
+from serving.direct import Direct
 
 
 class Model:
@@ -93,6 +95,42 @@ def test_each_request_gets_its_own_answer_whatever_the_batch(
     model = run(scenario, Limits(batch=batch), at_once)
     assert max(model.batches) <= batch
     assert len(model.rows) == sum(map(len, requests))
+
+
+GOOD, WRONG = b'{"instances":[[[1,2],[3,%d]]]}', b'{"instances":[[[1,2],[3,%d000]]]}'  # bytes, and beyond
+
+
+@pytest.mark.parametrize("pace", [1e-6, 0.01])  # the event loop answers, or threads do
+@pytest.mark.parametrize("also_read", [False, True])
+def test_a_body_that_is_wrong_when_it_is_read_fails_alone(pace: float, also_read: bool) -> None:
+    schema = graphs.image_schema((2, 2))
+    direct = Direct(schema)
+    seen: list[int] = []
+
+    def model(inputs: Mapping[str, Array]) -> Answers:
+        seen.append(len(inputs["image"]))
+        return Answers(values=inputs["image"][:, 1, 1].astype(np.float32))
+
+    async def scenario() -> list[Any]:
+        batcher = Batcher(model, Limits(), at_once=2, direct=direct)
+        batcher._pace = pace
+        asked = [direct.cut((WRONG if n % 3 == 2 else GOOD) % n) for n in range(9)]
+        assert all(asked)
+        read = [{"image": np.full((1, 2, 2), 100, np.uint8)}] if also_read else []
+        found = await asyncio.gather(
+            *(batcher.submit(each) for each in [*asked, *read] if each), return_exceptions=True
+        )
+        assert (batcher.load.requests, batcher.load.rows, batcher.load.size) == (0, 0, 0)
+        batcher.close()
+        return found
+
+    found = asyncio.run(scenario())
+    for n in range(9):
+        if n % 3 == 2:
+            assert isinstance(found[n], RequestError) and f"found {n}000" in str(found[n])
+        else:
+            assert found[n].values.tolist() == [n]
+    assert sum(seen) == 6 + also_read and (not also_read or found[9].values.tolist() == [100])
 
 
 def test_what_waits_is_one_batch() -> None:

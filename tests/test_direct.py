@@ -122,6 +122,88 @@ def test_a_number_past_its_bound_is_refused_by_the_one_that_says_why() -> None:
         v1.decode(BOUNDED, body)
 
 
+# Bodies of one row that are read together
+
+PIECES = (b"[", b"]", b"],[", b",", b"1", b"-", b".5", b"e", b" ", b"300", b"\n", b"null", b'"', b"}", b"0")
+
+
+@st.composite
+def written(draw: st.DrawFn, schema: Schema) -> bytes:
+    """Return a body of one row, right or with a value that is not, and perhaps with bytes put in or taken out."""
+    shape = schema.tensors()[0].shape
+    leaf = draw(st.sampled_from([st.integers(0, 5), st.integers(0, 5), NUMBERS]))
+    row = draw(full(shape, leaf))
+    separators = draw(st.sampled_from([(",", ":"), (", ", ": ")]))
+    body = json.dumps({"instances": [row]}, separators=separators).encode()
+    for _ in range(draw(st.sampled_from((0, 0, 0, 1, 2)))):
+        at, out = draw(st.integers(0, len(body))), draw(st.integers(0, 3))
+        body = body[:at] + draw(st.sampled_from(PIECES)) + body[at + out :]
+    return body
+
+
+def full(shape: tuple[int, ...], leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    if not shape:
+        return leaf
+    return st.lists(full(shape[1:], leaf), min_size=shape[0], max_size=shape[0])
+
+
+def plainly(schema: Schema, body: bytes) -> list[Any] | None:
+    """Return the one array that the general decoder reads, as a list, or None when it refuses the body."""
+    try:
+        (array,) = v1.decode(schema, body).values()
+    except RequestError:
+        return None
+    return list(array.tolist())
+
+
+@pytest.mark.parametrize("name", ["image", "colour", "numbers", "bounded"])
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_bodies_that_are_read_together_are_each_what_they_are_alone(name: str, data: st.DataObject) -> None:
+    schema = SCHEMAS[name]
+    direct, bodies = Direct(schema), data.draw(st.lists(written(schema), min_size=1, max_size=5))
+    unread = [each for each in map(direct.cut, bodies) if each]
+    if not unread:
+        return
+    wanted = [plainly(schema, each.body) for each in unread]
+    found = direct.together(unread)
+    if found is not None:
+        (array,) = found.values()
+        assert [[row] for row in array.tolist()] == wanted
+    for each, right in zip(unread, wanted, strict=True):
+        if right is None:
+            with pytest.raises(RequestError):
+                direct.alone(each)
+        else:
+            (array,) = direct.alone(each).values()
+            assert array.tolist() == right
+
+
+def test_usual_bodies_of_one_row_are_read_together() -> None:
+    direct = Direct(SCHEMAS["image"])
+    bodies = [
+        json.dumps({"instances": [[[1, 2, 3], [4, 5, n]]]}, separators=s) for n, s in enumerate([None, (",", ":")])
+    ]
+    unread = [direct.cut(body.encode()) for body in bodies]
+    found = direct.together([each for each in unread if each])
+    assert found is not None and found["image"].tolist() == [[[1, 2, 3], [4, 5, 0]], [[1, 2, 3], [4, 5, 1]]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("[[1,2,3],[4,5", "6]],[[1,2,3],[4,5,6]]"),  # a comma of the list between them would mend both
+        ("[[1,2,3],[4,5,6]],[[1,2,3]", "[4,5,6]]"),
+        ("", ONE),
+        (ONE + "," + ONE, ""),
+    ],
+)
+def test_a_body_cannot_be_mended_by_the_one_after_it(first: str, second: str) -> None:
+    direct = Direct(SCHEMAS["image"])
+    cut = [direct.cut(f'{{"instances":[{row}]}}'.encode()) for row in (first, second)]
+    assert not all(cut)
+
+
 # V2: the numbers are cut out of what is around them
 
 
