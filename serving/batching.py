@@ -321,11 +321,11 @@ class Batcher:
         return max(1, min(self.limits.batch, -(-waiting // max(free, 1))))
 
     def _answer(self, batch: list[Slice]) -> None:
-        batch, inputs = self._read(batch)
-        if not batch:
-            return
-        started = time.monotonic()
         try:
+            batch, inputs = self._read(batch)
+            if not batch:
+                return
+            started = time.monotonic()
             answers = self._run(inputs)
         except Exception as error:  # what a graph raises is not ours to name
             if len(batch) == 1:

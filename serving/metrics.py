@@ -171,7 +171,7 @@ HISTOGRAMS: tuple[tuple[str, str, str, Callable[[Numbers], Histogram]], ...] = (
 GAUGES: tuple[tuple[str, str, Callable[[Load], int]], ...] = (
     ("boatyard_queue_requests", "Requests that wait or are worked on", lambda load: load.requests),
     ("boatyard_queue_rows", "Their rows", lambda load: load.rows),
-    ("boatyard_queue_bytes", "Their bytes, decoded", lambda load: load.size),
+    ("boatyard_queue_bytes", "Their bytes", lambda load: load.size),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import graphs
@@ -18,7 +18,7 @@ from boatyard.errors import RequestError
 from boatyard.prediction import Answers
 from boatyard.schema import Array
 from serving.batching import Batcher, Busy, Closed, Late, Left, Limits
-from serving.direct import Direct
+from serving.direct import Direct, Unread
 
 
 class Model:
@@ -131,6 +131,31 @@ def test_a_body_that_is_wrong_when_it_is_read_fails_alone(pace: float, also_read
         else:
             assert found[n].values.tolist() == [n]
     assert sum(seen) == 6 + also_read and (not also_read or found[9].values.tolist() == [100])
+
+
+@pytest.mark.parametrize("pace", [1e-6, 0.01])
+def test_no_memory_to_read_bodies_with_fails_those_alone(monkeypatch: Any, pace: float) -> None:
+    direct = Direct(graphs.image_schema((2, 2)))
+    together = direct.together
+
+    def starved(unread: Sequence[Unread]) -> dict[str, Array] | None:
+        if len(unread) > 1 or b"[3,5]" in unread[0].row:
+            raise MemoryError
+        return together(unread)
+
+    monkeypatch.setattr(direct, "together", starved)
+
+    async def scenario() -> list[Any]:
+        batcher = Batcher(lambda inputs: Answers(values=inputs["image"][:, 1, 1]), Limits(), direct=direct)
+        batcher._pace = pace
+        asked = [each for each in (direct.cut(GOOD % n) for n in range(9)) if each]
+        found = [await asyncio.gather(*map(batcher.submit, asked), return_exceptions=True) for _ in range(2)]
+        batcher.close()
+        return found
+
+    for found in asyncio.run(scenario()):
+        assert isinstance(found.pop(5), MemoryError)
+        assert [each.values.tolist() for each in found] == [[n] for n in range(9) if n != 5]
 
 
 def test_what_waits_is_one_batch() -> None:
