@@ -37,6 +37,7 @@ HEAVY = 0.0002  # seconds of inference a request: of less, the event loop is wha
 SHARE = 0.002  # seconds of inference that are worth another thread
 PATIENCE = 0.5  # of a request's time: when what is ahead of it takes longer, it is not taken
 SAME = 0.05  # seconds that a refusal says the same
+REST = 0.005  # seconds that a full server leaves the processor to the model, and reads nothing
 
 Inputs = Mapping[str, Array]
 Done = Callable[[Answers | None, Exception | None], None]
@@ -122,7 +123,7 @@ class Batcher:
         self._running = 0  # who has taken rows
         self._threads = 0  # that were started
         self._asleep: list[threading.Lock] = []  # one a thread with nothing to do: it is held, and released to wake it
-        self._closed = self._rousing = False
+        self._closed = self._rousing = self._resting = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._said: tuple[tuple[int, float], float, tuple[str, int]] | None = None  # to whom asked what, until when
         self._came = self._taken = 0  # rows, ever: into the queue, out of it
@@ -236,7 +237,22 @@ class Batcher:
             return
         ahead /= self._worth()
         if full or PATIENCE * within < ahead:
+            self._rest_soon()
             raise Busy(*self._words(rows, round(within, 2), ahead))
+
+    def _rest_soon(self) -> None:
+        """Rest when what was read until now is answered.
+
+        A refusal takes little, but not what comes with it: the event loop wakes up for each, in caches that are full of
+        the model, which waits meanwhile. After a rest it refuses many at once. An answer is late by a rest at most.
+        """
+        if self._loop and self._running and not self._resting:
+            self._resting = True
+            self._loop.call_soon(self._loop.call_soon, self._rest)  # the second time, what was answered is sent
+
+    def _rest(self) -> None:
+        self._resting = False
+        time.sleep(REST)
 
     def _words(self, rows: int, within: float, ahead: float) -> tuple[str, int]:
         """Return the words of a refusal: the same for a while, for a full server has other things to do."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from boatyard.errors import RequestError
 from boatyard.prediction import Answers
 from boatyard.schema import Array
+from serving import batching
 from serving.batching import Batcher, Busy, Closed, Late, Left, Limits
 from serving.direct import Direct, Unread
 
@@ -156,6 +157,34 @@ def test_no_memory_to_read_bodies_with_fails_those_alone(monkeypatch: Any, pace:
     for found in asyncio.run(scenario()):
         assert isinstance(found.pop(5), MemoryError)
         assert [each.values.tolist() for each in found] == [[n] for n in range(9) if n != 5]
+
+
+def test_a_full_queue_rests_once_for_all_that_it_refuses_and_only_while_the_model_runs(monkeypatch: Any) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(batching.time, "sleep", rests.append)
+
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        first = await held(batcher, model)
+        for expected in (1, 2):
+            for _ in range(50):
+                with pytest.raises(Busy):
+                    batcher.expect()
+            assert len(rests) == expected - 1  # what was read until now is answered before
+            for _ in range(4):
+                await asyncio.sleep(0)
+            assert len(rests) == expected
+        model.door.set()
+        assert await first == [2.0]
+        batcher.load.requests, batcher.load.rows = 1, 1  # full, and nobody at work
+        with pytest.raises(Busy):
+            batcher.expect()
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert len(rests) == 2
+        batcher.load.requests = batcher.load.rows = 0
+
+    run(scenario, Limits(rows=1))
+    assert set(rests) == {batching.REST}
 
 
 def test_what_waits_is_one_batch() -> None:
