@@ -175,6 +175,10 @@ class Batcher:
             self._loop.call_soon(self._rouse)
         return waiting
 
+    def is_quick(self) -> bool:
+        """Say whether the event loop would answer one more row with those it has, before it reads on."""
+        return (self.load.rows + 1) * self._pace < QUICK
+
     def expect(self, seconds: float | None = None) -> None:
         """Raise Busy when not even one row would be taken: what is refused need not be decoded."""
         self._refuse(1, 0, self._within(seconds))
@@ -365,18 +369,18 @@ class Batcher:
 
     def _read(self, batch: list[Slice]) -> tuple[list[Slice], Inputs]:
         """Return a batch's inputs, and the batch without those whose bodies are wrong: they have their errors."""
-        unread = [waiting.inputs for waiting, _, _ in batch if isinstance(waiting.inputs, Unread)]
+        unread = [(waiting, waiting.inputs) for waiting, _, _ in batch if isinstance(waiting.inputs, Unread)]
         if not unread:
             return batch, _joined(batch)
         assert self._direct
-        if len(unread) == len(batch) and (inputs := self._direct.together(unread)):
-            return batch, inputs
-        for waiting, _, _ in batch:
-            if isinstance(waiting.inputs, Unread):
-                try:
-                    waiting.inputs = self._direct.alone(waiting.inputs)
-                except Exception as error:  # whatever it is, its client hears of it, and no other
-                    waiting.error = error
+        found = self._direct.together([each for _, each in unread])
+        if found and len(unread) == len(batch):
+            return batch, found
+        for row, (waiting, each) in enumerate(unread):
+            try:
+                waiting.inputs = _slice(found, row, row + 1) if found else self._direct.alone(each)
+            except Exception as error:  # whatever it is, its client hears of it, and no other
+                waiting.error = error
         right = [each for each in batch if not each[0].error]
         return right, _joined(right) if right else {}
 
@@ -400,9 +404,12 @@ def _joined(batch: list[Slice]) -> dict[str, Array]:
     """Return the batch's inputs, which are read; those of a single request are not copied."""
     slices = [(cast(Inputs, waiting.inputs), at, at + rows) for waiting, at, rows in batch]
     if len(slices) == 1:
-        inputs, start, stop = slices[0]
-        return {name: array[start:stop] for name, array in inputs.items()}
+        return _slice(*slices[0])
     return {name: np.concatenate([each[name][start:stop] for each, start, stop in slices]) for name in slices[0][0]}
+
+
+def _slice(inputs: Inputs, start: int, stop: int) -> dict[str, Array]:
+    return {name: array[start:stop] for name, array in inputs.items()}
 
 
 def _finish(done: list[Waiting]) -> None:

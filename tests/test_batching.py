@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import graphs
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from boatyard.errors import RequestError
 from boatyard.prediction import Answers
 from boatyard.schema import Array
-from serving import batching
+from serving import batching, inference
 from serving.batching import Batcher, Busy, Closed, Late, Left, Limits
 from serving.direct import Direct, Unread
 
@@ -103,7 +104,8 @@ GOOD, WRONG = b'{"instances":[[[1,2],[3,%d]]]}', b'{"instances":[[[1,2],[3,%d000
 
 @pytest.mark.parametrize("pace", [1e-6, 0.01])  # the event loop answers, or threads do
 @pytest.mark.parametrize("also_read", [False, True])
-def test_a_body_that_is_wrong_when_it_is_read_fails_alone(pace: float, also_read: bool) -> None:
+@pytest.mark.parametrize("wrong", [(), (2, 5, 8), (0,)])
+def test_a_body_that_is_wrong_when_it_is_read_fails_alone(pace: float, also_read: bool, wrong: tuple[int, ...]) -> None:
     schema = graphs.image_schema((2, 2))
     direct = Direct(schema)
     seen: list[int] = []
@@ -115,7 +117,7 @@ def test_a_body_that_is_wrong_when_it_is_read_fails_alone(pace: float, also_read
     async def scenario() -> list[Any]:
         batcher = Batcher(model, Limits(), at_once=2, direct=direct)
         batcher._pace = pace
-        asked = [direct.cut((WRONG if n % 3 == 2 else GOOD) % n) for n in range(9)]
+        asked = [direct.cut((WRONG if n in wrong else GOOD) % (n + 1)) for n in range(9)]
         assert all(asked)
         read = [{"image": np.full((1, 2, 2), 100, np.uint8)}] if also_read else []
         found = await asyncio.gather(
@@ -127,11 +129,23 @@ def test_a_body_that_is_wrong_when_it_is_read_fails_alone(pace: float, also_read
 
     found = asyncio.run(scenario())
     for n in range(9):
-        if n % 3 == 2:
-            assert isinstance(found[n], RequestError) and f"found {n}000" in str(found[n])
+        if n in wrong:
+            assert isinstance(found[n], RequestError) and f"found {n + 1}000" in str(found[n])
         else:
-            assert found[n].values.tolist() == [n]
-    assert sum(seen) == 6 + also_read and (not also_read or found[9].values.tolist() == [100])
+            assert found[n].values.tolist() == [n + 1]
+    assert sum(seen) == 9 - len(wrong) + also_read and (not also_read or found[9].values.tolist() == [100])
+
+
+def test_a_body_waits_to_be_read_only_where_its_turn_is_now() -> None:
+    """Else a client would wait for a model that takes long, to hear that its body was wrong."""
+    schema = graphs.image_schema((2, 2))
+    batcher = Batcher(Model(), Limits())
+    model: Any = SimpleNamespace(schema=schema, batcher=batcher)
+    batcher._pace = 1e-6
+    assert isinstance(inference.predict(model, Direct(schema), WRONG % 1).inputs, Unread)
+    batcher.load.rows = 1000
+    with pytest.raises(RequestError, match="found 1000"):
+        inference.predict(model, Direct(schema), WRONG % 1)
 
 
 @pytest.mark.parametrize("pace", [1e-6, 0.01])
