@@ -37,7 +37,7 @@ HEAVY = 0.0002  # seconds of inference a request: of less, the event loop is wha
 SHARE = 0.002  # seconds of inference that are worth another thread
 PATIENCE = 0.5  # of a request's time: when what is ahead of it takes longer, it is not taken
 SAME = 0.05  # seconds that a refusal says the same
-REST = 0.005  # seconds that a full server leaves the processor to the model, and reads nothing
+REST = 0.01  # seconds that a full server leaves the processor to the model, and reads nothing
 
 Inputs = Mapping[str, Array]
 Done = Callable[[Answers | None, Exception | None], None]
