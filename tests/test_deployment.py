@@ -6,7 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import graphs
 import kserve
@@ -16,8 +16,10 @@ import pytest
 import yaml
 
 from boatyard import __version__, deployment, packages
+from boatyard.cluster import Cluster
+from boatyard.deployment import proving
 from boatyard.deployment.rendering import SCALING
-from boatyard.errors import ConfigError
+from boatyard.errors import ClusterError, ConfigError
 from boatyard.project import AutoscalingConfig, ServeConfig
 from boatyard.settings import Settings
 from serving.__main__ import _options
@@ -130,6 +132,44 @@ def test_a_pod_drains_within_its_grace(package: packages.Package) -> None:
     (server,) = deployment.runtime("boatyard/serve", "boatyard")["spec"]["containers"]
     drain = int(server["args"][-1].removeprefix("--drain="))
     assert pause + drain + 30 < predictor["terminationGracePeriodSeconds"]  # 30 s: requests at work
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask Services through the API server, without a pause."""
+    monkeypatch.setattr(proving, "_resolves", lambda host: False)
+    monkeypatch.setattr(proving, "PAUSE", 0.0)
+
+
+class Pods:
+    """A Service that leads to pods in turn: what they say of their version, and what they answer."""
+
+    def __init__(self, *pods: tuple[str, Any], gone: int = 0) -> None:
+        """The last pod is alone after `gone` requests."""
+        self.pods, self.gone, self.asked = pods, gone, 0
+
+    def ask(self, service: str, path: str, body: Any = None, namespace: str | None = None) -> Any:
+        self.asked += 1
+        digest, predictions = self.pods[self.asked % len(self.pods) if self.asked <= self.gone else -1]
+        return {"versions": [digest]} if body is None else {"predictions": predictions}
+
+
+@pytest.mark.usefixtures("outside")
+def test_an_answer_of_a_former_pod_is_not_held_against_the_new_ones(package: packages.Package) -> None:
+    wanted = deployment.proof(package)
+    former = [{"label": "cat", "probabilities": [0.1, 0.1, 0.8]}] * len(wanted.predictions)
+    right = (wanted.digest, wanted.predictions)
+    for gone in range(12):  # requests until the former pod is out of the way: it gets the fourth
+        pods = Pods(("former", former), right, right, right, gone=gone)
+        assert proving.prove(cast(Cluster, pods), "insects", "models", wanted) == len(wanted.predictions)
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_wrong_answer_that_comes_again_is_held_against_the_version(package: packages.Package) -> None:
+    wanted = deployment.proof(package)
+    wrong = [{"label": "cat", "probabilities": [0.1, 0.1, 0.8]}] * len(wanted.predictions)
+    with pytest.raises(ClusterError, match="golden example 0 is answered wrong through the Service"):
+        proving.prove(cast(Cluster, Pods((wanted.digest, wrong))), "insects", "models", wanted)
 
 
 def test_memory_is_that_of_the_package_unless_the_project_says_it(package: packages.Package) -> None:

@@ -19,8 +19,9 @@ from boatyard.prediction.predictor import TOLERANCE
 
 AT_ONCE = 8  # questions a request
 SECONDS = 30  # for one answer
+PAUSE = 0.5  # seconds
 PATIENCE = 30.0  # seconds in which a Service that is just ready may refuse, or lead to a former pod
-IN_A_ROW = 3  # answers of the right version, and nobody sends to former pods any more
+IN_A_ROW = (3, 12, 48)  # answers of the right version, and nobody sends to former pods: each time with less doubt
 Object = dict[str, Any]
 
 
@@ -31,6 +32,10 @@ class Proof:
     digest: str
     instances: list[Any] = field(repr=False)
     predictions: list[Any] = field(repr=False)
+
+
+class Wrong(ClusterError):
+    """The Service gave an answer that is not the package's."""
 
 
 class Unanswered(ClusterError):
@@ -46,35 +51,48 @@ def proof(package: Package) -> Proof:
 
 
 def prove(cluster: Cluster, name: str, namespace: str, wanted: Proof) -> int:
-    """Ask every golden example through the Service and return how many there are; raises ClusterError."""
-    service = f"{name}-predictor"
-    _switched(cluster, service, namespace, name, wanted.digest)
+    """Ask every golden example through the Service and return how many there are; raises ClusterError.
+
+    A wrong answer may be one of a former pod, which some node still sends to: it counts when it comes again after more
+    and more answers of the right version in a row.
+    """
+    for in_a_row in IN_A_ROW:
+        _switched(cluster, f"{name}-predictor", namespace, name, wanted.digest, in_a_row)
+        try:
+            return _ask_all(cluster, name, namespace, wanted)
+        except Wrong as error:
+            wrong = error
+            time.sleep(PAUSE)
+    raise wrong
+
+
+def _ask_all(cluster: Cluster, name: str, namespace: str, wanted: Proof) -> int:
     for start in range(0, len(wanted.instances), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         asked = {"instances": wanted.instances[some]}
-        answer = _patiently(cluster, service, namespace, f"v1/models/{name}:predict", asked)
+        answer = _patiently(cluster, f"{name}-predictor", namespace, f"v1/models/{name}:predict", asked)
         _compare(start, wanted.predictions[some], answer.get("predictions"))
     return len(wanted.instances)
 
 
-def _switched(cluster: Cluster, service: str, namespace: str, name: str, digest: str) -> None:
+def _switched(cluster: Cluster, service: str, namespace: str, name: str, digest: str, in_a_row: int) -> None:
     """Wait until the way to the Service leads to pods of this package; a node may know the former ones for a moment."""
     end, right = time.monotonic() + PATIENCE, 0
-    while right < IN_A_ROW:
+    while right < in_a_row:
         found = _patiently(cluster, service, namespace, f"v2/models/{name}", None).get("versions")
         right = right + 1 if found == [digest] else 0
         if not right:
             if time.monotonic() > end:
                 raise ClusterError(f"{service} answers for package {found}, wanted sha256 {digest[:12]}…")
-            time.sleep(0.5)
+            time.sleep(PAUSE)
 
 
 def _compare(start: int, wanted: list[Any], found: Any) -> None:
     if not isinstance(found, list) or len(found) != len(wanted):
-        raise ClusterError(f"wanted {len(wanted)} predictions of golden examples, found {json.dumps(found)[:200]}")
+        raise Wrong(f"wanted {len(wanted)} predictions of golden examples, found {json.dumps(found)[:200]}")
     for row, (one, other) in enumerate(zip(wanted, found, strict=True), start):
         if difference := _difference(one, other):
-            raise ClusterError(f"golden example {row} is answered wrong through the Service: {difference}")
+            raise Wrong(f"golden example {row} is answered wrong through the Service: {difference}")
 
 
 def _difference(wanted: Any, found: Any) -> str | None:
