@@ -12,7 +12,7 @@ INSIDE = $(if $(wildcard $(CLUSTER)),$(CLUSTER) exec --,docs/kind/inside)
 SHELL = /bin/bash
 .ONESHELL:
 .SHELLFLAGS = -euo pipefail -c
-.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster measure-kills cluster-demo clean
+.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers bench-engines bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster measure-kills cluster-demo clean
 
 setup: $(VENV)/.done  ## make the environment
 
@@ -70,6 +70,9 @@ bench-answers: setup  ## the served answers against the report's, every test row
 	@package=$$($(BIN)/boatyard show $(DEMO) --path)
 	dataset=$$(ls -d $(DEMO)/runs/2*/artifacts/preprocess/dataset | tail -1)
 	$(BIN)/python benchmarks/answers.py "$$package" "$$dataset"
+
+bench-engines: setup  ## ONNX Runtime beside OpenVINO with PACKAGE (the demo's), paired
+	@$(BIN)/python benchmarks/engines.py "$${PACKAGE:-$$($(BIN)/boatyard show $(DEMO) --path)}"
 
 bad-requests: setup  ## 100 000 generated mistakes: each refused, none in the way of others (after make demo)
 	@$(BIN)/python benchmarks/bad_requests.py "$$($(BIN)/boatyard show $(DEMO) --path)"

@@ -400,7 +400,16 @@ def push(folder: Path, overrides: tuple[str, ...], out: Path | None) -> None:
 @click.option("--port", default=8080, type=PORT, show_default=True, help="Port of REST.")
 @click.option("--grpc-port", default=8081, type=PORT, show_default=True, help="Port of gRPC.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that answer; by default one, and more when busy.")
-def serve(package: str, name: str | None, host: str, port: int, grpc_port: int, workers: int | None) -> None:
+@click.option(
+    "--engine",
+    type=click.Choice(["onnxruntime", "openvino"]),
+    default="onnxruntime",
+    show_default=True,
+    help="What runs the graph; openvino is an extra.",
+)
+def serve(
+    package: str, name: str | None, host: str, port: int, grpc_port: int, workers: int | None, engine: str
+) -> None:
     """Serve a package over the KServe protocols, V1, V2 and gRPC, until stopped.
 
     PACKAGE is a package's folder or its URI in a bucket, or a project's folder: then the version in production is
@@ -413,7 +422,7 @@ def serve(package: str, name: str | None, host: str, port: int, grpc_port: int, 
         from boatyard import serving
     except ImportError as error:
         raise ConfigError(f"serving needs {error.name}; pip install 'boatyard[serve]'") from error
-    serving.serve(path, host=host, http_port=port, grpc_port=grpc_port, workers=workers, name=name)
+    serving.serve(path, host=host, http_port=port, grpc_port=grpc_port, workers=workers, name=name, engine=engine)
 
 
 @cli.command("compile")

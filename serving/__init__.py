@@ -26,6 +26,7 @@ def serve(
     body_limit: int = BODY_LIMIT,
     drain: float = 0,
     batch: int | None = None,
+    engine: str = "onnxruntime",
     queue: int = Limits.rows,
     timeout: float = Limits.seconds,
     access_log: float = 0.01,
@@ -39,8 +40,9 @@ def serve(
     So many processes as `workers` answer; without a number one does, and more are started while those there are use up
     their processors, as many as the container has processors, 8 at most.
     `name` is the model's in URLs (the package's own by default); with `digest`, only the package of that digest is
-    served; no `grpc_port`, no gRPC. `batch` rows are answered at once by `threads` (both measured while loading),
-    `queue` rows may wait, each for `timeout` seconds at most; a share of `access_log` of the requests is logged.
+    served; no `grpc_port`, no gRPC. The `engine` is onnxruntime or, an extra, openvino. `batch` rows are answered at
+    once by `threads` (both measured while loading), `queue` rows may wait, each for `timeout` seconds at most; a
+    share of `access_log` of the requests is logged.
     Whoever shows `token` may load packages of the folder `repository` by name, and unload models. With the files
     `certificate` and `key` both protocols speak TLS. On a signal readiness flips at once and `drain` seconds pass
     before the listeners close. Raises ArtifactError when a package does not verify or does not answer its golden
@@ -60,7 +62,7 @@ def serve(
         Tls(certificate, key).check()
     settle()
     limits = Limits(rows=queue, seconds=timeout)
-    models = Models(limits, folder=repository, threads=threads, batch=batch, processes=workers or 1)
+    models = Models(limits, folder=repository, threads=threads, batch=batch, processes=workers or 1, engine=engine)
     for each in [package] if isinstance(package, Path) else package:
         models.add(models.open(each, name=name, digest=digest))
     options = Options(

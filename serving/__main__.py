@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
             body_limit=options.body_limit,
             drain=options.drain,
             batch=options.batch,
+            engine=options.engine,
             queue=options.queue,
             timeout=options.timeout,
             access_log=options.access_log,
@@ -63,6 +64,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of one inference (default: measured while loading)")
     parser.add_argument("--body-limit", type=int, default=BODY_LIMIT, help="bytes of a request (default: %(default)s)")
     parser.add_argument("--batch", type=int, help="rows answered at once (default: measured while loading)")
+    parser.add_argument(
+        "--engine",
+        choices=("onnxruntime", "openvino"),
+        default="onnxruntime",
+        help="what runs the graph (default: %(default)s)",
+    )
     parser.add_argument("--queue", type=int, default=Limits.rows, help="rows that may wait (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=Limits.seconds, help="seconds of a request (default: 60)")
     parser.add_argument("--access-log", type=float, default=0.01, help="share of requests logged (default: 0.01)")

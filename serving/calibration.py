@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,13 +31,16 @@ def calibrate(package: Predictor, threads: int | None, batch: int | None, proces
     """
     rows = package.package.golden.inputs
     if threads is None and (most := Settings().threads) > 1 and len(package.package.golden):
-        other = replace(package, engine=Engine(package.package.graph, package.schema, most))
+        other = replace(package, engine=type(package.engine)(package.package.graph, package.schema, most))
         if _seconds(package.engine, rows, 1) > WORTH * _seconds(other.engine, rows, 1):
             package, threads = other, most
     chosen = batch or _batch(lambda size: _seconds(package.engine, rows, size))
     threads = threads or 1
-    plan = Plan(threads, chosen, max(1, Settings().threads // (threads * processes)))
-    logger.info("calibrated: %d threads, batches of %d rows, %d at once at most", *astuple(plan))
+    plan = Plan(threads, chosen, max(1, Settings().threads // (threads * processes)), package.engine.name)
+    logger.info(
+        "calibrated %s: %d threads, batches of %d rows, %d at once at most",
+        plan.engine, plan.threads, plan.batch, plan.at_once,
+    )  # fmt: skip
     return package, plan
 
 

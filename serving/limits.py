@@ -57,11 +57,12 @@ class Held:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a model is run: threads of one inference, rows of a batch, batches at once where that is worth it."""
+    """How a model is run: threads of one inference, rows of a batch, batches at once where it is worth it; by what."""
 
     threads: int
     batch: int
     at_once: int = 1
+    engine: str = "onnxruntime"
 
 
 @dataclass(frozen=True)

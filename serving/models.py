@@ -39,10 +39,11 @@ class Models(ModelRepository):  # type: ignore[misc]
         threads: int | None = None,
         batch: int | None = None,
         processes: int = 1,
+        engine: str = "onnxruntime",
     ) -> None:
         super().__init__()
         self.limits, self.folder, self.threads, self.batch = limits, folder, threads, batch
-        self.processes = processes
+        self.processes, self.engine = processes, engine
         self.versions: dict[str, dict[str, Predictor]] = {}
         self.routes: dict[bytes, Route] = {}  # by the path of inference, as a client sends it
         self.draining = self.leaving = False  # not ready any more; and clients are to come again elsewhere
@@ -56,7 +57,8 @@ class Models(ModelRepository):  # type: ignore[misc]
         """
         if name is not None and not NAME.fullmatch(name):
             raise ConfigError(f"wanted a model's name of letters, digits, '.', '_' and '-', found {show(name)}")
-        loaded = prediction.load(package, digest=digest, threads=plan.threads if plan else self.threads or 1)
+        threads, engine = (plan.threads, plan.engine) if plan else (self.threads or 1, self.engine)
+        loaded = prediction.load(package, digest=digest, threads=threads, by=engine)
         if plan is None:
             loaded, plan = calibrate(loaded, self.threads, self.batch, self.processes)
         return Predictor(loaded, plan, self.limits, name)

@@ -28,7 +28,7 @@ class Predictor(kserve.Model):  # type: ignore[misc]
         self.direct = Direct(package.schema)
         run, limits = package.engine.run, limits.of_batch(plan.batch)
         self.batcher = Batcher(run, limits, self._observe, plan.at_once, self.direct)
-        self.numbers = Numbers(self.name, self.version, "onnxruntime", self.batcher.load)
+        self.numbers = Numbers(self.name, self.version, package.engine.name, self.batcher.load)
         self.load()
 
     def start(self) -> None:

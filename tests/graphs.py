@@ -56,10 +56,10 @@ def graph(schema: Schema, seed: int = 0) -> bytes:
         nodes.append(helper.make_node("Reshape", ["out", "one"], ["value"]))
         ends = [_end("value", TensorProto.FLOAT, ())]
     else:
-        constants["labels"] = np.array(schema.labels, object)
         nodes.append(helper.make_node("Softmax", ["out"], ["probabilities"], axis=1))
         nodes.append(helper.make_node("ArgMax", ["out"], ["best"], axis=1, keepdims=0))
-        nodes.append(helper.make_node("Gather", ["labels", "best"], ["label"]))
+        names = dict(keys_int64s=range(outputs), values_strings=list(schema.labels), default_string="")
+        nodes.append(helper.make_node("LabelEncoder", ["best"], ["label"], domain="ai.onnx.ml", **names))
         ends = [_end("label", TensorProto.STRING, ()), _end("probabilities", TensorProto.FLOAT, (outputs,))]
     initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     body = helper.make_graph(nodes, "test", inputs, ends, initializers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
@@ -90,7 +90,12 @@ class Answers:
 
 
 class Engine:
-    """A graph ready to run. `run` may be called from one thread at a time or many: it keeps no state."""
+    """A graph ready to run, by ONNX Runtime. `run` may be called from one thread at a time or many: it keeps no state.
+
+    Another engine has a `name` of its own, and its own `_load` and `_answer`.
+    """
+
+    name: ClassVar[str] = "onnxruntime"
 
     def __init__(self, graph: Path | bytes, schema: Schema, threads: int | None = None) -> None:
         """Load a graph, from a file or from bytes that were verified already.
@@ -100,10 +105,12 @@ class Engine:
         """
         self.schema = schema
         self.tensors = schema.tensors()
-        self._session = _session(graph, threads or Settings().threads)
-        _check_ends("input", self._session.get_inputs(), _wanted_inputs(self.tensors))
-        self._outputs = _wanted_outputs(schema)
-        _check_ends("output", self._session.get_outputs(), self._outputs)
+        data = graph if isinstance(graph, bytes) else _read(graph)
+        if protobuf.keeps_data_elsewhere(data):
+            raise ArtifactError(
+                "wanted a graph with all its data inside, found one that names other files; export it again"
+            )
+        self._load(data, threads or Settings().threads)
 
     def run(self, inputs: Mapping[str, Array]) -> Answers:
         """Answer rows, [N, *shape] by input name; raises RequestError when they are not as the schema says.
@@ -118,6 +125,12 @@ class Engine:
         if self.schema.task == "regression":
             return Answers(values=found[0])
         return Answers(labels=found[0], probabilities=found[1])
+
+    def _load(self, data: bytes, threads: int) -> None:
+        self._session = _session(data, threads)
+        _check_ends("input", self._session.get_inputs(), _wanted_inputs(self.tensors))
+        self._outputs = _wanted_outputs(self.schema)
+        _check_ends("output", self._session.get_outputs(), self._outputs)
 
     def _answer(self, inputs: dict[str, Array]) -> list[Array]:
         try:
@@ -145,12 +158,7 @@ def is_dtype(array: Array, tensor: Tensor) -> bool:
     return array.dtype.kind in "UO" if tensor.dtype == "str" else array.dtype == np.dtype(tensor.dtype)
 
 
-def _session(graph: Path | bytes, threads: int) -> Any:
-    data = graph if isinstance(graph, bytes) else _read(graph)
-    if protobuf.keeps_data_elsewhere(data):
-        raise ArtifactError(
-            "wanted a graph with all its data inside, found one that names other files; export it again"
-        )
+def _session(data: bytes, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

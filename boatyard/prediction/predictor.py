@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from boatyard.errors import ArtifactError, RequestError
+from boatyard.errors import ArtifactError, ConfigError, RequestError
 from boatyard.prediction.engine import Answers, Engine
 from boatyard.schema import Array, Schema
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from boatyard.packages import Golden, Package
 
 logger = logging.getLogger(__name__)
+ENGINES = (Engine.name, "openvino")
 TOLERANCE = 1e-5  # two builds of ONNX Runtime, or two batch sizes, round differently; a wrong model is far off
 
 
@@ -48,12 +49,26 @@ class Predictor:
         return answers
 
 
-def load(path: Path, *, digest: str | None = None, threads: int | None = None) -> Predictor:
-    """Verify a package, load its graph and answer its golden examples; raises ArtifactError when one differs."""
+def engine(name: str) -> type[Engine]:
+    """Return an engine by name; raises ConfigError when there is none, or it is not installed."""
+    if name == Engine.name:
+        return Engine
+    if name == "openvino":
+        from boatyard.prediction.openvino import OpenVino  # an extra
+
+        return OpenVino
+    raise ConfigError(f"wanted an engine of {', '.join(ENGINES)}, found {name!r}")
+
+
+def load(path: Path, *, digest: str | None = None, threads: int | None = None, by: str = Engine.name) -> Predictor:
+    """Verify a package, load its graph `by` an engine and answer its golden examples.
+
+    Raises ArtifactError when one differs, or the engine does not run the graph, ConfigError when there is no engine.
+    """
     from boatyard import packages  # which packs with the engine of this package
 
     package = packages.verify(path, digest)
-    predictor = Predictor(package, Engine(package.graph, package.schema, threads))
+    predictor = Predictor(package, engine(by)(package.graph, package.schema, threads))
     check_golden(predictor.engine, package.golden)
     logger.info("loaded %s, sha256 %s: %d golden examples agree", package.name, package.digest, len(package.golden))
     return predictor
