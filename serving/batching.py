@@ -29,6 +29,7 @@ from boatyard.schema import Array
 
 from .direct import Direct, Unread
 from .limits import Limits
+from .resting import DEEP, Rest
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,6 @@ HEAVY = 0.0002  # seconds of inference a request: of less, the event loop is wha
 SHARE = 0.002  # seconds of inference that are worth another thread
 PATIENCE = 0.5  # of a request's time: when what is ahead of it takes longer, it is not taken
 SAME = 0.05  # seconds that a refusal says the same
-REST = 0.01  # seconds that a full server leaves the processor to the model, and reads nothing
 
 Inputs = Mapping[str, Array]
 Done = Callable[[Answers | None, Exception | None], None]
@@ -110,20 +110,22 @@ class Batcher:
         observe: Callable[[str, float], None] = lambda name, value: None,
         at_once: int = 1,
         direct: Direct | None = None,
+        rest: Rest | None = None,
     ) -> None:
-        """`run` answers a batch or raises, so many `at_once`; `direct` reads what comes unread.
+        """`run` answers a batch or raises, so many `at_once`; `direct` reads what comes unread, `rest` is shared.
 
         `observe` is told seconds of `queue` and `inference`, and `batch` rows.
         """
         self.limits, self.load = limits, Load()
         self._run, self._observe, self._at_once, self._direct = run, observe, at_once, direct
+        self._rest = rest or Rest()
         self._queue: deque[Waiting] = deque()
         self._lock = threading.Lock()  # held by who takes rows from the queue, or notes what became of them
         self._seats = threading.Semaphore(at_once)  # one is held by who runs the model
         self._running = 0  # who has taken rows
         self._threads = 0  # that were started
         self._asleep: list[threading.Lock] = []  # one a thread with nothing to do: it is held, and released to wake it
-        self._closed = self._rousing = self._resting = False
+        self._closed = self._rousing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._said: tuple[tuple[int, float], float, tuple[str, int]] | None = None  # to whom asked what, until when
         self._came = self._taken = 0  # rows, ever: into the queue, out of it
@@ -160,7 +162,7 @@ class Batcher:
             self._loop = asyncio.get_running_loop()
         rows = size = 0
         if isinstance(inputs, Unread):
-            rows, size = 1, len(inputs.body)
+            rows, size = 1, len(inputs.body) + len(inputs.row)
         else:
             for array in inputs.values():
                 rows, size = len(array), size + array.nbytes
@@ -170,6 +172,7 @@ class Batcher:
         waiting = Waiting(inputs, rows, size, now + within, done, now)
         self._came += rows
         self._queue.append(waiting)
+        self._rest.asked(self)
         if not self._rousing:  # once the loop has read what else came, which is of the same batch
             self._rousing = True
             self._loop.call_soon(self._rouse)
@@ -236,27 +239,17 @@ class Batcher:
         if not load.requests:
             return
         full = load.rows + rows > limits.rows or load.size + size > limits.bytes
-        ahead = load.rows * self._pace  # seconds
-        if not full and not 0 < PATIENCE * within < ahead:
+        if not full and not 0 < PATIENCE * within < load.rows * self._pace:
             return
-        ahead /= self._worth()
+        ahead = self._ahead()
         if full or PATIENCE * within < ahead:
-            self._rest_soon()
+            if ahead >= DEEP:
+                self._rest.soon(self, lambda: self._ahead() if self._running else 0.0)
             raise Busy(*self._words(rows, round(within, 2), ahead))
 
-    def _rest_soon(self) -> None:
-        """Rest when what was read until now is answered.
-
-        A refusal takes little, but not what comes with it: the event loop wakes up for each, in caches that are full of
-        the model, which waits meanwhile. After a rest it refuses many at once. An answer is late by a rest at most.
-        """
-        if self._loop and self._running and not self._resting:
-            self._resting = True
-            self._loop.call_soon(self._loop.call_soon, self._rest)  # the second time, what was answered is sent
-
-    def _rest(self) -> None:
-        self._resting = False
-        time.sleep(REST)
+    def _ahead(self) -> float:
+        """Return the seconds of work that there are."""
+        return self.load.rows * self._pace / self._worth()
 
     def _words(self, rows: int, within: float, ahead: float) -> tuple[str, int]:
         """Return the words of a refusal: the same for a while, for a full server has other things to do."""
@@ -349,7 +342,7 @@ class Batcher:
             answers = self._run(inputs)
         except Exception as error:  # what a graph raises is not ours to name
             if len(batch) == 1:
-                batch[0][0].error = error
+                batch[0][0].error = _bare(error)
                 return
             for alone in batch:  # a row that the graph cannot answer fails its own request only
                 self._answer([alone])
@@ -380,7 +373,7 @@ class Batcher:
             try:
                 waiting.inputs = _slice(found, row, row + 1) if found else self._direct.alone(each)
             except Exception as error:  # whatever it is, its client hears of it, and no other
-                waiting.error = error
+                waiting.error = _bare(error)
         right = [each for each in batch if not each[0].error]
         return right, _joined(right) if right else {}
 
@@ -398,6 +391,14 @@ class Batcher:
                 waiting.done(None if waiting.error else waiting.result, waiting.error)
             except Exception:  # the others are to hear of theirs
                 logger.exception("an answer could not be handed over")
+
+
+def _bare(error: Exception) -> Exception:
+    """Return a client's error without its traceback: the frames there hold the bodies of a whole batch."""
+    if isinstance(error, RequestError):
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+    return error
 
 
 def _joined(batch: list[Slice]) -> dict[str, Array]:

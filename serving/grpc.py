@@ -92,7 +92,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:
         model = await self._find(request.name, request.version, context)
-        found = v2.metadata(model.name, model.version, model.schema)
+        found = v2.metadata(model.name, model.version, model.schema, model.plan.engine)
         return pb.ModelMetadataResponse(
             **{key: found[key] for key in ("name", "versions", "platform", "inputs", "outputs")}
         )
@@ -137,7 +137,10 @@ def _refusal(error: Exception) -> tuple[StatusCode, str]:
         return CODES[error.status], str(error)[:LONGEST]
     if isinstance(error, ArtifactError):
         logger.warning("load: %s", error)
-        return StatusCode.FAILED_PRECONDITION, "wanted a package that verifies and answers as sealed, found another"
+        return (
+            StatusCode.FAILED_PRECONDITION,
+            "wanted a package that verifies, runs here and answers as sealed, found another",
+        )
     if isinstance(error, Busy):
         return StatusCode.RESOURCE_EXHAUSTED, str(error)
     if isinstance(error, Closed):

@@ -21,6 +21,7 @@ from .inference import Route
 from .limits import Limits, Plan
 from .metrics import Numbers
 from .predictor import Predictor
+from .resting import Rest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # what a URL takes as it is
 
@@ -43,7 +44,7 @@ class Models(ModelRepository):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.limits, self.folder, self.threads, self.batch = limits, folder, threads, batch
-        self.processes, self.engine = processes, engine
+        self.processes, self.engine, self.rest = processes, engine, Rest()
         self.versions: dict[str, dict[str, Predictor]] = {}
         self.routes: dict[bytes, Route] = {}  # by the path of inference, as a client sends it
         self.draining = self.leaving = False  # not ready any more; and clients are to come again elsewhere
@@ -61,7 +62,7 @@ class Models(ModelRepository):  # type: ignore[misc]
         loaded = prediction.load(package, digest=digest, threads=threads, by=engine)
         if plan is None:
             loaded, plan = calibrate(loaded, self.threads, self.batch, self.processes)
-        return Predictor(loaded, plan, self.limits, name)
+        return Predictor(loaded, plan, self.limits, name, self.rest)
 
     def add(self, model: Predictor) -> None:
         """Let a model answer; one of the same name stays as an earlier version, and the very same answers on."""

@@ -16,18 +16,26 @@ from .batching import Batcher
 from .direct import Direct
 from .limits import Limits, Plan
 from .metrics import Numbers
+from .resting import Rest
 
 
 class Predictor(kserve.Model):  # type: ignore[misc]
     """Graph inputs in, answers out; made of a package that verified and whose golden examples agree: ready at once."""
 
-    def __init__(self, package: prediction.Predictor, plan: Plan, limits: Limits, name: str | None = None) -> None:
+    def __init__(
+        self,
+        package: prediction.Predictor,
+        plan: Plan,
+        limits: Limits,
+        name: str | None = None,
+        rest: Rest | None = None,
+    ) -> None:
         super().__init__(name or package.name)
         self.plan = plan
         self.package, self.schema, self.version = package, package.schema, package.digest
         self.direct = Direct(package.schema)
         run, limits = package.engine.run, limits.of_batch(plan.batch)
-        self.batcher = Batcher(run, limits, self._observe, plan.at_once, self.direct)
+        self.batcher = Batcher(run, limits, self._observe, plan.at_once, self.direct, rest)
         self.numbers = Numbers(self.name, self.version, package.engine.name, self.batcher.load)
         self.load()
 

@@ -172,7 +172,7 @@ class Front:
         return 200, *encode(await model.batcher.submit(inputs, left(until)))
 
     async def _metadata(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
-        found = v2.metadata(model.name, model.version, model.schema)
+        found = v2.metadata(model.name, model.version, model.schema, model.plan.engine)
         found["versions"] = list(self.models.versions[model.name])
         return 200, orjson.dumps(found), JSON
 
@@ -271,7 +271,7 @@ def refusal(error: Exception, what: str) -> Reply:
         logger.warning("%s: %s", what, error)
         return (
             422,
-            errors.body("wanted a package that verifies and answers as sealed, found another"),
+            errors.body("wanted a package that verifies, runs here and answers as sealed, found another"),
             JSON,
         )
     if isinstance(error, Busy):

@@ -57,13 +57,13 @@ def datatypes(schema: Schema) -> Mapping[str, str]:
     return {output["name"]: output["datatype"] for output in outputs(schema)}
 
 
-def metadata(name: str, version: str, schema: Schema) -> dict[str, Any]:
+def metadata(name: str, version: str, schema: Schema, engine: str) -> dict[str, Any]:
     """Return V2 model metadata, and what it has no place for: the labels in order and the fields of a row."""
     fields = [{key: value for key, value in vars(field).items() if value not in ((), None)} for field in schema.fields]
     return {
         "name": name,
         "versions": [version],
-        "platform": "onnxruntime_onnx",
+        "platform": f"{engine}_onnx",
         "inputs": inputs(schema),
         "outputs": outputs(schema),
         "task": schema.task,

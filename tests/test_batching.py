@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from boatyard.errors import RequestError
 from boatyard.prediction import Answers
 from boatyard.schema import Array
-from serving import batching, inference
+from serving import inference, resting
 from serving.batching import Batcher, Busy, Closed, Late, Left, Limits
 from serving.direct import Direct, Unread
 
@@ -173,32 +174,100 @@ def test_no_memory_to_read_bodies_with_fails_those_alone(monkeypatch: Any, pace:
         assert [each.values.tolist() for each in found] == [[n] for n in range(9) if n != 5]
 
 
-def test_a_full_queue_rests_once_for_all_that_it_refuses_and_only_while_the_model_runs(monkeypatch: Any) -> None:
-    rests: list[float] = []
-    monkeypatch.setattr(batching.time, "sleep", rests.append)
+@pytest.fixture
+def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The rests of a server, which take no time; its only model is asked for long."""
+    found: list[float] = []
+    monkeypatch.setattr(resting.time, "sleep", found.append)
+    monkeypatch.setattr(resting, "ALONE", 0.0)
+    return found
 
+
+async def refused(batcher: Batcher, seconds: float | None = None) -> None:
+    """Ask a full queue until it had the time to rest."""
+    for _ in range(50):
+        with pytest.raises(Busy):
+            batcher.expect(seconds)
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+def test_a_full_queue_rests_once_for_all_that_it_refuses(rests: list[float]) -> None:
     async def scenario(batcher: Batcher, model: Model) -> None:
         first = await held(batcher, model)
-        for expected in (1, 2):
-            for _ in range(50):
-                with pytest.raises(Busy):
-                    batcher.expect()
-            assert len(rests) == expected - 1  # what was read until now is answered before
-            for _ in range(4):
-                await asyncio.sleep(0)
-            assert len(rests) == expected
-        model.door.set()
-        assert await first == [2.0]
-        batcher.load.requests, batcher.load.rows = 1, 1  # full, and nobody at work
+        batcher._pace = 1.0
         with pytest.raises(Busy):
             batcher.expect()
-        for _ in range(4):
-            await asyncio.sleep(0)
-        assert len(rests) == 2
-        batcher.load.requests = batcher.load.rows = 0
+        assert not rests  # what was read until now is answered before
+        for expected in (1, 2):
+            await refused(batcher)
+            assert rests == [resting.REST] * expected
+        model.door.set()
+        assert await first == [2.0]
 
     run(scenario, Limits(rows=1))
-    assert set(rests) == {batching.REST}
+
+
+def test_little_work_is_no_reason_to_rest_whatever_deadline_a_client_sends(rests: list[float]) -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        first = await held(batcher, model)
+        batcher._pace = 0.9 * resting.DEEP
+        await refused(batcher, 1e-6)
+        batcher._pace = 1.1 * resting.DEEP
+        with pytest.raises(Busy):
+            batcher.expect(1e-6)
+        batcher._pace = 0.9 * resting.DEEP  # by the time of the rest
+        for _ in range(4):
+            await asyncio.sleep(0)
+        model.door.set()
+        assert await first == [2.0]
+
+    run(scenario)
+    assert not rests
+
+
+def test_a_full_model_does_not_rest_while_others_are_asked(rests: list[float], monkeypatch: Any) -> None:
+    monkeypatch.setattr(resting, "ALONE", 0.5)
+    rest, other = resting.Rest(), Model()
+
+    async def scenario() -> None:
+        full, free = (Batcher(model, Limits(rows=1), rest=rest) for model in (model, other))
+        first = await held(full, model)
+        full._pace = 1.0
+        assert await answer(free, 1) == [2.0]
+        await refused(full)
+        rest.asked(full)
+        await refused(full)
+        assert not rests
+        rest._alone -= 0.5
+        await refused(full)
+        assert rests == [resting.REST]
+        model.door.set()
+        await first
+        full.close()
+        free.close()
+
+    model = Model()
+    asyncio.run(scenario())
+
+
+def test_a_clients_error_holds_nothing_of_its_batch() -> None:
+    direct = Direct(graphs.numbers_schema())
+    bodies = [b'{"instances":[[1,"two"]]}', b'{"instances":[[1,2]]}']
+    unread = [Unread(body, body[14:-2]) for body in bodies]
+
+    async def scenario() -> Exception:
+        batcher = Batcher(lambda inputs: Answers(values=inputs["features"][:, 0]), Limits(), direct=direct)
+        bad, good = await asyncio.gather(*map(batcher.submit, unread), return_exceptions=True)
+        batcher.close()
+        assert isinstance(good, Answers)
+        return bad
+
+    error = asyncio.run(scenario())
+    assert isinstance(error, RequestError)
+    assert error.__cause__ is None and error.__context__ is None
+    frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    assert not {"_read", "_answer"} & set(frames)
 
 
 def test_what_waits_is_one_batch() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import graphs
 import numpy as np
@@ -101,6 +103,59 @@ def test_another_graph_than_the_schema_says_is_refused(other: Schema) -> None:
         engine("openvino")(graphs.graph(graphs.image_schema()), renamed)
 
 
+def renamed(model: Any) -> None:
+    model.graph.output[1].name = "p"
+    (node,) = (each for each in model.graph.node if "probabilities" in each.output)
+    node.output[0] = "p"
+    for each in model.graph.node:
+        each.input[:] = ["p" if name == "probabilities" else name for name in each.input]
+
+
+def turned(model: Any) -> None:
+    ends = list(model.graph.output)[::-1]
+    del model.graph.output[:]
+    model.graph.output.extend(ends)
+
+
+def fewer(model: Any) -> None:
+    del model.graph.output[1]
+
+
+def wider(model: Any) -> None:
+    model.graph.output[1].type.tensor_type.shape.dim[1].dim_value = len(graphs.LABELS) + 1
+
+
+@pytest.mark.parametrize("change", [renamed, turned, fewer, wider])
+def test_other_outputs_than_the_schema_says_are_refused_as_onnx_runtime_does(change: Callable[[Any], None]) -> None:
+    schema = graphs.image_schema()
+    model = onnx.load_model_from_string(graphs.graph(schema))
+    change(model)
+    said = []
+    for name in NAMES:
+        with pytest.raises(ArtifactError) as refused:
+            engine(name)(model.SerializeToString(), schema)
+        said.append(str(refused.value))
+    assert said[0] == said[1] or change is wider  # ONNX Runtime itself refuses what is declared and cannot be
+
+
+def test_outputs_that_are_declared_and_not_kept_are_refused() -> None:
+    schema = graphs.numbers_schema("classification")
+    fewer = Schema("classification", schema.fields, "y", graphs.LABELS[:-1])
+    data = changed(schema, values_strings=fewer.labels, keys_int64s=range(len(fewer.labels)))
+    model = onnx.load_model_from_string(data)
+    model.graph.output[1].type.tensor_type.shape.dim[1].dim_value = len(fewer.labels)
+    with pytest.raises(ArtifactError):
+        engine("openvino")(model.SerializeToString(), fewer)
+    schema = graphs.numbers_schema()
+    model = onnx.load_model_from_string(graphs.graph(schema))
+    (last,) = (node for node in model.graph.node if "value" in node.output)
+    model.graph.node.remove(last)  # which makes [batch, 1] to [batch]
+    for each in model.graph.node:
+        each.output[:] = ["value" if name == last.input[0] else name for name in each.output]
+    with pytest.raises(ArtifactError, match="output value"):
+        engine("openvino")(model.SerializeToString(), schema)
+
+
 @pytest.mark.parametrize("data", [b"", b"no graph", graphs.graph(graphs.image_schema())[:200]])
 def test_what_is_no_graph_is_refused(data: bytes) -> None:
     with pytest.raises(ArtifactError):
@@ -164,6 +219,7 @@ def test_a_server_answers_by_it_on_every_process(tmp_path: Path) -> None:
             for mine, theirs in zip(answer.json()["predictions"], wanted.run(inputs).to_v1(), strict=True):
                 assert mine["label"] == theirs["label"]
                 np.testing.assert_allclose(mine["probabilities"], theirs["probabilities"], atol=1e-5)
+        assert CLIENT.get(f"{server.url}/v2/models/insects").json()["platform"] == "openvino_onnx"
         metrics = CLIENT.get(f"{server.url}/metrics").text
         assert 'boatyard_model_info{engine="openvino",model="insects"' in metrics
         assert "boatyard_processes 2.0" in metrics

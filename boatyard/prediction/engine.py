@@ -128,9 +128,9 @@ class Engine:
 
     def _load(self, data: bytes, threads: int) -> None:
         self._session = _session(data, threads)
-        _check_ends("input", self._session.get_inputs(), _wanted_inputs(self.tensors))
-        self._outputs = _wanted_outputs(self.schema)
-        _check_ends("output", self._session.get_outputs(), self._outputs)
+        check_ends("input", self._session.get_inputs(), wanted_inputs(self.tensors))
+        self._outputs = wanted_outputs(self.schema)
+        check_ends("output", self._session.get_outputs(), self._outputs)
 
     def _answer(self, inputs: dict[str, Array]) -> list[Array]:
         try:
@@ -181,18 +181,23 @@ def _read(graph: Path) -> bytes:
         raise ArtifactError(f"no graph at {graph}: {error.strerror}") from error
 
 
-def _wanted_inputs(tensors: tuple[Tensor, ...]) -> dict[str, tuple[str, list[int]]]:
+def wanted_inputs(tensors: tuple[Tensor, ...]) -> dict[str, tuple[str, list[int]]]:
+    """Return what a graph's inputs are to be: element type, and shape of a row, by name."""
     return {tensor.name: (ELEMENTS[tensor.dtype], list(tensor.shape)) for tensor in tensors}
 
 
-def _wanted_outputs(schema: Schema) -> dict[str, tuple[str, list[int]]]:
+def wanted_outputs(schema: Schema) -> dict[str, tuple[str, list[int]]]:
+    """Return what a graph's outputs are to be."""
     if schema.task == "regression":
         return {"value": ("tensor(float)", [])}
     return {"label": ("tensor(string)", []), "probabilities": ("tensor(float)", [len(schema.labels)])}
 
 
-def _check_ends(side: str, nodes: list[Any], wanted: Mapping[str, tuple[str, list[int]]]) -> None:
-    """Compare one side of a graph with the schema: names, element types, shapes after a free batch dimension."""
+def check_ends(side: str, nodes: list[Any], wanted: Mapping[str, tuple[str, list[int]]]) -> None:
+    """Compare one side of a graph with the schema: names, element types, shapes after a free batch dimension.
+
+    Raises ArtifactError.
+    """
     found = {node.name: (node.type, list(node.shape)) for node in nodes}
     if list(found) != list(wanted):
         raise ArtifactError(f"wanted the graph's {side}s to be {', '.join(wanted)}, found {', '.join(found)}")

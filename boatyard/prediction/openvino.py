@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from boatyard.errors import ArtifactError, ConfigError, RequestError
-from boatyard.prediction.engine import Engine
+from boatyard.prediction.engine import Engine, check_ends, wanted_inputs, wanted_outputs
 from boatyard.schema import Array, Schema
 from boatyard.settings import Settings
 
@@ -26,7 +27,15 @@ try:
 except ImportError as missing:
     raise ConfigError(f"the engine openvino needs {missing.name}; pip install 'boatyard[openvino]'") from missing
 
-ELEMENTS = {"uint8": openvino.Type.u8, "float32": openvino.Type.f32}
+TYPES = {number: f"tensor({name.lower()})" for name, number in onnx.TensorProto.DataType.items()}
+
+
+class End(NamedTuple):
+    """An input or output as the graph declares it, in ONNX Runtime's words."""
+
+    name: str
+    type: str
+    shape: list[int | str | None]
 
 
 class OpenVino(Engine):
@@ -38,7 +47,12 @@ class OpenVino(Engine):
         """Compile a graph; raises ArtifactError when it is another than the schema says, or has what OpenVINO lacks."""
         if strings := [tensor.name for tensor in self.tensors if tensor.dtype == "str"]:
             raise _unfit(f"a graph that takes strings, at {', '.join(strings)}")
-        cut, outputs = _without_strings(data, self.schema)
+        model = _parsed(data)
+        constants = {each.name for each in model.graph.initializer}
+        check_ends("input", _ends(i for i in model.graph.input if i.name not in constants), wanted_inputs(self.tensors))
+        check_ends("output", _ends(model.graph.output), wanted_outputs(self.schema))
+        if self.schema.task != "regression":
+            _cut(model, self.schema)
         streams = max(1, Settings().threads // threads)
         options = {
             "INFERENCE_NUM_THREADS": threads * streams,
@@ -47,9 +61,10 @@ class OpenVino(Engine):
             "ENABLE_CPU_PINNING": False,  # a container's processors are not its own
         }
         try:
-            model = openvino.Core().read_model(cut)
-            self._check_ends(model, outputs)
-            self._compiled = openvino.Core().compile_model(model, "CPU", options)
+            core = openvino.Core()
+            read = core.read_model(model.SerializeToString())
+            _check_shapes(read, self.schema)
+            self._compiled = core.compile_model(read, "CPU", options)
         except RuntimeError as error:
             raise _unfit(f"what it refuses: {_sentence(error)}") from error
         self._labels = np.array(self.schema.labels, object)
@@ -59,46 +74,46 @@ class OpenVino(Engine):
         request = self._requests.pop() if self._requests else self._compiled.create_infer_request()
         try:
             found = list(request.infer(inputs).values())
-        except RuntimeError as error:
+            if self.schema.task != "regression":
+                found[0] = self._labels[found[0]]
+        except (RuntimeError, IndexError) as error:
             raise RequestError(f"the graph could not answer: {_sentence(error)}") from error
         self._requests.append(request)
-        if self.schema.task == "regression":
-            return found
-        index, probabilities = found
-        return [self._labels[index], probabilities]
-
-    def _check_ends(self, model: Any, outputs: list[str]) -> None:
-        found = {each.get_any_name(): (each.element_type, each.partial_shape) for each in model.inputs}
-        wanted = {tensor.name: (ELEMENTS[tensor.dtype], list(tensor.shape)) for tensor in self.tensors}
-        if list(found) != list(wanted) or len(model.outputs) != len(outputs):
-            raise ArtifactError(f"wanted the graph's inputs to be {', '.join(wanted)}, found {', '.join(found)}")
-        for name, (element, row) in wanted.items():
-            kind, shape = found[name]
-            if kind != element or not shape[0].is_dynamic or str(shape[1:]) != str(openvino.PartialShape(row)):
-                raise ArtifactError(
-                    f"the graph's input {name}: wanted {element} {['batch', *row]}, found {kind} {shape}"
-                )
+        return found
 
 
-def _without_strings(data: bytes, schema: Schema) -> tuple[bytes, list[str]]:
-    """Return the graph with the label's number in place of its name, and its outputs."""
-    if schema.task == "regression":
-        return data, ["value"]
+def _parsed(data: bytes) -> Any:
     try:
-        model = onnx.load_model_from_string(data)
+        return onnx.load_model_from_string(data)
     except DecodeError as error:
         raise ArtifactError("wanted an ONNX graph, found bytes that are not") from error
-    nodes = model.graph.node
-    named = next((node for node in nodes if "label" in node.output), None)
+
+
+def _ends(values: Iterable[Any]) -> list[End]:
+    return [_end(value.name, value.type.tensor_type) for value in values]
+
+
+def _end(name: str, tensor: Any) -> End:
+    shape = [each.dim_value if each.HasField("dim_value") else each.dim_param or None for each in tensor.shape.dim]
+    return End(name, TYPES.get(tensor.elem_type, "tensor(unknown)"), shape)
+
+
+def _cut(model: Any, schema: Schema) -> None:
+    """Put the label's number in place of its name."""
+    named = next((node for node in model.graph.node if "label" in node.output), None)
     if named is None or named.op_type != "LabelEncoder" or not _names(named, schema):
         raise _unfit(f"labels that come of {named.op_type if named else 'no operator'}")
-    nodes.remove(named)
+    model.graph.node.remove(named)
     number = onnx.helper.make_tensor_value_info(named.input[0], onnx.TensorProto.INT64, ["batch"])
-    outputs = [number, *(each for each in model.graph.output if each.name != "label")]
-    del model.graph.output[:]
-    model.graph.output.extend(outputs)
-    cut: bytes = model.SerializeToString()
-    return cut, [each.name for each in outputs]
+    model.graph.output[0].CopyFrom(number)
+
+
+def _check_shapes(model: Any, schema: Schema) -> None:
+    """Compare what OpenVINO makes of the outputs with the schema; a graph may declare what it does not keep."""
+    for (name, (_, row)), output in zip(wanted_outputs(schema).items(), model.outputs, strict=True):
+        shape = output.partial_shape
+        if not shape.compatible(openvino.PartialShape([-1, *row])):
+            raise ArtifactError(f"the graph's output {name}: wanted {['batch', *row]}, found {shape}; export it again")
 
 
 def _names(node: Any, schema: Schema) -> bool:
@@ -112,7 +127,7 @@ def _unfit(found: str) -> ArtifactError:
     return ArtifactError(f"wanted a graph that OpenVINO runs, found {found}; the engine onnxruntime runs it")
 
 
-def _sentence(error: RuntimeError) -> str:
+def _sentence(error: Exception) -> str:
     """Return the reasons that OpenVINO lists, or its last line; those before it are places in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     listed = [line.removeprefix("-- ") for line in lines if line.startswith("-- ")]
