@@ -44,11 +44,11 @@ Done = Callable[[Answers | None, Exception | None], None]
 
 
 class Busy(Exception):
-    """The queue is full; `seconds` is when to come again."""
+    """The queue is full; `seconds` is when to come again, `answer` the response when somebody has made it."""
 
     def __init__(self, message: str, seconds: int) -> None:
         super().__init__(message)
-        self.seconds = seconds
+        self.seconds, self.answer = seconds, b""
 
 
 class Closed(Exception):
@@ -127,7 +127,7 @@ class Batcher:
         self._asleep: list[threading.Lock] = []  # one a thread with nothing to do: it is held, and released to wake it
         self._closed = self._rousing = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._said: tuple[tuple[int, float], float, tuple[str, int]] | None = None  # to whom asked what, until when
+        self._said: tuple[tuple[int, float], float, Busy] | None = None  # to whom asked what, until when
         self._came = self._taken = 0  # rows, ever: into the queue, out of it
         self._pace = 0.001  # seconds a row took of late
 
@@ -184,7 +184,12 @@ class Batcher:
 
     def expect(self, seconds: float | None = None) -> None:
         """Raise Busy when not even one row would be taken: what is refused need not be decoded."""
-        self._refuse(1, 0, self._within(seconds))
+        if busy := self.busy(seconds):
+            raise Busy(str(busy), busy.seconds)
+
+    def busy(self, seconds: float | None = None) -> Busy | None:
+        """Return why not even one row would be taken, the same to many: not to be raised."""
+        return self._busy(1, 0, self._within(seconds))
 
     def close(self) -> None:
         """Let the threads end when what waits is answered."""
@@ -224,41 +229,47 @@ class Batcher:
         return self.limits.seconds if seconds is None else min(seconds, self.limits.seconds)
 
     def _admit(self, rows: int, size: int, within: float) -> None:
-        self._refuse(rows, size, within)
+        if busy := self._busy(rows, size, within):
+            raise Busy(str(busy), busy.seconds)
         self.load.requests += 1
         self.load.rows += rows
         self.load.size += size
 
-    def _refuse(self, rows: int, size: int, within: float) -> None:
-        """Raise Busy when a request is not to be taken: one alone always is, however large.
+    def _busy(self, rows: int, size: int, within: float) -> Busy | None:
+        """Say why a request is not to be taken, None when it is: one alone always is, however large.
 
         One that would come to its turn when its time is nearly up is refused at once. Under overload that keeps the
         model at work on what is still waited for; a queue that takes all answers each too late.
         """
         load, limits = self.load, self.limits
         if not load.requests:
-            return
+            return None
         full = load.rows + rows > limits.rows or load.size + size > limits.bytes
         if not full and not 0 < PATIENCE * within < load.rows * self._pace:
-            return
+            return None
         ahead = self._ahead()
-        if full or PATIENCE * within < ahead:
-            if ahead >= DEEP:
-                self._rest.soon(self, lambda: self._ahead() if self._running else 0.0)
-            raise Busy(*self._words(rows, round(within, 2), ahead))
+        if not full and PATIENCE * within >= ahead:
+            return None
+        if ahead >= DEEP:
+            self._rest.soon(self, self._at_work)
+        return self._words(rows, round(within, 2), ahead)
 
     def _ahead(self) -> float:
         """Return the seconds of work that there are."""
         return self.load.rows * self._pace / self._worth()
 
-    def _words(self, rows: int, within: float, ahead: float) -> tuple[str, int]:
-        """Return the words of a refusal: the same for a while, for a full server has other things to do."""
+    def _at_work(self) -> float:
+        """Return the same, as long as the model is at work on them."""
+        return self._ahead() if self._running else 0.0
+
+    def _words(self, rows: int, within: float, ahead: float) -> Busy:
+        """Return a refusal: the same for a while, for a full server has other things to do."""
         asked, now = (rows, within), time.monotonic()
         if self._said is None or self._said[0] != asked or now > self._said[1]:
             seconds = min(max(round(ahead), 1), 60)
             wanted = f"wanted room for {rows} rows within {within:g} s"
             found = f"found {self.load.rows} rows of {self.load.requests} requests waiting, at the queue"
-            self._said = asked, now + SAME, (f"{wanted}, {found}; come again in {seconds} s", seconds)
+            self._said = asked, now + SAME, Busy(f"{wanted}, {found}; come again in {seconds} s", seconds)
         return self._said[2]
 
     # The inference threads

@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 from boatyard.prediction import Answers
 
 from . import errors
-from .batching import Waiting
+from .batching import Busy, Waiting
 from .heads import Head
 from .inference import JSON, Fields, Question, Route
 from .limits import SMALL
@@ -203,10 +203,17 @@ class Connection(HttpToolsProtocol):
 
     def _take(self, body: bytes) -> None:
         """Queue the body of a plain request, or refuse it."""
-        short, model = self._short, self._short.route.model
-        within = left(short.until)
+        within = left(self._short.until)
         try:
-            model.batcher.expect(within)
+            self._short.route.model.batcher.expect(within)
+        except Busy as error:
+            self._answered(None, error)
+        else:
+            self._queue(body, within)
+
+    def _queue(self, body: bytes, within: float | None) -> None:
+        short, model = self._short, self._short.route.model
+        try:
             short.question = question = short.route.decode(model, model.direct, body)
             self._waiting = model.batcher.queue(question.inputs, self._answered, within)
         except Exception as error:  # whatever it is, the client hears of it
@@ -217,10 +224,29 @@ class Connection(HttpToolsProtocol):
         body = head.body(data)
         if body is None or len(body) > self._most or not self._is_free(head.url):
             return False
-        self._begin(head.url, head.headers, head.within)
-        self._take(body)
         self._others = 0
+        busy = self._short.route.model.batcher.busy(head.within)
+        if busy and not (self.front.models.leaving or self.front.pool.shed):
+            self._turn_away(head, busy)
+            return True
+        self._begin(head.url, head.headers, head.within)
+        if busy:
+            self._answered(None, busy)
+        else:
+            self._queue(body, head.within)
         return True
+
+    def _turn_away(self, head: Head, busy: Busy) -> None:
+        """Refuse one of many requests that a full server refuses with the same words: no more work than that takes."""
+        route, log = self._short.route, self.front.log
+        if not busy.answer:
+            busy.answer = self._response(*refusal(busy, head.url.decode()))
+        self.transport.write(busy.answer)
+        seconds = time.monotonic() - self.touched
+        route.model.numbers.answered(route.protocol, 429, seconds)
+        if log.wants(429):
+            log.write("POST", head.url.decode(), 429, seconds, head.headers)
+        self.server_state.total_requests += 1
 
     def _is_free(self, url: bytes) -> bool:
         """Say whether a model answers here the short way, now: nothing is at work before."""

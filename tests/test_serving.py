@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import graphs
 import grpc
@@ -725,6 +725,51 @@ def test_a_full_queue_is_told_and_a_deadline_that_passed(tmp_path: Path) -> None
     server.process.send_signal(signal.SIGTERM)
     server.process.communicate(timeout=30)
     assert (found[-1].status_code, seen) == (200, {200, 429})
+
+
+def test_a_full_server_says_the_same_on_every_way_and_counts_and_logs_it(tmp_path: Path) -> None:
+    """The refusals that follow the first on a connection take a shorter way."""
+    package = graphs.package(tmp_path / "p", SCHEMAS["image"])
+    server = ready(launch(package, "--queue", "1", "--batch", "1", "--workers", "1", "--access-log", "1"))
+    large = json.dumps({"instances": [GREY] * 60_000}).encode()
+    small = json.dumps({"instances": [GREY]}).encode()
+    head = b"POST /v1/models/insects:predict HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n"
+    asked, timed = head % (b"", len(small)) + small, head % (b"x-request-timeout-ms: 20000\r\n", len(small)) + small
+    with socket.create_connection(("127.0.0.1", server.http)) as other, httpx.Client() as client:
+        other.sendall(head % (b"", len(large)) + large)
+        until(lambda: waiting(server) > 0)
+        answers = []
+        with socket.create_connection(("127.0.0.1", server.http)) as again, again.makefile("rb") as reader:
+            for request in (asked,) * 4 + (timed,) * 3 + (asked,) * 3:
+                again.sendall(request)
+                answers.append(one_answer(reader))
+        long = client.post(server.v1, content=small, headers={"content-encoding": "identity"})
+        assert other.recv(12) == b"HTTP/1.1 200"
+    assert long.status_code == 429
+    wanted = set(long.headers)
+    for status, headers, body in answers:
+        assert status == b"HTTP/1.1 429 Too Many Requests\r\n"
+        assert set(headers) == wanted and headers["content-length"] == str(len(body))
+        assert re.sub(r"\d+", "N", json.loads(body)["error"]) == re.sub(r"\d+", "N", long.json()["error"])
+        assert int(headers["retry-after"]) >= 1
+    said = [json.loads(body)["error"] for _, _, body in answers]
+    assert ["within 20 s" in each for each in said] == [False] * 4 + [True] * 3 + [False] * 3
+    assert counts(server)["v1", "429"] == len(answers) + 1
+    server.process.send_signal(signal.SIGTERM)
+    output, _ = server.process.communicate(timeout=30)
+    logged = [json.loads(line) for line in re.findall(r"\{.*\}", output)]
+    refusals = [line for line in logged if line["status"] == 429]
+    assert len(refusals) == len(answers) + 1
+    assert all(line["path"] == "/v1/models/insects:predict" and line["milliseconds"] < 1000 for line in refusals)
+
+
+def one_answer(reader: BinaryIO) -> tuple[bytes, dict[str, str], bytes]:
+    """Read one response: its first line, headers in lower case, body."""
+    status, headers = reader.readline(), {}
+    while (line := reader.readline()) not in (b"\r\n", b""):
+        name, _, value = line.decode().partition(": ")
+        headers[name.lower()] = value.strip()
+    return status, headers, reader.read(int(headers["content-length"]))
 
 
 def counts(server: Running) -> dict[tuple[str, str], float]:
