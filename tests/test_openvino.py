@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from test_prediction import SCHEMAS as EVERY
 from test_serving import CLIENT, launch, ready
 
 from boatyard import prediction
@@ -23,13 +24,7 @@ from boatyard.prediction import predictor
 from boatyard.prediction.predictor import engine
 from boatyard.schema import Field, Schema
 
-SCHEMAS = [
-    graphs.image_schema(),
-    graphs.image_schema((4, 4, 3)),
-    graphs.image_schema((3, 2), "float32"),
-    graphs.numbers_schema(),
-    graphs.numbers_schema("classification"),
-]
+SCHEMAS = [each for each in EVERY if all(tensor.dtype != "str" for tensor in each.tensors())]
 NAMES = ("onnxruntime", "openvino")
 
 
