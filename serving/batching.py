@@ -3,9 +3,11 @@
 A thread runs the model. It takes what is waiting, up to the rows of a batch, a slice of a large request at a time, so
 that a small one does not wait for all of it. Nothing waits for more to come.
 
-What takes less time than handing it to a thread and back would cost everybody, the event loop answers itself. Where the
-model is what takes the time, and there are processors for it, further threads run it beside the first and share what
-waits: the interpreter is free while a graph runs.
+The event loop answers itself what takes less time than handing it to a thread and back would cost everybody, and all
+of a model that takes less of a request than the loop does: a thread would work on what little has been read when it
+wakes, and wait for the interpreter as long as it works. Where the model is what takes the time, and there are
+processors for it, further threads run it beside the first and share what waits: the interpreter is free while a graph
+runs.
 """
 
 from __future__ import annotations
@@ -33,8 +35,10 @@ from .resting import DEEP, Rest
 
 logger = logging.getLogger(__name__)
 
-QUICK = 0.0005  # seconds of inference that the event loop does itself
-HEAVY = 0.0002  # seconds of inference a request: of less, the event loop is what takes the time
+QUICK = 0.0005  # seconds of inference that the event loop does itself whatever it is
+HEAVY = 0.0002  # seconds of inference a request: of less, the event loop is what takes the time, and does it itself
+TURN, LONGEST = 0.005, 0.05  # seconds that it does, before it reads on; or as long as it read, but for those at most
+FASTER, SLOWER = 0.2, 0.01  # weights of a batch that took less a row than those before, or more: others get in its way
 SHARE = 0.002  # seconds of inference that are worth another thread
 PATIENCE = 0.5  # of a request's time: when what is ahead of it takes longer, it is not taken
 SAME = 0.05  # seconds that a refusal says the same
@@ -129,7 +133,8 @@ class Batcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._said: tuple[tuple[int, float], float, Busy] | None = None  # to whom asked what, until when
         self._came = self._taken = 0  # rows, ever: into the queue, out of it
-        self._pace = 0.001  # seconds a row took of late
+        self._pace = self._alone = 0.001  # seconds a row took of late, and takes when nothing is in its way
+        self._turned = 0.0  # when the event loop last ran the model
 
     async def submit(self, inputs: Inputs | Unread, seconds: float | None = None) -> Answers:
         """Return the answers of valid inputs; raises RequestError, Late, or Busy when the queue is full."""
@@ -173,14 +178,13 @@ class Batcher:
         self._came += rows
         self._queue.append(waiting)
         self._rest.asked(self)
-        if not self._rousing:  # once the loop has read what else came, which is of the same batch
-            self._rousing = True
-            self._loop.call_soon(self._rouse)
+        self._soon()
         return waiting
 
-    def is_quick(self) -> bool:
-        """Say whether the event loop would answer one more row with those it has, before it reads on."""
-        return (self.load.rows + 1) * self._pace < QUICK
+    def is_light(self, more: int = 0) -> bool:
+        """Say whether the event loop answers what waits itself, with so many more requests of a row."""
+        load = self.load
+        return (load.rows + more) * self._alone < max(QUICK, HEAVY * (load.requests + more))
 
     def expect(self, seconds: float | None = None) -> None:
         """Raise Busy when not even one row would be taken: what is refused need not be decoded."""
@@ -198,15 +202,16 @@ class Batcher:
             self._asleep.pop().release()
 
     def _rouse(self) -> None:
-        """Answer what is quick, or wake as many threads as it is worth."""
+        """Answer what is light, or wake as many threads as it is worth."""
         self._rousing = False
-        if self.load.rows * self._pace < QUICK and self._seats.acquire(blocking=False):
+        if self.is_light() and self._seats.acquire(blocking=False):
             try:
-                done = self._turn()
+                self._turns()
             finally:
                 self._seats.release()
-            self._deliver(done)
-        if self._queue:
+            if self._queue:
+                self._soon()
+        elif self._queue:
             for _ in range(self._worth() - self._threads + len(self._asleep)):
                 if self._asleep:
                     self._asleep.pop().release()
@@ -214,16 +219,31 @@ class Batcher:
                     with contextlib.suppress(RuntimeError):  # no more threads may be had: those there are do it all
                         self._start()
 
+    def _soon(self) -> None:
+        """Rouse once the loop has read what else came, which is of the same batch."""
+        if not self._rousing and self._loop:
+            self._rousing = True
+            self._loop.call_soon(self._rouse)
+
+    def _turns(self) -> None:
+        """Run the model on the event loop: for a turn, or half of its time when it has more to read than that."""
+        now = time.monotonic()
+        until = now + min(max(TURN, now - self._turned), LONGEST)
+        while self._queue and self.is_light():
+            self._deliver(self._turn(TURN))
+            self._turned = time.monotonic()
+            if self._turned > until:
+                break
+
     def _start(self) -> None:
         threading.Thread(target=self._work, name="inference", daemon=True).start()
         self._threads += 1
 
     def _worth(self) -> int:
         """Return how many threads what waits and is worked on is worth."""
-        seconds = self.load.rows * self._pace
-        if self._at_once == 1 or seconds < HEAVY * self.load.requests:
+        if self._at_once == 1 or self.is_light():
             return 1
-        return min(1 + int(seconds / SHARE), self._at_once)
+        return min(1 + int(self.load.rows * self._pace / SHARE), self._at_once)
 
     def _within(self, seconds: float | None) -> float:
         return self.limits.seconds if seconds is None else min(seconds, self.limits.seconds)
@@ -278,17 +298,17 @@ class Batcher:
         wake = threading.Lock()
         wake.acquire()
         while not self._closed or self._queue:
-            if not self._queue:
+            if not self._has_work():
                 self._sleep(wake)
                 continue
             with self._seats:
                 done = self._turn()
-            if done and self._loop:
-                self._loop.call_soon_threadsafe(self._deliver, done)
+            if self._loop and (done or self._queue):
+                self._loop.call_soon_threadsafe(self._handed, done)
 
     def _sleep(self, wake: threading.Lock) -> None:
         self._asleep.append(wake)
-        if self._queue or self._closed:  # it came while nobody could see this thread asleep
+        if self._has_work():  # it came while nobody could see this thread asleep
             try:
                 self._asleep.remove(wake)
                 return
@@ -296,9 +316,13 @@ class Batcher:
                 pass  # somebody is waking it right now
         wake.acquire()
 
-    def _turn(self) -> list[Waiting]:
-        """Take a batch, answer it, return the requests that are done."""
-        batch, done = self._take()
+    def _has_work(self) -> bool:
+        """Say whether there is something for a thread: what is light is for the loop, while there is one."""
+        return self._closed or bool(self._queue and not self.is_light())
+
+    def _turn(self, seconds: float | None = None) -> list[Waiting]:
+        """Take a batch, of so many seconds at most, answer it, return the requests that are done."""
+        batch, done = self._take(self.limits.batch if seconds is None else int(seconds / self._alone))
         if batch:
             self._answer(batch)
             with self._lock:
@@ -311,12 +335,12 @@ class Batcher:
         _finish(done)
         return done
 
-    def _take(self) -> tuple[list[Slice], list[Waiting]]:
+    def _take(self, most: int) -> tuple[list[Slice], list[Waiting]]:
         """Return slices (request, first row, rows) that make a batch, and the requests whose time is up or who left."""
         batch, late = [], []
         now = time.monotonic()
         with self._lock:
-            room = self._room()
+            room = self._room(most)
             while room > 0 and self._queue:
                 waiting = self._queue.popleft()
                 remain = waiting.rows - waiting.taken
@@ -339,10 +363,10 @@ class Batcher:
             self._running += bool(batch)
         return batch, late
 
-    def _room(self) -> int:
-        """Return how many rows one is to take: of what is worth several threads, no more than its share."""
+    def _room(self, most: int) -> int:
+        """Return how many rows one is to take, so many at most: of what is worth several threads, only its share."""
         waiting, free = self._came - self._taken, min(self._worth(), self._at_once - self._running)
-        return max(1, min(self.limits.batch, -(-waiting // max(free, 1))))
+        return max(1, min(most, self.limits.batch, -(-waiting // max(free, 1))))
 
     def _answer(self, batch: list[Slice]) -> None:
         try:
@@ -361,7 +385,9 @@ class Batcher:
         rows = len(answers)
         seconds = time.monotonic() - started
         with self._lock:
-            self._pace = 0.9 * self._pace + 0.1 * seconds / rows
+            pace = seconds / rows
+            self._pace += 0.1 * (pace - self._pace)
+            self._alone += (FASTER if pace < self._alone else SLOWER) * (pace - self._alone)
             self._observe("inference", seconds)
             self._observe("batch", rows)
         at, suspect = 0, answers.unanswered() is not None
@@ -389,6 +415,12 @@ class Batcher:
         return right, _joined(right) if right else {}
 
     # The event loop
+
+    def _handed(self, done: list[Waiting]) -> None:
+        """Deliver what a thread did; what still waits may be light by now."""
+        self._deliver(done)
+        if self._queue:
+            self._soon()
 
     def _deliver(self, done: list[Waiting]) -> None:
         load = self.load

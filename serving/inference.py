@@ -43,7 +43,7 @@ class Route(NamedTuple):
 
 def predict(model: Predictor, direct: Direct, body: bytes) -> Question:
     """Read a V1 body, or leave that to the queue when its turn is now: raises RequestError, here or there."""
-    unread = direct.cut(body) if model.batcher.is_quick() else None
+    unread = direct.cut(body) if model.batcher.is_light(1) else None
     return Question(unread or direct.decode(body) or v1.decode(model.schema, body), _predictions)
 
 
