@@ -35,9 +35,9 @@ from .resting import DEEP, Rest
 
 logger = logging.getLogger(__name__)
 
-QUICK = 0.0005  # seconds of inference that the event loop does itself whatever it is
-HEAVY = 0.0002  # seconds of inference a request: of less, the event loop is what takes the time, and does it itself
-TURN, LONGEST = 0.005, 0.05  # seconds that it does, before it reads on; or as long as it read, but for those at most
+QUICK = 0.0005  # seconds of inference a request that the event loop does itself
+TURN = 0.005  # seconds that it does so before it reads on
+MOST, LONGEST = 4, 0.02  # or times as long as it read, for so many seconds at most: a full server has much to refuse
 FASTER, SLOWER = 0.2, 0.01  # weights of a batch that took less a row than those before, or more: others get in its way
 SHARE = 0.002  # seconds of inference that are worth another thread
 PATIENCE = 0.5  # of a request's time: when what is ahead of it takes longer, it is not taken
@@ -134,7 +134,7 @@ class Batcher:
         self._said: tuple[tuple[int, float], float, Busy] | None = None  # to whom asked what, until when
         self._came = self._taken = 0  # rows, ever: into the queue, out of it
         self._pace = self._alone = 0.001  # seconds a row took of late, and takes when nothing is in its way
-        self._turned = 0.0  # when the event loop last ran the model
+        self._turned, self._behind = 0.0, False  # when the event loop last ran the model, and left some for later
 
     async def submit(self, inputs: Inputs | Unread, seconds: float | None = None) -> Answers:
         """Return the answers of valid inputs; raises RequestError, Late, or Busy when the queue is full."""
@@ -183,8 +183,7 @@ class Batcher:
 
     def is_light(self, more: int = 0) -> bool:
         """Say whether the event loop answers what waits itself, with so many more requests of a row."""
-        load = self.load
-        return (load.rows + more) * self._alone < max(QUICK, HEAVY * (load.requests + more))
+        return (self.load.rows + more) * self._alone < QUICK * max(self.load.requests + more, 1)
 
     def expect(self, seconds: float | None = None) -> None:
         """Raise Busy when not even one row would be taken: what is refused need not be decoded."""
@@ -226,14 +225,16 @@ class Batcher:
             self._loop.call_soon(self._rouse)
 
     def _turns(self) -> None:
-        """Run the model on the event loop: for a turn, or half of its time when it has more to read than that."""
+        """Run the model on the event loop until nothing waits, or it is time to read on."""
         now = time.monotonic()
-        until = now + min(max(TURN, now - self._turned), LONGEST)
+        read = now - self._turned
+        until = now + min(max(TURN, MOST * read), LONGEST)
         while self._queue and self.is_light():
-            self._deliver(self._turn(TURN))
-            self._turned = time.monotonic()
+            self._deliver(self._turn(TURN, read if self._behind else 0.0))
+            self._turned, read = time.monotonic(), 0.0
             if self._turned > until:
                 break
+        self._behind = bool(self._queue)
 
     def _start(self) -> None:
         threading.Thread(target=self._work, name="inference", daemon=True).start()
@@ -320,11 +321,14 @@ class Batcher:
         """Say whether there is something for a thread: what is light is for the loop, while there is one."""
         return self._closed or bool(self._queue and not self.is_light())
 
-    def _turn(self, seconds: float | None = None) -> list[Waiting]:
-        """Take a batch, of so many seconds at most, answer it, return the requests that are done."""
+    def _turn(self, seconds: float | None = None, lost: float = 0.0) -> list[Waiting]:
+        """Take a batch, of so many seconds at most, answer it, return the requests that are done.
+
+        The requests waited for so many seconds that were `lost` to other things than the model.
+        """
         batch, done = self._take(self.limits.batch if seconds is None else int(seconds / self._alone))
         if batch:
-            self._answer(batch)
+            self._answer(batch, lost)
             with self._lock:
                 self._running -= 1
                 for waiting, _, rows in batch:
@@ -368,7 +372,7 @@ class Batcher:
         waiting, free = self._came - self._taken, min(self._worth(), self._at_once - self._running)
         return max(1, min(most, self.limits.batch, -(-waiting // max(free, 1))))
 
-    def _answer(self, batch: list[Slice]) -> None:
+    def _answer(self, batch: list[Slice], lost: float = 0.0) -> None:
         try:
             batch, inputs = self._read(batch)
             if not batch:
@@ -386,7 +390,7 @@ class Batcher:
         seconds = time.monotonic() - started
         with self._lock:
             pace = seconds / rows
-            self._pace += 0.1 * (pace - self._pace)
+            self._pace += 0.1 * (pace + lost / rows - self._pace)
             self._alone += (FASTER if pace < self._alone else SLOWER) * (pace - self._alone)
             self._observe("inference", seconds)
             self._observe("batch", rows)
