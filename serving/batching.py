@@ -210,13 +210,18 @@ class Batcher:
                 self._seats.release()
             if self._queue:
                 self._soon()
-        elif self._queue:
-            for _ in range(self._worth() - self._threads + len(self._asleep)):
-                if self._asleep:
-                    self._asleep.pop().release()
-                else:
-                    with contextlib.suppress(RuntimeError):  # no more threads may be had: those there are do it all
-                        self._start()
+        else:
+            self._behind = False
+            if self._queue:
+                self._wake()
+
+    def _wake(self) -> None:
+        for _ in range(self._worth() - self._threads + len(self._asleep)):
+            if self._asleep:
+                self._asleep.pop().release()
+            else:
+                with contextlib.suppress(RuntimeError):  # no more threads may be had: those there are do it all
+                    self._start()
 
     def _soon(self) -> None:
         """Rouse once the loop has read what else came, which is of the same batch."""
@@ -389,9 +394,7 @@ class Batcher:
         rows = len(answers)
         seconds = time.monotonic() - started
         with self._lock:
-            pace = seconds / rows
-            self._pace += 0.1 * (pace + lost / rows - self._pace)
-            self._alone += (FASTER if pace < self._alone else SLOWER) * (pace - self._alone)
+            self._note(seconds / rows, lost / rows)
             self._observe("inference", seconds)
             self._observe("batch", rows)
         at, suspect = 0, answers.unanswered() is not None
@@ -400,6 +403,11 @@ class Batcher:
                 waiting.suspect = True
             waiting.parts.append((first, answers.rows(at, at + count)))
             at += count
+
+    def _note(self, pace: float, lost: float) -> None:
+        """Note the seconds that a row took, and those until it was its turn that had nothing to do with the model."""
+        self._pace += 0.1 * (pace + lost - self._pace)
+        self._alone += (FASTER if pace < self._alone else SLOWER) * (pace - self._alone)
 
     def _read(self, batch: list[Slice]) -> tuple[list[Slice], Inputs]:
         """Return a batch's inputs, and the batch without those whose bodies are wrong: they have their errors."""

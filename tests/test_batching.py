@@ -462,6 +462,105 @@ def test_what_is_quick_is_answered_by_the_loop_and_what_is_not_by_the_thread() -
     run(scenario)
 
 
+def paced(batcher: Batcher, seconds: float) -> Batcher:
+    """Let a batcher think that a row takes so long, whatever else is at work."""
+    batcher._pace = batcher._alone = seconds
+    return batcher
+
+
+def test_a_light_model_has_whole_batches_on_the_loop_however_many_wait() -> None:
+    """A thread would take what has come by the time it wakes, and the loop would wait for it."""
+
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        await asyncio.gather(*(answer(paced(batcher, 0.00005), value) for value in range(14, 94)))
+        assert (model.batches, model.threads) == ([64, 16], ["MainThread"] * 2)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("rows", "name"), [(4, "MainThread"), (11, "inference")])
+def test_a_request_is_light_by_what_all_its_rows_take(rows: int, name: str) -> None:
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        paced(batcher, 0.0001)
+        await asyncio.gather(*(answer(batcher, *[1.0] * rows) for _ in range(4)))
+        assert set(model.threads) == {name}
+
+    run(scenario)
+
+
+def test_the_loop_reads_on_between_turns() -> None:
+    """With a second of light work in the queue, whatever else it has to do waits for a few hundredths."""
+    waits: list[float] = []
+
+    def model(inputs: Mapping[str, Array]) -> Answers:
+        time.sleep(0.0002 * len(inputs["x"]))
+        return Answers(values=inputs["x"] * 2)
+
+    async def clients() -> None:
+        batcher = paced(Batcher(model, Limits()), 0.0002)
+        asked = [asyncio.ensure_future(answer(batcher, 1)) for _ in range(2500)]
+        await asyncio.sleep(0)
+        while batcher.load.requests:
+            started = time.monotonic()
+            await asyncio.sleep(0)
+            waits.append(time.monotonic() - started)
+        await asyncio.gather(*asked)
+        batcher.close()
+
+    asyncio.run(clients())
+    assert len(waits) > 10 and sorted(waits)[len(waits) // 2] < 0.1
+
+
+def test_what_a_thread_works_on_goes_back_to_the_loop_once_it_is_light() -> None:
+    """A thread waits for the interpreter too: that is not what the model takes."""
+
+    async def scenario(batcher: Batcher, model: Model) -> None:
+        paced(batcher, 1.0)
+        for _ in range(200):
+            await asyncio.gather(*(answer(batcher, 1) for _ in range(8)))
+        assert model.threads[0] == "inference" and set(model.threads[-20:]) == {"MainThread"}
+        for _ in range(3):
+            batcher._note(0.01, 0.0)  # others had the processor
+        assert batcher.is_light()
+
+    run(scenario)
+
+
+def test_a_full_queue_counts_the_seconds_in_which_the_loop_read() -> None:
+    """Else a server that has much to refuse takes more than it answers in time."""
+
+    async def reading(seconds: float, requests: int) -> float:
+        batcher = paced(Batcher(Crowd(0.0002), Limits(batch=8)), 0.0002)
+        asked = [asyncio.ensure_future(answer(batcher, 1)) for _ in range(requests)]
+        paces = []
+        while batcher.load.requests or not batcher._came:
+            await asyncio.sleep(0)
+            time.sleep(seconds)
+            paces.append(batcher._pace)
+        await asyncio.gather(*asked)
+        batcher.close()
+        return float(np.median(paces))
+
+    idle, full, much = asyncio.run(reading(0.1, 4)), asyncio.run(reading(0, 800)), asyncio.run(reading(0.1, 800))
+    assert max(idle, full) < 0.0006 < much
+
+
+def test_a_time_without_requests_is_none_that_the_loop_read() -> None:
+    async def clients() -> None:
+        batcher = paced(Batcher(Crowd(0.0002), Limits(batch=8)), 0.0002)
+        asked = [asyncio.ensure_future(answer(batcher, 1)) for _ in range(100)]
+        while not batcher._behind:
+            await asyncio.sleep(0)
+        paced(batcher, 0.1)  # threads do the rest
+        await asyncio.gather(*asked)
+        await asyncio.sleep(0.5)
+        await answer(paced(batcher, 0.0002), 1)
+        assert batcher._pace < 0.005
+        batcher.close()
+
+    asyncio.run(clients())
+
+
 class Crowd:
     """Doubles its rows, slowly; notes how many run it at once, the batches, and how often it failed."""
 
