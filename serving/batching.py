@@ -3,9 +3,8 @@
 A thread runs the model. It takes what is waiting, up to the rows of a batch, a slice of a large request at a time, so
 that a small one does not wait for all of it. Nothing waits for more to come.
 
-The event loop answers itself what takes less time than handing it to a thread and back would cost everybody, and all
-of a model that takes less of a request than the loop does: a thread would work on what little has been read when it
-wakes, and wait for the interpreter as long as it works. Where the model is what takes the time, and there are
+The event loop answers itself what a model takes little time for: a thread would work on what little has been read when
+it wakes, and wait for the interpreter as long as it works. Where the model is what takes the time, and there are
 processors for it, further threads run it beside the first and share what waits: the interpreter is free while a graph
 runs.
 """

@@ -60,6 +60,12 @@ def run(
     return model
 
 
+def paced(batcher: Batcher, seconds: float) -> Batcher:
+    """Let a batcher think that a row takes so long, whatever else is at work."""
+    batcher._pace = batcher._alone = seconds
+    return batcher
+
+
 def x(*values: float) -> dict[str, Array]:
     return {"x": np.array(values, np.float32)}
 
@@ -91,7 +97,7 @@ def test_each_request_gets_its_own_answer_whatever_the_batch(
     requests: list[list[int]], batch: int, at_once: int, pace: float
 ) -> None:
     async def scenario(batcher: Batcher, model: Model) -> None:
-        batcher._pace = batcher._alone = pace  # seconds a row took of late: the event loop answers, or threads do
+        paced(batcher, pace)  # seconds a row took of late: the event loop answers, or threads do
         found = await asyncio.gather(*(answer(batcher, *values) for values in requests))
         assert found == [[2.0 * value for value in values] for values in requests]
 
@@ -117,7 +123,7 @@ def test_a_body_that_is_wrong_when_it_is_read_fails_alone(pace: float, also_read
 
     async def scenario() -> list[Any]:
         batcher = Batcher(model, Limits(), at_once=2, direct=direct)
-        batcher._pace = batcher._alone = pace
+        paced(batcher, pace)
         asked = [direct.cut((WRONG if n in wrong else GOOD) % (n + 1)) for n in range(9)]
         assert all(asked)
         read = [{"image": np.full((1, 2, 2), 100, np.uint8)}] if also_read else []
@@ -142,7 +148,7 @@ def test_a_body_waits_to_be_read_only_where_its_turn_is_now() -> None:
     schema = graphs.image_schema((2, 2))
     batcher = Batcher(Model(), Limits())
     model: Any = SimpleNamespace(schema=schema, batcher=batcher)
-    batcher._pace = batcher._alone = 1e-6
+    paced(batcher, 1e-6)
     assert isinstance(inference.predict(model, Direct(schema), WRONG % 1).inputs, Unread)
     batcher.load.rows = 1000
     with pytest.raises(RequestError, match="found 1000"):
@@ -163,7 +169,7 @@ def test_no_memory_to_read_bodies_with_fails_those_alone(monkeypatch: Any, pace:
 
     async def scenario() -> list[Any]:
         batcher = Batcher(lambda inputs: Answers(values=inputs["image"][:, 1, 1]), Limits(), direct=direct)
-        batcher._pace = batcher._alone = pace
+        paced(batcher, pace)
         asked = [each for each in (direct.cut(GOOD % n) for n in range(9)) if each]
         found = [await asyncio.gather(*map(batcher.submit, asked), return_exceptions=True) for _ in range(2)]
         batcher.close()
@@ -195,7 +201,7 @@ async def refused(batcher: Batcher, seconds: float | None = None) -> None:
 def test_a_full_queue_rests_once_for_all_that_it_refuses(rests: list[float]) -> None:
     async def scenario(batcher: Batcher, model: Model) -> None:
         first = await held(batcher, model)
-        batcher._pace = batcher._alone = 1.0
+        paced(batcher, 1.0)
         with pytest.raises(Busy):
             batcher.expect()
         assert not rests  # what was read until now is answered before
@@ -211,12 +217,12 @@ def test_a_full_queue_rests_once_for_all_that_it_refuses(rests: list[float]) -> 
 def test_little_work_is_no_reason_to_rest_whatever_deadline_a_client_sends(rests: list[float]) -> None:
     async def scenario(batcher: Batcher, model: Model) -> None:
         first = await held(batcher, model)
-        batcher._pace = batcher._alone = 0.9 * resting.DEEP
+        paced(batcher, 0.9 * resting.DEEP)
         await refused(batcher, 1e-6)
-        batcher._pace = batcher._alone = 1.1 * resting.DEEP
+        paced(batcher, 1.1 * resting.DEEP)
         with pytest.raises(Busy):
             batcher.expect(1e-6)
-        batcher._pace = batcher._alone = 0.9 * resting.DEEP  # by the time of the rest
+        paced(batcher, 0.9 * resting.DEEP)  # by the time of the rest
         for _ in range(4):
             await asyncio.sleep(0)
         model.door.set()
@@ -233,7 +239,7 @@ def test_a_full_model_does_not_rest_while_others_are_asked(rests: list[float], m
     async def scenario() -> None:
         full, free = (Batcher(model, Limits(rows=1), rest=rest) for model in (model, other))
         first = await held(full, model)
-        full._pace = full._alone = 1.0
+        paced(full, 1.0)
         assert await answer(free, 1) == [2.0]
         await refused(full)
         rest.asked(full)
@@ -370,7 +376,7 @@ def test_a_refusal_says_the_same_for_a_while_only_to_who_asked_the_same() -> Non
 def test_what_would_come_to_its_turn_too_late_is_refused_at_once() -> None:
     async def scenario(batcher: Batcher, model: Model) -> None:
         first = await held(batcher, model)
-        batcher._pace = batcher._alone = 0.1  # seconds a row took of late
+        paced(batcher, 0.1)  # seconds a row took of late
         waiting = [asyncio.create_task(answer(batcher, *[1.0] * 10, seconds=20)) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(Busy, match="within 2 s"):  # 3 s are ahead of it
@@ -455,17 +461,11 @@ def test_what_is_quick_is_answered_by_the_loop_and_what_is_not_by_the_thread() -
         model.threads.clear()
         await asyncio.gather(*(answer(batcher, 1) for _ in range(3)))
         assert model.threads == ["MainThread"]
-        batcher._pace = batcher._alone = 1.0  # seconds a row took of late
+        paced(batcher, 1.0)  # seconds a row took of late
         await answer(batcher, 1)
         assert model.threads == ["MainThread", "inference"]
 
     run(scenario)
-
-
-def paced(batcher: Batcher, seconds: float) -> Batcher:
-    """Let a batcher think that a row takes so long, whatever else is at work."""
-    batcher._pace = batcher._alone = seconds
-    return batcher
 
 
 def test_a_light_model_has_whole_batches_on_the_loop_however_many_wait() -> None:
@@ -652,7 +652,7 @@ def test_each_request_ends_once_whatever_happens(
 
     async def clients() -> None:
         loop = asyncio.get_running_loop()
-        batcher._pace = batcher._alone = pace
+        paced(batcher, pace)
         for (rows, seconds, leaves), end in zip(requests, ends, strict=True):
             try:
                 waiting = batcher.queue(x(*rows), lambda *found, end=end: end.append(found), seconds)
@@ -693,7 +693,7 @@ def test_what_the_loop_does_more_work_for_than_the_model_stays_with_one_thread()
 
     async def clients() -> None:
         await answer(batcher, 0)
-        batcher._pace = batcher._alone = 0.00005
+        paced(batcher, 0.00005)
         await asyncio.gather(*(answer(batcher, value) for value in range(14, 114)))
 
     asyncio.run(clients())
@@ -708,7 +708,7 @@ def test_threads_that_sleep_wake_for_what_comes_and_end_when_the_model_is_closed
     async def client(value: float) -> None:
         for turn in range(60):
             assert await answer(batcher, value + turn) == [2 * (value + turn)]
-            batcher._pace = batcher._alone = (0.01, 0.001, 0.0001)[turn % 3]  # many threads, few, none
+            paced(batcher, (0.01, 0.001, 0.0001)[turn % 3])  # many threads, few, none
 
     async def clients() -> None:
         await asyncio.wait_for(asyncio.gather(*(client(100.0 * n) for n in range(1, 17))), 60)
@@ -740,7 +740,7 @@ def test_the_loop_and_the_thread_never_run_the_model_at_once() -> None:
         nonlocal answered
         for turn in range(40):
             assert await answer(batcher, value + turn) == [2 * (value + turn)]
-            batcher._pace = batcher._alone = 1e-6 if turn % 2 else 1.0  # now one, now the other
+            paced(batcher, 1e-6 if turn % 2 else 1.0)  # now one, now the other
             answered += 1
 
     async def clients() -> None:
