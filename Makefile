@@ -47,7 +47,7 @@ lint: setup  ## style and types
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p boatyard
 
 schema: setup  ## the project file's JSON schema and reference
-	@$(BIN)/boatyard schema -o boatyard/boatyard.schema.json
+	@$(BIN)/boatyard schema -o boatyard/project/boatyard.schema.json
 	$(BIN)/python docs/reference.py
 
 wheel: setup  ## build/dist

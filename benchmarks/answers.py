@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
-from boatyard import datasets, packages, prediction
+from boatyard import packages, prediction
+from boatyard.data import datasets
 from boatyard.prediction import Answers
 from boatyard.serving import v2
 

@@ -32,7 +32,7 @@ from google.protobuf.message import DecodeError
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from boatyard import packages, prediction
-from boatyard.schema import Field, Schema
+from boatyard.data.schema import Field, Schema
 
 GREATEST = float(np.finfo(np.float32).max)
 PATIENCE = 10  # seconds without an answer are a hang

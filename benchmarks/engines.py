@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from boatyard import prediction
+from boatyard.data.schema import Array
 from boatyard.prediction import ENGINES, Engine
-from boatyard.schema import Array
 
 SIZES = (1, 8, 64)
 SECONDS = 0.2  # of one engine in a round

@@ -28,8 +28,8 @@ print("seconds", time.perf_counter() - started, file=sys.stderr)
 OURS = """
 import shutil, sys, time
 from pathlib import Path
-from boatyard import runs
-from boatyard.display import Silence
+from boatyard.running import runs
+from boatyard.running.display import Silence
 from boatyard.pipelines import local
 spec, root = map(Path, sys.argv[1:])
 run = runs.new("empty", root)

@@ -33,10 +33,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from boatyard import datasets
-from boatyard.progress import Progress
+from boatyard.data import datasets
+from boatyard.data.schema import Array, Batch, Field, Schema
 from boatyard.project import PreprocessConfig, TrainConfig
-from boatyard.schema import Array, Batch, Field, Schema
+from boatyard.running.progress import Progress
 from boatyard.training import loop
 from boatyard.training.memory import keep_freed_blocks
 

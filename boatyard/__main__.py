@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from boatyard import __version__
-from boatyard.commands import endpoint, kubeflow, why
+from boatyard.cli import endpoint, kubeflow, why
 from boatyard.errors import BoatyardError, ConfigError, Interrupted, Refused
 
 if TYPE_CHECKING:
     from boatyard.project import Project
     from boatyard.registry import Registry
-    from boatyard.runs import Run
+    from boatyard.running.runs import Run
 
 EXIT = {Refused: 3, Interrupted: 75}
 FOLDER = click.argument("folder", type=click.Path(path_type=Path), default=".", required=False)
@@ -55,7 +55,7 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            from boatyard import display
+            from boatyard.running import display
 
             display.mute(sys.stdout)
 
@@ -81,7 +81,7 @@ def init(folder: Path, data: Path | None) -> None:
 
     Example:  boatyard init flowers --data flowers.csv
     """
-    from boatyard import templates
+    from boatyard.project import templates
 
     file = templates.write(folder, data)
     click.echo(f"wrote {file}")
@@ -123,9 +123,9 @@ def run(folder: Path, overrides: tuple[str, ...], resume: bool, run_id: str | No
 
     Example:  boatyard run --set train.epochs=3
     """
-    from boatyard import runs
-    from boatyard.display import Screen, open_display
     from boatyard.pipelines import local, training
+    from boatyard.running import runs
+    from boatyard.running.display import Screen, open_display
 
     root = _root(folder)
     if resume or run_id:
@@ -163,7 +163,7 @@ def runs_(folder: Path, steps: bool, as_json: bool) -> None:
 
     Example:  boatyard runs --steps
     """
-    from boatyard import runs
+    from boatyard.running import runs
 
     found = runs.all_of(_root(folder))
     if as_json:
@@ -187,8 +187,8 @@ def report(folder: Path, run_id: str | None, as_json: bool) -> None:
 
     Example:  boatyard report
     """
-    from boatyard import runs
-    from boatyard.report import Report
+    from boatyard.evaluation.report import Report
+    from boatyard.running import runs
 
     root = _root(folder)
     candidates = [runs.find(root, run_id)] if run_id else list(runs.all_of(root))
@@ -279,7 +279,8 @@ def train(
 
 
 def _train_on_cluster(project: Project, dataset: Path, out: Path, namespace: str | None) -> dict[str, float]:
-    from boatyard import cluster, trainjob
+    from boatyard.kubernetes import cluster
+    from boatyard.training.launchers import trainjob
 
     return trainjob.train(
         project.train,
@@ -625,7 +626,7 @@ def _err(text: str) -> None:
     try:
         click.echo(text, err=True)
     except BrokenPipeError:
-        from boatyard import display
+        from boatyard.running import display
 
         display.mute(sys.stderr)
 
@@ -677,7 +678,7 @@ def _run_values(record: Run) -> dict[str, Any]:
 
 def _headline(record: Run) -> str:
     """Return what one wants to know of a run: its accuracy or error, or why it ended."""
-    from boatyard import artifacts
+    from boatyard.data import artifacts
 
     if record.error:
         return record.error.splitlines()[0]
@@ -697,7 +698,7 @@ def _summary(record: Run, folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(_run_values(record)))
         return
     if report:
-        from boatyard.report import Report
+        from boatyard.evaluation.report import Report
 
         found = Report.read(report)
         click.echo(f"\n{found.headline()}")
@@ -765,8 +766,8 @@ def _print(numbers: dict[str, float]) -> None:
 @contextmanager
 def _stage(folder: Path) -> Iterator[None]:
     """Run a stage in this process: the project's folder set, its progress drawn."""
-    from boatyard import progress
-    from boatyard.display import Screen, open_display
+    from boatyard.running import progress
+    from boatyard.running.display import Screen, open_display
 
     os.environ["BOATYARD_PROJECT"] = str(_root(folder))
     scratch = Path(tempfile.mkdtemp())

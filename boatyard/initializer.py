@@ -14,7 +14,8 @@ import os
 import sys
 from pathlib import Path
 
-from boatyard import artifacts, storage
+from boatyard import storage
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, BoatyardError, ConfigError
 
 NAME, KIND = "package.json", "package"  # boatyard.packages' own, without what it takes to import that

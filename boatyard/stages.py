@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from boatyard import artifacts, progress, reasons
+from boatyard.data import artifacts
 from boatyard.errors import BoatyardError, Refused, StorageError
 from boatyard.project import (
     DataConfig,
@@ -35,14 +35,15 @@ from boatyard.project import (
     TrainConfig,
     section,
 )
+from boatyard.running import progress, reasons
 from boatyard.settings import Settings
 
 if TYPE_CHECKING:
-    from boatyard.datasets import Dataset
+    from boatyard.data.datasets import Dataset
+    from boatyard.evaluation.report import Report
     from boatyard.gating import Verdict
-    from boatyard.preprocessing.parts import Job
+    from boatyard.preprocessing.distributed import Job
     from boatyard.registry import Version
-    from boatyard.report import Report
 
 logger = logging.getLogger(__name__)
 LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pillow", "safetensors")
@@ -79,7 +80,7 @@ def preprocess(data: Values, how: Values, task: str, out: str, numbers: str) -> 
 
 def preprocess_look(data: Values, how: Values, task: str, part: int, of: int, out: str) -> None:
     """Look through a part of the source files."""
-    from boatyard.preprocessing import parts
+    from boatyard.preprocessing import distributed as parts
 
     with step("preprocess-look", out):
         parts.look(_job(data, how, task), part, of, Path(out))
@@ -87,7 +88,7 @@ def preprocess_look(data: Values, how: Values, task: str, part: int, of: int, ou
 
 def preprocess_plan(data: Values, how: Values, task: str, looks: Sequence[str], out: str) -> None:
     """Bring together what was seen of the parts."""
-    from boatyard.preprocessing import parts
+    from boatyard.preprocessing import distributed as parts
 
     with step("preprocess-plan", out):
         parts.plan(_job(data, how, task), [Path(look) for look in looks], Path(out))
@@ -95,7 +96,7 @@ def preprocess_plan(data: Values, how: Values, task: str, looks: Sequence[str], 
 
 def preprocess_clean(data: Values, how: Values, task: str, part: int, of: int, plan: str, out: str) -> None:
     """Note what is wrong with the rows of a part."""
-    from boatyard.preprocessing import parts
+    from boatyard.preprocessing import distributed as parts
 
     with step("preprocess-clean", out):
         parts.clean(_job(data, how, task), Path(plan), part, of, Path(out))
@@ -103,7 +104,7 @@ def preprocess_clean(data: Values, how: Values, task: str, part: int, of: int, p
 
 def preprocess_divide(data: Values, how: Values, task: str, plan: str, notes: Sequence[str], out: str) -> None:
     """Decide for every row of all parts where it goes."""
-    from boatyard.preprocessing import parts
+    from boatyard.preprocessing import distributed as parts
 
     with step("preprocess-divide", out):
         parts.divide(_job(data, how, task), Path(plan), [Path(part) for part in notes], Path(out))
@@ -113,7 +114,7 @@ def preprocess_write(
     data: Values, how: Values, task: str, part: int, of: int, plan: str, division: str, out: str
 ) -> None:
     """Write the rows of a part to their splits."""
-    from boatyard.preprocessing import parts
+    from boatyard.preprocessing import distributed as parts
 
     with step("preprocess-write", out):
         parts.write(_job(data, how, task), Path(plan), Path(division), part, of, Path(out))
@@ -123,7 +124,7 @@ def preprocess_join(
     data: Values, how: Values, task: str, plan: str, division: str, shards: Sequence[str], out: str, numbers: str
 ) -> Numbers:
     """Bring the parts together to the dataset; return what `preprocess` does."""
-    from boatyard.preprocessing import parts
+    from boatyard.preprocessing import distributed as parts
 
     with step("preprocess-join", out):
         written = [Path(part) for part in shards]
@@ -132,7 +133,7 @@ def preprocess_join(
 
 
 def _job(data: Values, how: Values, task: str) -> Job:
-    from boatyard.preprocessing.parts import Job
+    from boatyard.preprocessing.distributed import Job
 
     return Job(section(DataConfig, data), section(PreprocessConfig, how), task, Settings().project)  # type: ignore[arg-type]
 
@@ -158,7 +159,8 @@ def train(
     A section that asks for several processes is trained on the cluster, as a TrainJob `name`-… whose pods ask for what
     `pod` says (the resources of a step).
     """
-    from boatyard import datasets, training
+    from boatyard import training
+    from boatyard.data import datasets
 
     with step("train", out):
         settings = Settings()
@@ -179,7 +181,8 @@ def train(
 def _train_together(
     config: Values, how: Values, gate: Values, dataset: str, out: str, name: str, pod: Values
 ) -> Numbers:
-    from boatyard import cluster, trainjob
+    from boatyard.kubernetes import cluster
+    from boatyard.training.launchers import trainjob
 
     return trainjob.train(
         section(TrainConfig, config),
@@ -195,7 +198,8 @@ def _train_together(
 
 def evaluate(config: Values, dataset: str, checkpoint: str, out: str, numbers: str) -> Report:
     """Dataset and checkpoint in, report out; return the report."""
-    from boatyard import datasets, evaluation
+    from boatyard import evaluation
+    from boatyard.data import datasets
 
     with step("evaluate", out):
         report = evaluation.evaluate(
@@ -207,7 +211,8 @@ def evaluate(config: Values, dataset: str, checkpoint: str, out: str, numbers: s
 
 def gate(config: Values, push: Values, name: str, dataset: str, checkpoint: str, report: str, out: str) -> Verdict:
     """Report in, verdict out; the version in production, where there is one, is asked the same test rows."""
-    from boatyard import datasets, gating, registry
+    from boatyard import gating, registry
+    from boatyard.data import datasets
 
     with step("gate", out):
         rules, settings = section(GateConfig, config), Settings()
@@ -235,7 +240,8 @@ def push(
     out: str,
 ) -> Version:
     """Everything in, package out, and into the registry; return the version."""
-    from boatyard import datasets, packages, registry
+    from boatyard import packages, registry
+    from boatyard.data import datasets
 
     with step("push", out):
         wanted, settings = section(PushConfig, config), Settings()
@@ -261,7 +267,8 @@ def deploy(config: Values, version: str, uri: str, package: str, out: str) -> st
 
     Pods take the package from the registry where that is in a bucket, else from where the pipeline has it (`uri`).
     """
-    from boatyard import cluster, deployment, packages, storage
+    from boatyard import deployment, packages, storage
+    from boatyard.kubernetes import cluster
 
     with step("deploy", out):
         found = packages.verify(Path(package))

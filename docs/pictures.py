@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from boatyard import runs
+from boatyard.running import runs
 
 FOLDER = Path(__file__).with_name("pictures")
 WIDE, HIGH, GAP = 128, 44, 34
@@ -85,7 +85,7 @@ def terminal(run: runs.Run) -> str:
     marks = {"succeeded": "[green]✓[/]", "cached": "[cyan]↺[/]", "refused": "[yellow]✗[/]", "failed": "[red]✗[/]"}
     for step in run.steps:
         console.print(f"{marks.get(step.state, ' ')} {step.name:<11} [blue]{'━' * 28}[/] 100 %  {step.state}")
-    from boatyard.report import Report
+    from boatyard.evaluation.report import Report
 
     report = run.output("evaluate", "report")
     if report:

@@ -33,10 +33,12 @@ from kfp.dsl import executor
 from kfp.local import cache as kfp_cache
 from kfp.local import executor_input_utils, subprocess_task_handler
 
-from boatyard import artifacts, runs, stages
-from boatyard.display import Display
+from boatyard import stages
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, BoatyardError, ConfigError, Interrupted, Refused, StorageError
 from boatyard.project import DataConfig, section
+from boatyard.running import runs
+from boatyard.running.display import Display
 
 logger = logging.getLogger(__name__)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where PyYAML was built with it

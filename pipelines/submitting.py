@@ -1,7 +1,7 @@
 """A compiled spec, submitted to a Kubeflow Pipelines backend: uploaded, run, followed to its end.
 
 Everything is kfp.Client's, whose errors are said here in one line. The backend says of a failed step that it failed and
-no more; the reason is what the step itself left (boatyard.reasons).
+no more; the reason is what the step itself left (boatyard.running.reasons).
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ import kfp_server_api
 import urllib3
 import yaml
 
-from boatyard import artifacts, reasons
+from boatyard.data import artifacts
 from boatyard.errors import BoatyardError, ConfigError, Refused, StorageError
-from boatyard.reasons import Reason
+from boatyard.running import reasons
+from boatyard.running.reasons import Reason
 from boatyard.settings import Settings
 
 logger = logging.getLogger(__name__)

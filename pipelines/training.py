@@ -8,7 +8,6 @@ from typing import Any
 
 from kfp import compiler, dsl, kubernetes
 
-from boatyard import artifacts, trainjob
 from boatyard.components.deploy import deploy as deploy_step
 from boatyard.components.evaluate import evaluate as evaluate_step
 from boatyard.components.gate import gate as gate_step
@@ -22,8 +21,10 @@ from boatyard.components.preprocess_write import preprocess_write as write_step
 from boatyard.components.push import push as push_step
 from boatyard.components.train import train as train_step
 from boatyard.components.verdict import verdict as verdict_step
+from boatyard.data import artifacts
 from boatyard.errors import ConfigError
 from boatyard.project import KubeflowConfig, Project, StepConfig, seconds
+from boatyard.training.launchers import trainjob
 
 SMALL = StepConfig(cpu="100m", memory="256Mi", timeout="10m")
 DEPLOYING = StepConfig(cpu="100m", memory="1Gi", timeout="30m")

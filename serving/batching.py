@@ -24,9 +24,9 @@ from typing import cast
 
 import numpy as np
 
+from boatyard.data.schema import Array
 from boatyard.errors import RequestError
 from boatyard.prediction import Answers
-from boatyard.schema import Array
 
 from .direct import Direct, Unread
 from .limits import Limits

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from boatyard.data.schema import Array
 from boatyard.prediction import Engine, Predictor
-from boatyard.schema import Array
 from boatyard.settings import Settings
 
 from .limits import Plan

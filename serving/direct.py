@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import simdjson
 
+from boatyard.data.schema import Array, Schema
 from boatyard.errors import RequestError
 from boatyard.prediction.decoding import GREATEST, bounds
-from boatyard.schema import Array, Schema
 
 from . import v1, v2
 from .limits import SMALL

@@ -22,10 +22,10 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from kserve.protocol.grpc.servicer import InferenceServicer
 
+from boatyard.data.schema import Array, Tensor
 from boatyard.errors import ArtifactError, RequestError
 from boatyard.prediction import Answers, check
 from boatyard.prediction.decoding import array, show, wrong
-from boatyard.schema import Array, Tensor
 
 from . import v2
 from .batching import Busy, Closed, Late, Left

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from boatyard.data.schema import Array
 from boatyard.prediction import Answers
-from boatyard.schema import Array
 
 from . import v1, v2
 from .direct import Direct, Unread

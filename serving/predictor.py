@@ -8,8 +8,8 @@ from typing import Any
 import kserve
 
 from boatyard import prediction
+from boatyard.data.schema import Array
 from boatyard.prediction import Answers
-from boatyard.schema import Array
 
 from . import v2
 from .batching import Batcher

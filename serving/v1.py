@@ -5,9 +5,9 @@ from __future__ import annotations
 import orjson
 
 from boatyard import prediction
+from boatyard.data.schema import Array, Schema
 from boatyard.prediction import Answers
 from boatyard.prediction.decoding import picture, show, wrong
-from boatyard.schema import Array, Schema
 
 from . import v2
 

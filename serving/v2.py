@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import orjson
 
+from boatyard.data.schema import Array, Schema, Tensor
 from boatyard.prediction import Answers, check
 from boatyard.prediction.decoding import array, show, wrong
-from boatyard.schema import Array, Schema, Tensor
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32", "str": "BYTES"}
 STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')

@@ -11,9 +11,10 @@ import graphs
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from boatyard import artifacts, datasets, packages
+from boatyard import packages
+from boatyard.data import artifacts, datasets
+from boatyard.data.schema import Array, Batch, Field, Schema
 from boatyard.project import GateConfig
-from boatyard.schema import Array, Batch, Field, Schema
 
 LABELS = ("ant", "bee", "cat")
 

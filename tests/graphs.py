@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from boatyard import artifacts, datasets, packages
+from boatyard import packages
+from boatyard.data import artifacts, datasets
+from boatyard.data.schema import Batch, Field, Schema, Task, Tensor
 from boatyard.packages import verifying
-from boatyard.schema import Batch, Field, Schema, Task, Tensor
 
 LABELS = ("ant", "bee", "cat")
 ELEMENTS = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "str": TensorProto.STRING}

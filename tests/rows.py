@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from boatyard.datasets import Dataset, Split
-from boatyard.schema import Array, Batch, Field, Schema
+from boatyard.data.datasets import Dataset, Split
+from boatyard.data.schema import Array, Batch, Field, Schema
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from boatyard import preprocessing
-from boatyard.datasets import Dataset
+from boatyard.data.datasets import Dataset
+from boatyard.data.schema import Array, Task
 from boatyard.project import DataConfig, PreprocessConfig, section
-from boatyard.schema import Array, Task
 
 IDX = {np.dtype("u1"): 8, np.dtype(">i4"): 12, np.dtype(">f4"): 13}
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from boatyard import artifacts
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, StorageError
 
 NAMES = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=3).map("/".join)
@@ -176,7 +176,7 @@ def test_a_full_disk_is_said_in_our_words(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from boatyard import artifacts
+from boatyard.data import artifacts
 out = Path(sys.argv[1])
 with artifacts.new_folder(out) as folder:
     (folder / "half").write_bytes(b"x" * 1000)

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boatyard.data.schema import Array
 from boatyard.errors import RequestError
 from boatyard.prediction import Answers
-from boatyard.schema import Array
 from serving import inference, resting
 from serving.batching import Batcher, Busy, Closed, Late, Left, Limits
 from serving.direct import Direct, Unread

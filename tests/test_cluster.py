@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from boatyard import cluster
 from boatyard.errors import ClusterError, ConfigError, Conflict, Denied, Forbidden, MissingKind, Unreachable
+from boatyard.kubernetes import cluster
 
 Answer = tuple[int, Any]
 POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one", "namespace": "models"}}

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import sources
 
-from boatyard import artifacts, datasets
-from boatyard.datasets import SPLITS
+from boatyard.data import artifacts, datasets
+from boatyard.data.datasets import SPLITS
 from boatyard.errors import ArtifactError
 from boatyard.preprocessing import shards
 

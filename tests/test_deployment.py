@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from boatyard import __version__, deployment, packages
-from boatyard.cluster import Cluster
 from boatyard.deployment import proving
 from boatyard.deployment.rendering import SCALING
 from boatyard.errors import ClusterError, ConfigError
+from boatyard.kubernetes.cluster import Cluster
 from boatyard.project import AutoscalingConfig, ServeConfig
 from boatyard.settings import Settings
 from serving.__main__ import _options

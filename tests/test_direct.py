@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boatyard.data.schema import Field, Schema
 from boatyard.errors import RequestError
-from boatyard.schema import Field, Schema
 from serving import v1, v2
 from serving.direct import Direct
 

@@ -55,8 +55,9 @@ def test_no_page_names_a_machine(page: Path) -> None:
 def test_the_pipelines_picture_is_that_of_the_spec(tmp_path: Path) -> None:
     import yaml
 
-    from boatyard import project, templates
+    from boatyard import project
     from boatyard.pipelines import training
+    from boatyard.project import templates
 
     training.compile(project.check(templates.sample(), "sample"), tmp_path / "pipeline.yaml")
     draw = runpy.run_path(str(ROOT / "docs" / "pictures.py"))["pipeline"]

@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 from PIL import Image
 
-from boatyard import artifacts, evaluation, slices
+from boatyard import evaluation
+from boatyard.data import artifacts
+from boatyard.data.schema import Batch, Field, Schema
 from boatyard.errors import ArtifactError, DataError
+from boatyard.evaluation import slices
+from boatyard.evaluation.report import Report
 from boatyard.project import EvaluateConfig
-from boatyard.report import Report
-from boatyard.schema import Batch, Field, Schema
 
 QUICK = EvaluateConfig(bootstrap=100, worst=5)
 

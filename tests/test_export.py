@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from boatyard import recipes
+from boatyard.data.schema import Field, Schema
 from boatyard.errors import ConfigError
 from boatyard.project import PreprocessConfig, TrainConfig
-from boatyard.schema import Field, Schema
 from boatyard.training import losses
 from boatyard.training.export import Graph, compare, export
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from boatyard.features import Features, codes, empty, output_shape, tensors
+from boatyard.data.features import Features, codes, empty, output_shape, tensors
+from boatyard.data.schema import Field, Schema
 from boatyard.project import PreprocessConfig
-from boatyard.schema import Field, Schema
 
 STANDARD = PreprocessConfig()
 

@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 
-from boatyard import artifacts, evaluation, gating, intervals
+from boatyard import evaluation, gating
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, ConfigError
+from boatyard.evaluation import intervals
 from boatyard.gating import Verdict, gate
 from boatyard.project import EvaluateConfig, GateConfig, NotWorseConfig
 

@@ -109,7 +109,7 @@ def test_steps_are_not_held_up_by_looking_at_the_loss() -> None:
     dataset = rows.images(60000, side=28)
     config = TrainConfig(recipe="cnn", batch_size=512, device="cuda").completed()
     trainer = loop.Trainer(config, PreprocessConfig(), dataset, key="", root=Path(), work=None)
-    from boatyard.progress import Progress
+    from boatyard.running.progress import Progress
 
     with loop.reproducible():
         trainer.train_epoch(Progress("train", 10**6, "row"))

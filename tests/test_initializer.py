@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import stores
 
-from boatyard import artifacts, initializer, packages, storage
+from boatyard import initializer, packages, storage
+from boatyard.data import artifacts
 from boatyard.storage import sealed
 from boatyard.storage.buckets import Bucket
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from boatyard import intervals
+from boatyard.evaluation import intervals
 
 
 @pytest.mark.parametrize(("k", "n", "confidence"), [(0, 5, 0.95), (5, 5, 0.9), (1, 1, 0.95), (37, 113, 0.99)])

@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 import steps
 
-from boatyard import runs
-from boatyard.display import Silence
 from boatyard.errors import ConfigError, Refused, StorageError
 from boatyard.pipelines import local
-from boatyard.runs import Run
+from boatyard.running import runs
+from boatyard.running.display import Silence
+from boatyard.running.runs import Run
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from boatyard import runs
-from boatyard.display import Silence
+from boatyard.running import runs
+from boatyard.running.display import Silence
 from boatyard.pipelines import local
 local.execute(runs.find(Path(sys.argv[1])), Path(sys.argv[1]), Silence())
 """

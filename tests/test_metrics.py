@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 from sklearn import metrics as reference
 
-from boatyard import metrics, project
+from boatyard import project
+from boatyard.evaluation import metrics
 
 
 def sample(rows: int, labels: int, seed: int = 0, skill: float = 1.5) -> tuple[Any, Any, Any]:

@@ -19,10 +19,10 @@ from test_prediction import SCHEMAS as EVERY
 from test_serving import CLIENT, launch, ready
 
 from boatyard import prediction
+from boatyard.data.schema import Field, Schema
 from boatyard.errors import ArtifactError, ConfigError
 from boatyard.prediction import predictor
 from boatyard.prediction.predictor import engine
-from boatyard.schema import Field, Schema
 
 SCHEMAS = [each for each in EVERY if all(tensor.dtype != "str" for tensor in each.tensors())]
 NAMES = ("onnxruntime", "openvino")

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from boatyard import artifacts, packages
+from boatyard import packages
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, ConfigError, Refused
 
 FILES = sorted(("golden.json", "labels.json", "lineage.json", "model.onnx", "recipe.json", "schema.json"))

@@ -14,9 +14,11 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from boatyard import artifacts, packages, preprocessing, project, registry, stages, templates
+from boatyard import packages, preprocessing, project, registry, stages
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, ConfigError
 from boatyard.pipelines import training
+from boatyard.project import templates
 
 VALUES: dict[str, Any] = {
     "name": "digits",

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from boatyard import prediction
+from boatyard.data.schema import Field, Schema
 from boatyard.errors import ArtifactError, RequestError
 from boatyard.prediction import decoding, protobuf
-from boatyard.schema import Field, Schema
 
 SCHEMAS = [
     graphs.image_schema(),

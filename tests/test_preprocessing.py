@@ -12,8 +12,9 @@ import sources
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from boatyard import artifacts, datasets, preprocessing
-from boatyard.datasets import SPLITS
+from boatyard import preprocessing
+from boatyard.data import artifacts, datasets
+from boatyard.data.datasets import SPLITS
 from boatyard.errors import DataError
 from boatyard.preprocessing import block, shards, splitting, statistics
 from boatyard.project import DataConfig
@@ -105,7 +106,7 @@ def test_the_bytes_are_the_same_whoever_many_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: str
 ) -> None:
     monkeypatch.setattr(block, "BLOCK_BYTES", 2000)
-    monkeypatch.setattr("boatyard.preprocessing.tables.BLOCK_BYTES", 2000)
+    monkeypatch.setattr("boatyard.preprocessing.sources.tables.BLOCK_BYTES", 2000)
     monkeypatch.setattr(shards, "SHARD_BYTES", 3000)
     monkeypatch.setattr(splitting, "PART", 100)
     sources.write_csv(tmp_path, sources.table(700, 3) + "0.000000,a,c0\n")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import sources
 
-from boatyard import datasets
+from boatyard.data import datasets
 from boatyard.errors import ArtifactError
 
 RUN = """

@@ -15,10 +15,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 from PIL import Image
 
-from boatyard import artifacts, preprocessing
+from boatyard import preprocessing
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, DataError
-from boatyard.preprocessing import parts, shards, statistics, tables
-from boatyard.preprocessing.parts import Job
+from boatyard.preprocessing import distributed as parts
+from boatyard.preprocessing import shards, statistics
+from boatyard.preprocessing.distributed import Job
+from boatyard.preprocessing.sources import tables
 from boatyard.project import DataConfig, PreprocessConfig
 
 
@@ -109,7 +112,7 @@ def test_however_files_are_shared_out_the_dataset_is_the_same_bytes(
 
 @pytest.mark.parametrize("of", [1, 2, 3, 7])
 def test_pictures_are_shared_out_as_well(tmp_path: Path, of: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from boatyard.preprocessing import images
+    from boatyard.preprocessing.sources import images
 
     monkeypatch.setattr(images, "BLOCK_BYTES", 8 * 8 * 5)
     rng = np.random.default_rng(0)

@@ -20,11 +20,11 @@ import sources
 from PIL import Image
 
 from boatyard import preprocessing
-from boatyard.datasets import SPLITS
+from boatyard.data.datasets import SPLITS
+from boatyard.data.schema import Array
 from boatyard.errors import DataError
-from boatyard.preprocessing import known
+from boatyard.preprocessing.sources import known
 from boatyard.project import DataConfig
-from boatyard.schema import Array
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boatyard.datasets import SPLITS, Split
+from boatyard.data.datasets import SPLITS, Split
+from boatyard.data.schema import Array
 from boatyard.errors import DataError
 from boatyard.preprocessing import splitting
 from boatyard.preprocessing.splitting import CODES, DROPPED, DUPLICATE, HELD, OPEN, Decision, Ledger
-from boatyard.schema import Array
 
 SHARES: dict[Split, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
 FEW = settings(max_examples=60, deadline=None)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from boatyard import project, templates
+from boatyard import project
 from boatyard.errors import ConfigError
+from boatyard.project import templates
 
 SMALL: dict[str, Any] = {"name": "digits", "data": {"source": "csv", "path": "rows.csv"}}
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from boatyard import reasons, stages, storage
+from boatyard import stages, storage
 from boatyard.errors import ArtifactError, Refused
-from boatyard.reasons import Reason
+from boatyard.running import reasons
+from boatyard.running.reasons import Reason
 
 
 def test_an_error_is_taken_apart_into_wanted_found_and_what_to_do() -> None:

@@ -20,8 +20,9 @@ import pytest
 import stores
 from click.testing import CliRunner
 
-from boatyard import artifacts, packages, registry, storage
+from boatyard import packages, registry, storage
 from boatyard.__main__ import cli
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, StorageError
 from boatyard.registry.buckets import BucketRegistry
 from boatyard.registry.folders import FolderRegistry

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boatyard import evaluation, slices
-from boatyard.metrics import Bin
+from boatyard import evaluation
+from boatyard.data.schema import Batch, Field, Schema
+from boatyard.evaluation import slices
+from boatyard.evaluation.metrics import Bin
+from boatyard.evaluation.report import Report, page, plots
 from boatyard.prediction import Answers
 from boatyard.project import EvaluateConfig
-from boatyard.report import Report, page, plots
-from boatyard.schema import Batch, Field, Schema
 
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
 VOID = {"meta", "img", "br", "link"}
@@ -199,4 +200,4 @@ def test_the_style_is_in_the_package(tmp_path: Path) -> None:
     import tomllib
 
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
-    assert "style.css" in project["tool"]["setuptools"]["package-data"]["boatyard.report"]
+    assert "style.css" in project["tool"]["setuptools"]["package-data"]["boatyard.evaluation.report"]

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from boatyard import runs
+from boatyard.running import runs
 
 TESTS = 300
 PROJECT = """
@@ -39,7 +39,7 @@ def idx(values: Any) -> bytes:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose data are IDX files, one of them gzipped, run by the command."""
     folder = tmp_path_factory.mktemp("road")
-    with resources.as_file(resources.files("boatyard") / "samples" / "digits.npz") as file:
+    with resources.as_file(resources.files("boatyard.project") / "samples" / "digits.npz") as file:
         sample = np.load(file)
         images, labels = sample["image"], sample["label"]
     (folder / "images").mkdir()

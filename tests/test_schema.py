@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from boatyard.data.schema import Batch, Field, Schema
 from boatyard.errors import ArtifactError
-from boatyard.schema import Batch, Field, Schema
 
 NUMBER = Field("age", "number", "float32", nullable=True, minimum=0.0, maximum=None)
 CATEGORY = Field("site", "category", "str", categories=("north", "south"))

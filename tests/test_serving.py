@@ -43,8 +43,9 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from boatyard import artifacts, packages, prediction
-from boatyard.schema import Schema
+from boatyard import packages, prediction
+from boatyard.data import artifacts
+from boatyard.data.schema import Schema
 from boatyard.serving.limits import SMALL
 
 SCHEMAS = {

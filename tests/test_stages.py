@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from boatyard import progress, project, stages
+from boatyard import project, stages
 from boatyard.errors import DataError, StorageError
+from boatyard.running import progress
 
 
 def test_a_store_is_asked_again_as_often_as_the_step_says(monkeypatch: pytest.MonkeyPatch) -> None:

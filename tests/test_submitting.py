@@ -20,7 +20,7 @@ from boatyard import storage
 from boatyard.__main__ import cli
 from boatyard.errors import BoatyardError, ConfigError, Interrupted, Refused
 from boatyard.pipelines import submitting
-from boatyard.reasons import Reason
+from boatyard.running.reasons import Reason
 
 STEPS = ("preprocess", "train", "evaluate", "gate", "push", "verdict")
 TEXT = """

@@ -27,7 +27,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from torch import nn
 
-from boatyard import artifacts, recipes, training
+from boatyard import recipes, training
+from boatyard.data import artifacts
 from boatyard.errors import ConfigError, DataError, Interrupted
 from boatyard.project import AugmentConfig, PreprocessConfig, TrainConfig
 from boatyard.settings import available_memory

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from boatyard import artifacts, errors, project, trainjob
+from boatyard import errors, project
+from boatyard.data import artifacts
 from boatyard.project import GateConfig, GpuConfig, PreprocessConfig, StepConfig, TolerationConfig, TrainConfig
 from boatyard.settings import Settings
 from boatyard.training import node
-from boatyard.trainjob import Follower, Job
+from boatyard.training.launchers import trainjob
+from boatyard.training.launchers.trainjob import Follower, Job
 
 JOB = Job({"nodes": 2}, {}, {}, "s3://b/f/dataset", "s3://b/f/checkpoint", "pvc://shared/f/work")
 POD = StepConfig(cpu="1500m", memory="4Gi", timeout="2h", secrets={"AWS_SECRET_ACCESS_KEY": "store/key"})

@@ -15,16 +15,17 @@ import steps
 from causes import CASES
 from click.testing import CliRunner, Result
 
-from boatyard import diagnosis, reasons, runs, storage
+from boatyard import diagnosis, storage
 from boatyard.__main__ import cli
 from boatyard.diagnosis import CAUSES, Right, Snapshot, Subject
 from boatyard.diagnosis import runs as ended
 from boatyard.diagnosis.snapshot import asked_of, quantity, shown
-from boatyard.display import Silence
 from boatyard.errors import BoatyardError
 from boatyard.pipelines import local
-from boatyard.reasons import Reason
-from boatyard.runs import Run
+from boatyard.running import reasons, runs
+from boatyard.running.display import Silence
+from boatyard.running.reasons import Reason
+from boatyard.running.runs import Run
 
 FOLDER = Path(__file__).parent / "snapshots"
 ROOT = Path(__file__).parents[1]

@@ -9,8 +9,8 @@ import grpc
 import numpy as np
 import onnxruntime
 
+from boatyard.data.schema import Array
 from boatyard.packages import Package
-from boatyard.schema import Array
 
 from . import protocols
 from .environments import Unequal

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from boatyard.report.plots import n, svg, text
+from boatyard.evaluation.report.plots import n, svg, text
 
 from .ratios import show
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from boatyard import artifacts, datasets, evaluation, gating, packages, preprocessing, training
+from boatyard import evaluation, gating, packages, preprocessing, training
+from boatyard.data import artifacts, datasets
+from boatyard.data.schema import Array
 from boatyard.project import DataConfig, EvaluateConfig, GateConfig, PreprocessConfig, SplitConfig, TrainConfig
-from boatyard.schema import Array
 
 HERE = Path(__file__).parent
 FASHION = Path("data/fashion-mnist/train-images-idx3-ubyte")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from boatyard.report import plots
-from boatyard.report.plots import text
+from boatyard.evaluation.report import plots
+from boatyard.evaluation.report.plots import text
 
 from . import drawing
 from .load import Cell
@@ -21,7 +21,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 def render(results: Results, about: Mapping[str, Any]) -> str:
     """Return the page."""
-    style = resources.files("boatyard.report").joinpath("style.css").read_text(encoding="utf-8")
+    style = resources.files("boatyard.evaluation.report").joinpath("style.css").read_text(encoding="utf-8")
     names = _names(results)
     sections = [
         _section("Ours against others", RATIOS, _ratios(results.ratios)),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from boatyard.schema import Array
+from boatyard.data.schema import Array
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 

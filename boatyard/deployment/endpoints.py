@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from boatyard.cluster import Cluster
 from boatyard.deployment.leases import FORMER, PROVED, lease_name, remembered
 from boatyard.deployment.rendering import ROLLED
 from boatyard.errors import BoatyardError, ClusterError, Forbidden, MissingKind
+from boatyard.kubernetes.cluster import Cluster
 
 CONTAINER = "kserve-container"
 CRASHES = 2  # restarts after which a pod is taken for broken

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from boatyard.cluster import Cluster
 from boatyard.errors import ClusterError, Conflict
+from boatyard.kubernetes.cluster import Cluster
 
 SECONDS = 15  # without a sign of life, and another may take it
 PULSE = 4.0

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from boatyard.cluster import MANAGER, Cluster
 from boatyard.deployment.rendering import ROLLED
+from boatyard.kubernetes.cluster import MANAGER, Cluster
 
 Object = dict[str, Any]
 PARTS = ("labels", "annotations")

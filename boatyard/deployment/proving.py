@@ -11,9 +11,9 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from boatyard import artifacts
-from boatyard.cluster import Cluster
+from boatyard.data import artifacts
 from boatyard.errors import BoatyardError, ClusterError
+from boatyard.kubernetes.cluster import Cluster
 from boatyard.packages import Package
 from boatyard.prediction.predictor import TOLERANCE
 

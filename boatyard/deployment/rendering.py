@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from boatyard import __version__, artifacts, storage
+from boatyard import __version__, storage
+from boatyard.data import artifacts
 from boatyard.errors import ConfigError
 from boatyard.packages import Package
 from boatyard.project import ServeConfig

@@ -12,12 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from boatyard.cluster import Cluster
 from boatyard.deployment.endpoints import Progress, progress
 from boatyard.deployment.leases import CURRENT, FORMER, Held, hold, lease_name
 from boatyard.deployment.proving import Proof, prove
 from boatyard.deployment.rendering import ROLLED
 from boatyard.errors import ClusterError, Conflict, Forbidden, RolledBack, Unreachable
+from boatyard.kubernetes.cluster import Cluster
 
 PATIENCE = 600.0  # seconds for a new version to serve: a node may have to come, an image to be pulled
 AWAY = 120.0  # seconds that the API server may be away

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boatyard import reasons, runs
 from boatyard.diagnosis.causes import Diagnosis, Evidence, one_line
 from boatyard.diagnosis.snapshot import Subject
-from boatyard.reasons import Reason
-from boatyard.runs import Run
+from boatyard.running import reasons, runs
+from boatyard.running.reasons import Reason
+from boatyard.running.runs import Run
 
 LAST = 5  # lines of a log
 ENDS = {

@@ -10,7 +10,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from boatyard import artifacts, storage
+from boatyard import storage
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError
 from boatyard.packages.verifying import KIND, NAME, verify
 from boatyard.settings import Settings

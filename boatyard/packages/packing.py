@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from boatyard import artifacts
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, Refused
 from boatyard.packages.verifying import GRAPH, KIND, NAME, Package, read_schema, verify
 from boatyard.prediction.decoding import encode
 from boatyard.prediction.engine import Engine
 
 if TYPE_CHECKING:
-    from boatyard.datasets import Dataset
+    from boatyard.data.datasets import Dataset
 
 logger = logging.getLogger(__name__)
 

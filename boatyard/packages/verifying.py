@@ -18,12 +18,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from boatyard import artifacts
+from boatyard.data import artifacts
+from boatyard.data.schema import Array, Schema, Task
+from boatyard.data.schema import Field as SchemaField
 from boatyard.errors import ArtifactError, RequestError
 from boatyard.prediction.decoding import decode
 from boatyard.prediction.engine import Answers
-from boatyard.schema import Array, Schema, Task
-from boatyard.schema import Field as SchemaField
 
 KIND = "package"
 NAME = "package.json"

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from boatyard.data.schema import Array, Field, Schema, Tensor
 from boatyard.errors import RequestError
-from boatyard.schema import Array, Field, Schema, Tensor
 
 Where = Callable[[int, str], str]  # row, field → the place as the client wrote it
 GREATEST = float(np.finfo(np.float32).max)

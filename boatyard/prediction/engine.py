@@ -11,9 +11,9 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+from boatyard.data.schema import Array, Schema, Tensor
 from boatyard.errors import ArtifactError, RequestError
 from boatyard.prediction import protobuf
-from boatyard.schema import Array, Schema, Tensor
 from boatyard.settings import Settings
 
 ROWS = 256  # at once: what a graph holds in between grows with them, and a large request must not take all memory

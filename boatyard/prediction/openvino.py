@@ -13,9 +13,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from boatyard.data.schema import Array, Schema
 from boatyard.errors import ArtifactError, ConfigError, RequestError
 from boatyard.prediction.engine import Engine, check_ends, wanted_inputs, wanted_outputs
-from boatyard.schema import Array, Schema
 from boatyard.settings import Settings
 
 # It would tell its maker of every import; where it is not installed, OpenVINO has one of its own that tells nobody.

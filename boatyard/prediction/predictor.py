@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from boatyard.data.schema import Array, Schema
 from boatyard.errors import ArtifactError, ConfigError, RequestError
 from boatyard.prediction.engine import Answers, Engine
-from boatyard.schema import Array, Schema
 
 if TYPE_CHECKING:
     from boatyard.packages import Golden, Package

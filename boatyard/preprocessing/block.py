@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from boatyard.datasets import Split
+from boatyard.data.datasets import Split
+from boatyard.data.schema import Array
 from boatyard.errors import DataError
-from boatyard.schema import Array
 
 BLOCK_BYTES = 2 << 20  # of raw values in a block: a few of them are alive at once
 WORKERS = 3  # at most: each holds a block and what is made of it, which bounds the memory

@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from boatyard.datasets import SPLITS
+from boatyard.data.datasets import SPLITS
+from boatyard.data.schema import Array
 from boatyard.errors import DataError
 from boatyard.preprocessing import columns
 from boatyard.preprocessing.block import Block, Place
+from boatyard.preprocessing.sources.tables import Table
 from boatyard.preprocessing.splitting import mix
 from boatyard.preprocessing.survey import GREATEST, Plan, label_codes, label_texts
-from boatyard.preprocessing.tables import Table
 from boatyard.project import DataConfig, PreprocessConfig
-from boatyard.schema import Array
 
 EXAMPLES = 5  # places that are named for each reason
 Reason = Literal["unreadable", "missing", "out of range"]

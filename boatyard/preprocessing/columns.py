@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from boatyard.data.schema import Array
 from boatyard.errors import DataError
-from boatyard.schema import Array
 
 Kind = Literal["number", "category"]
 MISSING = pa.array(["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null"])

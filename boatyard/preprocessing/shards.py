@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from boatyard.datasets import SPLITS, Split
+from boatyard.data.datasets import SPLITS, Split
+from boatyard.data.schema import Array
 from boatyard.preprocessing.block import WORKERS
 from boatyard.preprocessing.cleaning import Rows
 from boatyard.preprocessing.survey import Plan
-from boatyard.schema import Array
 
 SHARD_BYTES = 8 << 20  # of raw values
 AT_ONCE = 2  # shards that are written while the next is filled

@@ -16,9 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from boatyard.datasets import SPLITS, Split
+from boatyard.data.datasets import SPLITS, Split
+from boatyard.data.schema import Array
 from boatyard.errors import DataError
-from boatyard.schema import Array
 
 CODES: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
 OPEN = 255  # a row whose split is still to be decided

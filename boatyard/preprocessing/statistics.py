@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from boatyard.schema import Array
+from boatyard.data.schema import Array
 
 SAMPLE = 200_000  # values of a column that its median is taken of, at most
 SAMPLES = 8_000_000  # values of all columns together: 32 MB

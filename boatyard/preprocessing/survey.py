@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from boatyard.data.schema import Array, Task
 from boatyard.errors import DataError
 from boatyard.preprocessing import columns
 from boatyard.preprocessing.block import Block, Place, Source, ordered
 from boatyard.preprocessing.columns import MOST_CATEGORIES, Kind, Seen
-from boatyard.preprocessing.tables import Table
+from boatyard.preprocessing.sources.tables import Table
 from boatyard.project import DataConfig
-from boatyard.schema import Array, Task
 
 GREATEST = float(np.finfo(np.float32).max)
 NO_LABEL = pa.array(["", "NaN", "nan"])  # "none" and "NA" may be the name of a class

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from boatyard.data.features import empty, tensors
+from boatyard.data.schema import Array, Field, Schema, Task
 from boatyard.errors import BoatyardError, Refused
-from boatyard.features import empty, tensors
 from boatyard.project import PreprocessConfig, TrainConfig
 from boatyard.recipes import Recipe
-from boatyard.schema import Array, Field, Schema, Task
 from boatyard.training import losses, optimisers
 from boatyard.training.export import Graph, compare, export
 

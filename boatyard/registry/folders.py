@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boatyard import artifacts, packages, storage
+from boatyard import packages, storage
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, StorageError
 from boatyard.registry.shelves import (
     JOURNAL,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from boatyard import artifacts
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, StorageError
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?")

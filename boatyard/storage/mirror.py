@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
-from boatyard import artifacts, storage
+from boatyard import storage
+from boatyard.data import artifacts
 from boatyard.errors import StorageError
 from boatyard.settings import Settings
 from boatyard.storage.buckets import Bucket, Object

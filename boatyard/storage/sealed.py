@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boatyard import artifacts
-from boatyard.artifacts import File
+from boatyard.data import artifacts
+from boatyard.data.artifacts import File
 from boatyard.errors import ArtifactError, StorageError
 from boatyard.storage.buckets import Bucket, Object
 

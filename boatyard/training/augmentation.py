@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boatyard.data.schema import Schema
 from boatyard.errors import ConfigError
 from boatyard.project import AugmentConfig
-from boatyard.schema import Schema
 from boatyard.training.loader import WHOLE, Part
 
 

@@ -19,9 +19,9 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from boatyard.data.features import empty, tensors
+from boatyard.data.schema import Array, Schema
 from boatyard.errors import ConfigError
-from boatyard.features import empty, tensors
-from boatyard.schema import Array, Schema
 from boatyard.training.losses import Target
 
 OPSET = 17  # known to every ONNX Runtime since 1.12 and to OpenVINO

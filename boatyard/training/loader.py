@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boatyard.artifacts import digest_json
-from boatyard.datasets import Dataset, Split
+from boatyard.data.artifacts import digest_json
+from boatyard.data.datasets import Dataset, Split
+from boatyard.data.features import empty, tensors
+from boatyard.data.schema import Schema
 from boatyard.errors import DataError
-from boatyard.features import empty, tensors
-from boatyard.schema import Schema
 from boatyard.settings import available_memory
 from boatyard.training.losses import Target
 

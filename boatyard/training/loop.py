@@ -18,12 +18,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from boatyard import __version__, artifacts, recipes, training
-from boatyard.datasets import Dataset
+from boatyard import __version__, recipes, training
+from boatyard.data import artifacts
+from boatyard.data.datasets import Dataset
+from boatyard.data.features import empty
 from boatyard.errors import ConfigError, Interrupted
-from boatyard.features import empty
-from boatyard.progress import Progress
 from boatyard.project import PreprocessConfig, TrainConfig
+from boatyard.running.progress import Progress
 from boatyard.settings import Settings
 from boatyard.training import losses, optimisers, states, tensorboard
 from boatyard.training.augmentation import Augmentation

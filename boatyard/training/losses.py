@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from boatyard.data.schema import Schema
 from boatyard.errors import ConfigError, DataError
-from boatyard.schema import Schema
 
 SMOOTHING = 0.1  # Szegedy et al., Rethinking the Inception Architecture, 2016, section 7
 CLASSIFICATION = ("cross_entropy", "label_smoothing", "mse")

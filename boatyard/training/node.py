@@ -17,12 +17,14 @@ import sys
 import time
 from pathlib import Path
 
-from boatyard import artifacts, datasets, progress, stages, storage, training
+from boatyard import stages, storage, training
+from boatyard.data import artifacts, datasets
 from boatyard.errors import BoatyardError, Interrupted, PeerLost, StorageError
 from boatyard.project import GateConfig, PreprocessConfig, TrainConfig, section
+from boatyard.running import progress
 from boatyard.settings import Settings
 from boatyard.storage import sealed
-from boatyard.trainjob import Job
+from boatyard.training.launchers.trainjob import Job
 
 AGAIN, STOPPED, IN_VAIN = 1, 75, 78  # sysexits.h: EX_TEMPFAIL, EX_CONFIG
 SAVING = 90  # seconds that processes have to save once the pod is told to stop; less than its grace period

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from boatyard import artifacts
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError
 
 logger = logging.getLogger(__name__)

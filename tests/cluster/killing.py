@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from boatyard import artifacts, cluster, training, trainjob
+from boatyard import training
+from boatyard.data import artifacts
+from boatyard.kubernetes import cluster
 from boatyard.project import GateConfig, PreprocessConfig, StepConfig, TrainConfig
+from boatyard.training.launchers import trainjob
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
 POD = StepConfig(

@@ -23,9 +23,10 @@ import graphs
 import pytest
 from kube import ENDPOINT, KEYS, Kubectl, Manifest, Namespaces
 
-from boatyard import cluster, deployment, packages, registry
+from boatyard import deployment, packages, registry
 from boatyard.deployment.leases import hold
 from boatyard.errors import ClusterError, Conflict, RolledBack
+from boatyard.kubernetes import cluster
 from boatyard.project import ServeConfig
 
 pytestmark = pytest.mark.cluster

@@ -22,9 +22,11 @@ import pytest
 import yaml
 from kube import ENDPOINT, KEYS, Kubectl, Manifest, Namespaces, run_kubectl
 
-from boatyard import artifacts, packages, preprocessing, project, reasons, registry, storage
+from boatyard import packages, preprocessing, project, registry, storage
+from boatyard.data import artifacts
 from boatyard.gating import Verdict
 from boatyard.pipelines import training
+from boatyard.running import reasons
 
 pytestmark = pytest.mark.cluster
 

@@ -18,8 +18,10 @@ import graphs
 import pytest
 from kube import ENDPOINT, KEYS, Kubectl, Manifest, Namespaces
 
-from boatyard import artifacts, cluster, deployment, packages, registry, storage
+from boatyard import deployment, packages, registry, storage
+from boatyard.data import artifacts
 from boatyard.errors import ArtifactError
+from boatyard.kubernetes import cluster
 from boatyard.project import ServeConfig
 from boatyard.registry import Registry
 from boatyard.storage import sealed

@@ -13,9 +13,12 @@ import killing as kills
 import pytest
 from kube import ENDPOINT, KEYS
 
-from boatyard import cluster, datasets, training, trainjob
+from boatyard import training
+from boatyard.data import datasets
 from boatyard.errors import ConfigError
+from boatyard.kubernetes import cluster
 from boatyard.project import GateConfig, PreprocessConfig, TrainConfig
+from boatyard.training.launchers import trainjob
 
 pytestmark = pytest.mark.cluster
 HOW, GATE = PreprocessConfig(), GateConfig()

@@ -18,11 +18,12 @@ from causes import BUCKET, CAPACITY, CASES, KINDS, NODE, RUNTIMES, SEALED, SPACE
 from click.testing import CliRunner, Result
 from kube import ENDPOINT, KEYS, run_kubectl, s3_secret
 
-from boatyard import cluster, diagnosis, storage
+from boatyard import diagnosis, storage
 from boatyard.__main__ import cli
-from boatyard.cluster import Cluster
 from boatyard.diagnosis import Answer, Snapshot, Subject
 from boatyard.errors import BoatyardError
+from boatyard.kubernetes import cluster
+from boatyard.kubernetes.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 WAIT = 120  # seconds until a cause has to show

@@ -1,0 +1,1 @@
+"""What stages hand each other: schemas, datasets, and the sealed folders that both are made of."""

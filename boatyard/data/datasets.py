@@ -1,0 +1,109 @@
+"""A dataset as preprocess leaves it: Parquet shards of raw, cleaned rows, and a manifest that pins every byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from boatyard.data import artifacts
+from boatyard.data.schema import Array, Batch, Field, Schema
+from boatyard.errors import ArtifactError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+KIND = "dataset"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A verified dataset. `manifest` holds schema, statistics, counts, cleaning and files; `digest` pins all of it.
+
+    A shard has the columns `row` (int64, the row's number in its source), `target` (int64 label index, or float32),
+    `field:NAME` for each field (an image as its bytes) and `slice:NAME` for columns kept for slicing only.
+    """
+
+    path: Path
+    digest: str
+    schema: Schema
+    manifest: dict[str, Any]
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Per field, fitted on the training rows only: see `preprocessing.statistics`."""
+        value: dict[str, Any] = self.manifest["statistics"]
+        return value
+
+    def rows(self, split: Split) -> int:
+        """Return how many rows a split has."""
+        return int(self.manifest["rows"][split])
+
+    def shards(self, split: Split) -> tuple[Path, ...]:
+        """Return a split's files, in order."""
+        return tuple(sorted((self.path / "shards").glob(f"{split}-*.parquet")))
+
+    def load(self, split: Split) -> Batch:
+        """Read a whole split into memory, in the order of its shards."""
+        return self._batch(pa.concat_tables([pq.read_table(path) for path in self.shards(split)]))
+
+    def batches(self, split: Split, size: int) -> Iterator[Batch]:
+        """Read a split in batches of `size` rows (the last may have fewer), in order, in bounded memory."""
+        held: list[pa.RecordBatch] = []
+        count = 0
+        for path in self.shards(split):
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=size):
+                while batch.num_rows:
+                    part = batch.slice(0, size - count)
+                    held.append(part)
+                    count += part.num_rows
+                    batch = batch.slice(part.num_rows)
+                    if count == size:
+                        yield self._batch(pa.Table.from_batches(held))
+                        held, count = [], 0
+        if count:
+            yield self._batch(pa.Table.from_batches(held))
+
+    def _batch(self, table: pa.Table) -> Batch:
+        table = table.combine_chunks()
+        columns = {field.name: _values(table.column(f"field:{field.name}"), field) for field in self.schema.fields}
+        inputs = {
+            tensor.name: np.stack([columns[name] for name in tensor.fields], 1)
+            if tensor.fields != (tensor.name,)
+            else columns[tensor.name]
+            for tensor in self.schema.tensors()
+        }
+        slices = {
+            name.removeprefix("slice:"): table.column(name).to_numpy().astype(object)
+            for name in table.column_names
+            if name.startswith("slice:")
+        }
+        target, rows = (table.column(name).to_numpy() for name in ("target", "row"))
+        return Batch(inputs, target, rows, slices)
+
+
+def _values(column: pa.ChunkedArray, field: Field) -> Array:
+    """Return a field's values: an image [N, *shape] without a copy, a number [N], a category as text [N]."""
+    if field.kind == "category":
+        return np.asarray(column.to_numpy(), object)
+    if field.kind == "number":
+        return np.asarray(column.to_numpy(), np.float32)
+    array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    width = int(np.prod(field.shape)) * np.dtype(field.dtype).itemsize
+    data = array.buffers()[1].slice(array.offset * width, len(array) * width)
+    return np.frombuffer(data, field.dtype).reshape(len(array), *field.shape)
+
+
+def read(path: Path) -> Dataset:
+    """Open a dataset once every shard has been found to be as its manifest says; raises ArtifactError."""
+    manifest = artifacts.verify(path, KIND)
+    try:
+        schema = Schema.from_dict(manifest["schema"])
+        _ = [int(manifest["rows"][split]) for split in SPLITS]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path}: its manifest has no good {error}") from error
+    return Dataset(path, artifacts.digest_file(path / artifacts.MANIFEST), schema, manifest)

@@ -1,0 +1,187 @@
+"""The report on one graph and one test split: numbers with intervals, and one page for people.
+
+`report.json` holds everything, `report.html` shows it, `predictions.parquet` has the answer to every row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boatyard.data import artifacts
+from boatyard.data.schema import Array, Task
+from boatyard.errors import ArtifactError
+from boatyard.evaluation import metrics
+from boatyard.evaluation.metrics import Bin, ClassScore, Metric, Roc
+from boatyard.evaluation.slices import Slice
+
+KIND = "report"
+NUMBERS, PAGE, PREDICTIONS = "report.json", "report.html", "predictions.parquet"
+
+__all__ = ["Bin", "ClassScore", "Confusion", "Example", "Metric", "Report", "Residuals", "Roc", "Slice"]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often each label was given for each: `cells` are (true, predicted, rows), zeros left out."""
+
+    labels: tuple[str, ...]
+    cells: tuple[tuple[int, int, int], ...]
+
+    @property
+    def matrix(self) -> list[list[int]]:
+        """The whole table, a row a true label and a column a predicted one."""
+        table = [[0] * len(self.labels) for _ in self.labels]
+        for true, predicted, rows in self.cells:
+            table[true][predicted] = rows
+        return table
+
+    @classmethod
+    def of(cls, labels: tuple[str, ...], table: Array) -> Confusion:
+        """Make one of an int [K, K] table."""
+        seen = np.argwhere(table)
+        return cls(labels, tuple((int(i), int(j), int(table[i, j])) for i, j in seen))
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """A regression's points for plots: (target, predicted) of at most 1000 rows, and the errors' histogram."""
+
+    points: tuple[tuple[float, float], ...]
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row that the model got most wrong: `loss` is what it is ranked by, None where the answer was no number.
+
+    `picture` is a data URI for an image, `values` the fields for a table.
+    """
+
+    row: int
+    target: str
+    predicted: str
+    right: bool
+    confidence: float | None
+    loss: float | None
+    picture: str | None
+    values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What evaluate found. Everything but `path` and `digest` is in report.json; no number in it is NaN or infinite.
+
+    `invalid` counts predictions that are no numbers; `slice_metric` names what the slices measure; `training` has the
+    numbers of each epoch; `data` counts rows and repairs; `lineage` pins graph, dataset and checkpoint by digest.
+    """
+
+    path: Path
+    digest: str
+    task: Task
+    target: str
+    rows: int
+    invalid: int
+    confidence: float
+    metrics: dict[str, Metric]
+    classes: tuple[ClassScore, ...]
+    confusion_cells: Confusion | None
+    calibration: tuple[Bin, ...]
+    rocs: tuple[Roc, ...]
+    slices: tuple[Slice, ...]
+    slice_metric: str
+    worst: tuple[Example, ...]
+    residuals: Residuals | None
+    training: tuple[dict[str, float], ...]
+    data: dict[str, Any]
+    lineage: dict[str, Any]
+
+    @property
+    def main(self) -> str:
+        """The metric that the report opens with."""
+        return "accuracy" if self.task == "classification" else "rmse"
+
+    @property
+    def confusion(self) -> tuple[list[str], list[list[int]]] | None:
+        """Labels and the confusion matrix (rows true, columns predicted), as KFP's log_confusion_matrix takes them."""
+        if self.confusion_cells is None:
+            return None
+        return list(self.confusion_cells.labels), self.confusion_cells.matrix
+
+    def headline(self) -> str:
+        """Say the main metric, its interval and the rows in one line."""
+        return f"{self.main} {self.metrics[self.main]} ({self.confidence * 100:g} % confidence)"
+
+    def roc(self) -> tuple[list[float], list[float], list[float]] | None:
+        """Rates and finite thresholds, as KFP's log_roc_curve takes them; None but for two labels with rows of both."""
+        if len(self.classes) != 2 or not self.rocs:
+            return None
+        curve = self.rocs[-1]
+        return list(curve.fpr), list(curve.tpr), list(curve.thresholds)
+
+    def numbers(self) -> dict[str, float]:
+        """Every metric and interval end that has a value, flat and finite: accuracy, accuracy_low, accuracy_high …"""
+        flat = metrics.numbers(self.metrics)
+        flat["test_rows"], flat["invalid_predictions"] = float(self.rows), float(self.invalid)
+        return {name: value for name, value in flat.items() if math.isfinite(value)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return report.json's values."""
+        values = asdict(self)
+        del values["path"], values["digest"]
+        return values
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], path: Path, digest: str) -> Report:
+        """Read report.json's values; raises ArtifactError when they are not a report."""
+        try:
+            given = {field.name: value[field.name] for field in fields(cls) if field.name not in ("path", "digest")}
+            given["metrics"] = {name: Metric(**one) for name, one in given["metrics"].items()}
+            given["classes"] = tuple(_class(one) for one in given["classes"])
+            given["confusion_cells"] = _confusion(given["confusion_cells"])
+            given["calibration"] = tuple(Bin(**one) for one in given["calibration"])
+            given["rocs"] = tuple(_tuples(Roc, one) for one in given["rocs"])
+            given["slices"] = tuple(Slice(**{**one, "metric": Metric(**one["metric"])}) for one in given["slices"])
+            given["worst"] = tuple(Example(**one) for one in given["worst"])
+            given["residuals"] = _residuals(given["residuals"])
+            given["training"] = tuple(given["training"])
+            return cls(path=path, digest=digest, **given)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArtifactError(
+                f"{path / NUMBERS} is not a report of this version ({error}); evaluate again"
+            ) from error
+
+    @classmethod
+    def read(cls, folder: Path) -> Report:
+        """Read a report once every file of it has been found to be as its manifest says; raises ArtifactError."""
+        artifacts.verify(folder, KIND)
+        digest = artifacts.digest_file(folder / artifacts.MANIFEST)
+        return cls.from_dict(artifacts.read_json(folder / NUMBERS), folder, digest)
+
+
+def _class(value: Mapping[str, Any]) -> ClassScore:
+    own = {name: Metric(**value[name]) for name in ("precision", "recall", "f1", "auc")}
+    return ClassScore(**{**value, **own})
+
+
+def _tuples(kind: Any, value: Mapping[str, Any]) -> Any:
+    return kind(**{name: tuple(one) if isinstance(one, list) else one for name, one in value.items()})
+
+
+def _confusion(value: Mapping[str, Any] | None) -> Confusion | None:
+    if value is None:
+        return None
+    return Confusion(tuple(value["labels"]), tuple((i, j, n) for i, j, n in value["cells"]))
+
+
+def _residuals(value: Mapping[str, Any] | None) -> Residuals | None:
+    if value is None:
+        return None
+    points = tuple((x, y) for x, y in value["points"])
+    return Residuals(points, tuple(value["edges"]), tuple(value["counts"]))

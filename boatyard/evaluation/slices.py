@@ -1,0 +1,172 @@
+"""Slices: how the model does on parts of the test rows, and which parts are surely worse than the whole.
+
+With many slices some look bad by chance, so each interval is at 1 - (1 - confidence) / slices (Bonferroni): with the
+stated confidence no slice at all is marked without being worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from boatyard.data.schema import Array, Batch, Schema
+from boatyard.evaluation import intervals
+from boatyard.evaluation.metrics import Metric, metric, nothing
+
+COLUMNS = 20  # columns that are sliced by without being asked for
+VALUES = 10  # values of a category with a slice of their own, the commonest first
+PARTS = 4  # slices of a number: quarters of its rows
+DISTINCT = 10_000  # values of a category that are told apart at all
+MISSING, OTHER = "(missing)", "(other)"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The rows whose `field` is `value`: how many, the metric with a corrected interval, whether it is surely worse."""
+
+    field: str
+    value: str
+    n: int
+    metric: Metric
+    worse: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """A column cut into slices: `codes` int [N] into `values`."""
+
+    field: str
+    values: tuple[str, ...]
+    codes: Array
+
+
+@dataclass
+class Categories:
+    """A column of strings, kept as one small integer a row."""
+
+    name: str
+    known: dict[str, int] = field(default_factory=lambda: {OTHER: 0})
+    codes: list[Array] = field(default_factory=list)
+
+    def add(self, values: Array) -> None:
+        """Take the next rows' values, str [n]."""
+        found, which = np.unique(values.astype(str), return_inverse=True)
+        self.codes.append(np.array([self._code(value) for value in found.tolist()], dtype=np.int32)[which])
+
+    def _code(self, value: str) -> int:
+        if value not in self.known and len(self.known) > DISTINCT:
+            return 0
+        return self.known.setdefault(value, len(self.known))
+
+    def group(self) -> Group:
+        """Cut by value, the commonest on their own and the rest together."""
+        codes = np.concatenate(self.codes)
+        counts = np.bincount(codes, minlength=len(self.known))
+        common = [int(c) for c in np.argsort(-counts[1:], kind="stable")[:VALUES] + 1 if counts[c]]
+        names = [value or MISSING for value in self.known]
+        place = np.full(len(self.known), len(common))
+        place[common] = range(len(common))
+        return Group(self.name, (*(names[c] for c in common), OTHER), place[codes])
+
+
+@dataclass
+class Numbers:
+    """A column of numbers, cut into parts of equal size."""
+
+    name: str
+    values: list[Array] = field(default_factory=list)
+
+    def add(self, values: Array) -> None:
+        """Take the next rows' values, float [n], NaN where missing."""
+        self.values.append(values.astype(np.float32))
+
+    def group(self) -> Group:
+        """Cut at the quartiles, or by value where there are few of them."""
+        values = np.concatenate(self.values)
+        missing = ~np.isfinite(values)
+        known = values[~missing]
+        if len(distinct := np.unique(known)) <= PARTS:
+            codes = np.searchsorted(distinct, values)
+            names = tuple(f"{value:.4g}" for value in distinct)
+        else:
+            edges = np.unique(np.quantile(known, np.linspace(0, 1, PARTS + 1), method="nearest"))
+            codes = np.searchsorted(edges[1:-1], values, side="left")
+            names = tuple(f"{low:.4g} … {high:.4g}" for low, high in pairwise(edges))
+        return Group(self.name, (*names, MISSING), np.where(missing, len(names), np.minimum(codes, len(names))))
+
+
+Column = Categories | Numbers
+
+
+def columns(schema: Schema, kept: Iterable[str]) -> list[Column]:
+    """Choose what to slice by: the columns kept for it, then the row's own fields, or an image's brightness."""
+    named: list[Column] = [Categories(name) for name in kept]
+    if schema.is_image:
+        return [*named, Numbers("brightness"), Numbers("contrast")]
+    own = [f for f in schema.fields if f.name not in {column.name for column in named}][:COLUMNS]
+    return [*named, *(Categories(f.name) if f.kind == "category" else Numbers(f.name) for f in own)]
+
+
+def collect(wanted: Iterable[Column], schema: Schema, batch: Batch) -> None:
+    """Take a batch's values into the columns."""
+    for column in wanted:
+        if column.name in batch.slices:
+            column.add(batch.slices[column.name])
+        elif schema.is_image:
+            column.add(_brightness(next(iter(batch.inputs.values())), column.name))
+        else:
+            column.add(values_of(schema, batch.inputs, column.name))
+
+
+def values_of(schema: Schema, inputs: Mapping[str, Array], name: str) -> Array:
+    """Return one field's values [N], whichever tensor holds it."""
+    for tensor in schema.tensors():
+        if name in tensor.fields:
+            return inputs[tensor.name][:, tensor.fields.index(name)] if tensor.shape else inputs[tensor.name]
+    raise KeyError(name)
+
+
+def _brightness(images: Array, name: str) -> Array:
+    pixels = images.reshape(len(images), -1).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows counts as missing
+        return np.asarray(pixels.mean(axis=1) if name == "brightness" else pixels.std(axis=1))
+
+
+def accuracy_slices(groups: Iterable[Group], right: Array, confidence: float) -> tuple[Slice, ...]:
+    """Measure accuracy by slice, Wilson's interval; worse: wholly below the accuracy of all rows."""
+    cut = [(group, np.bincount(group.codes, minlength=len(group.values))) for group in groups]
+    level = corrected(confidence, sum(int((n > 0).sum()) for _, n in cut))
+    whole, found = float(right.mean()), []
+    for group, counts in cut:
+        hits = np.bincount(group.codes, right, len(group.values))
+        low, high = intervals.wilson(hits, counts, level)
+        for i in np.flatnonzero(counts):
+            one = metric(hits[i] / counts[i], (float(low[i]), float(high[i])), "Wilson, Bonferroni", int(counts[i]))
+            found.append(Slice(group.field, group.values[i], int(counts[i]), one, bool(high[i] < whole)))
+    return tuple(found)
+
+
+def error_slices(groups: Iterable[Group], size: Array, confidence: float) -> tuple[Slice, ...]:
+    """Measure the mean absolute error by slice, Student's interval; worse: wholly above that of all rows."""
+    cut = [(group, i) for group in groups for i in np.unique(group.codes)]
+    level, whole, found = corrected(confidence, len(cut)), float(size.mean()), []
+    for group, i in cut:
+        part = size[group.codes == i]
+        low, high = intervals.student(part, level)
+        one = metric(float(part.mean()), (max(low, 0.0), high), "Student's t, Bonferroni", len(part))
+        found.append(Slice(group.field, group.values[i], len(part), one, one.low is not None and low > whole))
+    return tuple(found)
+
+
+def unmeasured(groups: Iterable[Group], note: str) -> tuple[Slice, ...]:
+    """List the slices without a metric, with the reason."""
+    cut = [(group, i, int((group.codes == i).sum())) for group in groups for i in np.unique(group.codes)]
+    return tuple(Slice(group.field, group.values[i], n, nothing("", n, note), False) for group, i, n in cut)
+
+
+def corrected(confidence: float, slices: int) -> float:
+    """Return the confidence of each of so many intervals that all hold at `confidence` together (Bonferroni)."""
+    return 1 - (1 - confidence) / max(slices, 1)

@@ -1,0 +1,1 @@
+"""Where raw rows come from: a kind of file each."""

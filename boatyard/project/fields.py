@@ -1,0 +1,88 @@
+"""What a key of the project file may hold: numbers, quantities, durations, names; and the base of every section."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+EXACT = 2**53  # the greatest whole number that comes out of a pipeline's parameter as it went in
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError(f"wanted a number, found {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"wanted a finite number, found {value}")
+    return value
+
+
+def _quantity(value: Any) -> Any:
+    if isinstance(value, bool) or not re.fullmatch(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", str(value)):
+        raise ValueError(f"wanted a Kubernetes quantity such as 500m, 2 or 4Gi, found {value!r}")
+    return str(value)
+
+
+def _duration(value: Any) -> Any:
+    if not re.fullmatch(r"[1-9]\d{0,8}[smh]", str(value)):
+        raise ValueError(f"wanted a duration with its unit such as 90s, 30m or 2h, found {value!r}")
+    return str(value)
+
+
+def _off(value: Any) -> Any:
+    return None if value is False else value
+
+
+Count = Annotated[int, BeforeValidator(_number), Field(ge=1, le=EXACT)]
+Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, le=EXACT)]
+Number = Annotated[float, BeforeValidator(_number)]
+Bound = Annotated[Number | None, BeforeValidator(_off)]
+Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Cpu = Annotated[str, BeforeValidator(_quantity)]
+Memory = Annotated[str, BeforeValidator(_quantity)]
+Duration = Annotated[str, BeforeValidator(_duration)]
+Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,51}[a-z0-9])?$")]
+
+
+def seconds(duration: str) -> int:
+    """Return a duration such as 90s, 30m or 2h in seconds."""
+    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
+
+
+def _without_null(value: Any) -> Any:
+    """Leave null out of mappings and write false for it in lists: KFP's parameters know no null."""
+    if isinstance(value, dict):
+        return {key: _without_null(item) for key, item in value.items() if item is not None}
+    return [False if item is None else _without_null(item) for item in value] if isinstance(value, list) else value
+
+
+class Section(BaseModel):
+    """A part of the project file: frozen, and no key is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty(cls, values: Any) -> Any:
+        """Take a section whose dials are all comments, null to YAML, as one at its defaults."""
+        if not isinstance(values, dict):
+            return values
+        sections = {key for key, field in cls.model_fields.items() if isinstance(field.annotation, type)}
+        sections = {key for key in sections if issubclass(cls.model_fields[key].annotation, Section)}  # type: ignore[arg-type]
+        return {key: value for key, value in values.items() if value is not None or key not in sections}
+
+    def values(self) -> dict[str, Any]:
+        """Return plain values without null, as a pipeline's parameters hold them; `section` takes them back."""
+        return {
+            key: value for key, value in ((k, self._plain(k)) for k in type(self).model_fields) if value is not None
+        }
+
+    def _plain(self, key: str) -> Any:
+        """Return a field's plain value; null stays unsaid where it is the default, else it is false (`_off`)."""
+        value = getattr(self, key)
+        if value is None:
+            return None if type(self).model_fields[key].default is None else False
+        return _without_null(value.values() if isinstance(value, Section) else self.model_dump(mode="json")[key])
