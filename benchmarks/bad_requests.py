@@ -509,7 +509,7 @@ def judge(request: Request, status: int, body: bytes, engine: prediction.Engine)
     if request.rows is None:
         return f"a wrong request was answered: {body[:200]!r}"
     wanted, found = engine.run(request.rows).to_v1(), json.loads(body)["predictions"]
-    return None if same(wanted, found) else f"wanted {wanted}, found {found}"
+    return None if same(wanted, found) else f"expected {wanted}, found {found}"
 
 
 def same(wanted: list[Any], found: list[Any]) -> bool:

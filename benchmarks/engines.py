@@ -28,7 +28,7 @@ def main(path: Path, rounds: int = 7) -> int:
     usual, other = (prediction.load(path, threads=1, by=name) for name in ENGINES)
     golden = usual.package.golden.inputs
     if not len(usual.package.golden):
-        print("wanted a package with golden examples, found none", file=sys.stderr)
+        print("expected a package with golden examples, found none", file=sys.stderr)
         return 1
     for size in SIZES:
         inputs = {name: np.resize(array, (size, *array.shape[1:])) for name, array in golden.items()}

@@ -83,7 +83,7 @@ def main() -> None:
             ratios.append(ours / theirs)
             each = 1000 / options.steps
             print(f"round {number + 1:<11} {theirs * each:17.1f}   {ours * each:17.1f}   {ratios[-1]:6.2f}")
-        print(f"median ratio {statistics.median(ratios):.2f} (wanted: at most 1.3)")
+        print(f"median ratio {statistics.median(ratios):.2f} (expected: at most 1.3)")
 
 
 if __name__ == "__main__":

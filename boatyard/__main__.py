@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 EXIT = {Refused: 3, Interrupted: 75}
 FOLDER = click.argument("folder", type=click.Path(path_type=Path), default=".", required=False)
-SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Turn a dial: --set train.epochs=3")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting: --set train.epochs=3"
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 OUT = click.option("-o", "--out", type=click.Path(path_type=Path), help="Where to write.")
 PATH = click.Path(path_type=Path)
@@ -75,7 +77,7 @@ def cli(verbose: bool) -> None:
 @FOLDER
 @click.option("--data", type=PATH, help="Your data: a file or folder of idx, npy, npz, csv, parquet or image files.")
 def init(folder: Path, data: Path | None) -> None:
-    """Write a boatyard.yaml with every dial explained.
+    """Write a boatyard.yaml with every setting explained.
 
     Without --data a small sample of handwritten digits comes along, so that `boatyard run` works at once.
 
@@ -93,7 +95,7 @@ def init(folder: Path, data: Path | None) -> None:
 @SET
 @JSON
 def check(folder: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Say all that can be known before a run: types, dials, data, recipe; print what was derived.
+    """Say all that can be known before a run: types, settings, data, recipe; print what was derived.
 
     Example:  boatyard check --set train.epochs=3
     """
@@ -207,7 +209,7 @@ def report(folder: Path, run_id: str | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("name", required=False)
 def recipes(name: str | None) -> None:
-    """List the recipes that are installed, with their dials.
+    """List the recipes that are installed, with their settings.
 
     Example:  boatyard recipes cnn
     """
@@ -733,7 +735,7 @@ def _package(text: str) -> Path:
 
 
 def _recipe(kind: Any, name: str) -> str:
-    """Say what a recipe is and what its dials are, with their defaults."""
+    """Say what a recipe is and what its settings are, with their defaults."""
     lines = [f"{name}: {' '.join((kind.__doc__ or '').split()).split('. ')[0].rstrip('.')}"]
     for key, field in kind.Dials.model_fields.items():
         value = field.get_default()

@@ -41,11 +41,13 @@ def _wanted(source: str, digest: str | None) -> str:
     known = {each for each in (storage.bound(source), digest) if each}
     if not known:
         raise ConfigError(
-            f"{source}: wanted a digest to hold the package against, found none; give the InferenceService the "
+            f"{source}: expected a digest to hold the package against, found none; give the InferenceService the "
             "annotation boatyard/digest, or a URI that ends in /sha256-<digest>"
         )
     if len(known) > 1:
-        raise ArtifactError(f"{source}: wanted sha256 {digest} (boatyard/digest), found {storage.bound(source)} in it")
+        raise ArtifactError(
+            f"{source}: expected sha256 {digest} (boatyard/digest), found {storage.bound(source)} in it"
+        )
     return known.pop()
 
 
@@ -53,7 +55,7 @@ def _in_place(folder: Path, wanted: str) -> str:
     artifacts.verify(folder, KIND, name=NAME)
     found = artifacts.digest_file(folder / NAME)
     if found != wanted:
-        raise ArtifactError(f"{folder}: {NAME} was changed: wanted sha256 {wanted}, found {found}")
+        raise ArtifactError(f"{folder}: {NAME} was changed: expected sha256 {wanted}, found {found}")
     return found
 
 

@@ -50,7 +50,7 @@ def seen(path: str, below: type[Section]) -> bool:
 
 
 def nested(field: FieldInfo) -> type[Section] | None:
-    """Return the section that a key holds, None for a dial."""
+    """Return the section that a key holds, None for a setting."""
     annotation: Any = field.annotation
     options = [annotation, *(get_args(annotation) if getattr(annotation, "__origin__", None) not in (dict,) else ())]
     return next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)

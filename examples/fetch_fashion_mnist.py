@@ -62,7 +62,7 @@ def put(name: str, digest: str, target: Path, source: Path | None) -> str:
             part.close()
             found = sha256(Path(part.name))
             if found != digest:
-                return f"wanted sha256 {digest}, found {found} from {where}"
+                return f"expected sha256 {digest}, found {found} from {where}"
             os.chmod(part.name, 0o644)
             os.replace(part.name, target)
         except (OSError, EOFError, zlib.error) as error:

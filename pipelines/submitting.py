@@ -98,7 +98,7 @@ class Backend:
 
     def __init__(self, host: str, namespace: str | None = None) -> None:
         if not re.match(r"https?://[^/\s]+", host):
-            raise ConfigError(f"wanted the API server's http:// or https:// URL, found {host!r}")
+            raise ConfigError(f"expected the API server's http:// or https:// URL, found {host!r}")
         self.host, self.namespace = host.rstrip("/"), namespace
         self.token = Settings().kubeflow_token
         self.check()
@@ -118,7 +118,8 @@ class Backend:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise BackendError(
-                f"{self.host}: wanted a Kubeflow Pipelines API, found no answer ({reason}); is the host right, and is "
+                f"{self.host}: expected a Kubeflow Pipelines API, found no answer ({reason}); is the host right, "
+                "and is "
                 "its port forwarded? (kubectl port-forward -n kubeflow svc/ml-pipeline 8888)"
             ) from error
         if not isinstance(_json(body), dict):
@@ -229,7 +230,8 @@ class Backend:
         page = b"<html" in body.lower() or b"<!doctype" in body.lower() or not body
         found = "a web page, as a login is" if page else f"{body[:40]!r}"
         return (
-            f"{self.host}: wanted a Kubeflow Pipelines API, found {found}; set BOATYARD_KUBEFLOW_TOKEN, or forward the "
+            f"{self.host}: expected a Kubeflow Pipelines API, found {found}; set BOATYARD_KUBEFLOW_TOKEN, or forward "
+            "the "
             "API server's own port"
         )
 

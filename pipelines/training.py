@@ -130,7 +130,7 @@ def compile(project: Project, path: Path, cached: bool = True) -> None:
     Raises ConfigError for a file that is not called .yaml, and for values that a spec cannot hold.
     """
     if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"wanted a file that ends with .yaml, found {path}")
+        raise ConfigError(f"expected a file that ends with .yaml, found {path}")
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "pipeline.yaml"
         try:

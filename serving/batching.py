@@ -292,7 +292,7 @@ class Batcher:
         asked, now = (rows, within), time.monotonic()
         if self._said is None or self._said[0] != asked or now > self._said[1]:
             seconds = min(max(round(ahead), 1), 60)
-            wanted = f"wanted room for {rows} rows within {within:g} s"
+            wanted = f"expected room for {rows} rows within {within:g} s"
             found = f"found {self.load.rows} rows of {self.load.requests} requests waiting, at the queue"
             self._said = asked, now + SAME, Busy(f"{wanted}, {found}; come again in {seconds} s", seconds)
         return self._said[2]
@@ -484,5 +484,5 @@ def _finish(done: list[Waiting]) -> None:
         row = waiting.result.unanswered() if waiting.suspect else None
         if row is not None:
             waiting.error = RequestError(
-                f"wanted rows that the model has finite answers for, found none for row {row}, at row {row}"
+                f"expected rows that the model has finite answers for, found none for row {row}, at row {row}"
             )

@@ -74,7 +74,7 @@ async def unpacked(flag: int, message: bytes | memoryview, stream: Stream) -> by
         return message
     coding = (stream.block.fields or {}).get(b"grpc-encoding", b"identity").decode("latin-1")
     if flag > 1 or coding == "identity":
-        raise Abort(StatusCode.INTERNAL, f"wanted a message in {coding}, found another flag, at the message")
+        raise Abort(StatusCode.INTERNAL, f"expected a message in {coding}, found another flag, at the message")
     return await asyncio.to_thread(compression.decompress, coding, message, stream.connection.service.body_limit)
 
 
@@ -157,22 +157,22 @@ class Method:
         """Refuse messages that are more than may wait."""
         limit = stream.connection.service.body_limit
         if len(stream.body) > limit + 5:
-            said = f"wanted a message of at most {limit} bytes, found more"
+            said = f"expected a message of at most {limit} bytes, found more"
         else:
-            said = "wanted room for a message, found too many bytes of other calls waiting; come again later"
+            said = "expected room for a message, found too many bytes of other calls waiting; come again later"
         refuse(stream, StatusCode.RESOURCE_EXHAUSTED, said)
 
     def late(self, stream: Stream, slow: bool) -> None:
         """Refuse a call whose time is up."""
         if slow:
-            said = f"wanted the rest of a message within {SLOW:g} s, found nothing, at the connection"
+            said = f"expected the rest of a message within {SLOW:g} s, found nothing, at the connection"
             return refuse(stream, StatusCode.CANCELLED, said)
-        refuse(stream, StatusCode.DEADLINE_EXCEEDED, "wanted an answer within the deadline, found it passed")
+        refuse(stream, StatusCode.DEADLINE_EXCEEDED, "expected an answer within the deadline, found it passed")
 
     def leave(self, stream: Stream) -> None:
         """End a call of many messages; one answer is waited for."""
         if self.streaming or self._handler.response_streaming:
-            refuse(stream, StatusCode.UNAVAILABLE, "wanted a server that stays, found it stopping")
+            refuse(stream, StatusCode.UNAVAILABLE, "expected a server that stays, found it stopping")
 
     async def _run(self, stream: Stream, messages: Messages | None) -> None:
         handler = self._handler
@@ -195,13 +195,15 @@ class Method:
         if isinstance(error, Abort):
             return refuse(stream, error.code, str(error))
         if isinstance(error, NotImplementedError):  # what generated code raises for a method that nobody wrote
-            return refuse(stream, StatusCode.UNIMPLEMENTED, f"wanted a method that is there, found {self.path}")
+            return refuse(stream, StatusCode.UNIMPLEMENTED, f"expected a method that is there, found {self.path}")
         refuse(stream, *self._refusal(error))
 
     async def _message(self, stream: Stream) -> Any:
         body = stream.body
         if len(body) < 5 or int.from_bytes(body[1:5]) != len(body) - 5:
-            raise Abort(StatusCode.INVALID_ARGUMENT, f"wanted one message of {self.path}, found none or bytes after it")
+            raise Abort(
+                StatusCode.INVALID_ARGUMENT, f"expected one message of {self.path}, found none or bytes after it"
+            )
         message = await unpacked(body[0], memoryview(body)[5:], stream)
         stream.claim()  # until here it waits
         return self._read(message)
@@ -210,7 +212,7 @@ class Method:
         try:
             return self._handler.request_deserializer(data)
         except DecodeError as error:
-            words = f"wanted the message of {self.path}, found bytes"
+            words = f"expected the message of {self.path}, found bytes"
             raise Abort(StatusCode.INVALID_ARGUMENT, words) from error
 
 
@@ -229,7 +231,7 @@ class Messages:
                 yield self._read(await unpacked(data[0], data[5:], stream))
             elif stream.whole:
                 if stream.body:
-                    raise Abort(StatusCode.INVALID_ARGUMENT, "wanted a whole message, found a part of it")
+                    raise Abort(StatusCode.INVALID_ARGUMENT, "expected a whole message, found a part of it")
                 return
             else:
                 self.come.clear()
@@ -284,17 +286,17 @@ class Service:
 
 def _unknown(stream: Stream) -> None:
     path = show(stream.block.path.decode("latin-1"))
-    refuse(stream, StatusCode.UNIMPLEMENTED, f"wanted a method of inference.GRPCInferenceService, found {path}")
+    refuse(stream, StatusCode.UNIMPLEMENTED, f"expected a method of inference.GRPCInferenceService, found {path}")
 
 
 def _coding(stream: Stream) -> None:
     found = show((stream.block.fields or {})[b"grpc-encoding"].decode("latin-1"))
-    refuse(stream, StatusCode.UNIMPLEMENTED, f"wanted grpc-encoding {' or '.join(CODINGS)}, found {found}")
+    refuse(stream, StatusCode.UNIMPLEMENTED, f"expected grpc-encoding {' or '.join(CODINGS)}, found {found}")
 
 
 def _timeout(stream: Stream) -> None:
     found = show((stream.block.fields or {})[b"grpc-timeout"].decode("latin-1"))
-    refuse(stream, StatusCode.INVALID_ARGUMENT, f"wanted a grpc-timeout such as 500m, found {found}")
+    refuse(stream, StatusCode.INVALID_ARGUMENT, f"expected a grpc-timeout such as 500m, found {found}")
 
 
 def _not_grpc(stream: Stream) -> None:
@@ -302,6 +304,6 @@ def _not_grpc(stream: Stream) -> None:
     status = 405 if stream.block.method != b"POST" else 415
     wanted = "a POST of application/grpc; HTTP is at the other port"
     found = show(stream.block.method.decode("latin-1")) if status == 405 else "another content-type"
-    body = errors.body(f"wanted {wanted}, found {found}, at the gRPC port")
+    body = errors.body(f"expected {wanted}, found {found}, at the gRPC port")
     fields = [(b":status", b"%d" % status), (b"content-type", b"application/json"), (b"allow", b"POST")]
     stream.connection.send(stream, headers.write(fields), body, headers.write([(b"grpc-status", b"13")]))

@@ -23,7 +23,7 @@ def decompress(coding: str, body: bytes | memoryview, limit: int) -> bytes:
     except (zlib.error, zstandard.ZstdError) as error:
         raise wrong(f"a body in {coding}", "bytes that are not", "the body") from error
     if len(found) > limit:
-        raise HttpError(413, f"wanted a body of at most {limit} bytes, found more after decompression")
+        raise HttpError(413, f"expected a body of at most {limit} bytes, found more after decompression")
     if not whole:
         raise wrong(f"a whole body in {coding}", "one that is cut or has more after it", "the body")
     return found

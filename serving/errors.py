@@ -1,4 +1,4 @@
-"""What a client gets when it is refused: a status and one JSON shape, {"error": "wanted …, found …, at …"}."""
+"""What a client gets when it is refused: a status and one JSON shape, {"error": "expected …, found …, at …"}."""
 
 from __future__ import annotations
 

@@ -139,14 +139,14 @@ def _refusal(error: Exception) -> tuple[StatusCode, str]:
         logger.warning("load: %s", error)
         return (
             StatusCode.FAILED_PRECONDITION,
-            "wanted a package that verifies, runs here and answers as sealed, found another",
+            "expected a package that verifies, runs here and answers as sealed, found another",
         )
     if isinstance(error, Busy):
         return StatusCode.RESOURCE_EXHAUSTED, str(error)
     if isinstance(error, Closed):
-        return StatusCode.UNAVAILABLE, "wanted a model that is loaded, found it unloaded, at the queue"
+        return StatusCode.UNAVAILABLE, "expected a model that is loaded, found it unloaded, at the queue"
     if isinstance(error, Late):
-        return StatusCode.DEADLINE_EXCEEDED, "wanted an answer within the deadline, found it passed, at the queue"
+        return StatusCode.DEADLINE_EXCEEDED, "expected an answer within the deadline, found it passed, at the queue"
     if isinstance(error, Left):
         return StatusCode.CANCELLED, "the call was cancelled"
     logger.error("ModelInfer failed", exc_info=error)
@@ -192,7 +192,7 @@ class Health(HealthServicer):  # type: ignore[misc]
 
     async def Check(self, request: Any, context: Any) -> Any:
         if request.service not in self._services:
-            await context.abort(StatusCode.NOT_FOUND, f"wanted {SERVICE} or no name, found {show(request.service)}")
+            await context.abort(StatusCode.NOT_FOUND, f"expected {SERVICE} or no name, found {show(request.service)}")
         return self._now()
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:

@@ -344,7 +344,7 @@ class Connection(HttpToolsProtocol):
             self.pipeline.popleft()  # the one that is refused, which came last
             self.cycle = self.pipeline[0][0] if self.pipeline else self._at_work()
         elif self._may_speak():
-            body = errors.body(f"wanted {refused.wanted}, found {refused.found}, at the connection")
+            body = errors.body(f"expected {refused.wanted}, found {refused.found}, at the connection")
             self.transport.write(self._response(refused.status, body, JSON, keep_alive=False))
             return self.transport.close()
         elif self._in_body:

@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
         at, size = 0, len(data)
         if not self._preface:
             if not PREFACE.startswith(data[:24]):
-                raise Violation(Code.PROTOCOL_ERROR, "wanted the preface of HTTP/2, found other bytes")
+                raise Violation(Code.PROTOCOL_ERROR, "expected the preface of HTTP/2, found other bytes")
             if size < 24:
                 return 0
             at, self._preface = 24, True
@@ -139,13 +139,13 @@ class Connection(asyncio.Protocol):
             high, low, kind, flags, number = HEAD.unpack_from(data, at)
             end = at + 9 + (high << 8 | low)
             if end - at > LARGEST + 9:
-                raise Violation(Code.FRAME_SIZE_ERROR, f"wanted a frame of at most {LARGEST} bytes, found more")
+                raise Violation(Code.FRAME_SIZE_ERROR, f"expected a frame of at most {LARGEST} bytes, found more")
             if end > size:
                 break
             if not self._settled and kind != SETTINGS:
-                raise Violation(Code.PROTOCOL_ERROR, "wanted SETTINGS first, found another frame")
+                raise Violation(Code.PROTOCOL_ERROR, "expected SETTINGS first, found another frame")
             if self._block is not None and (kind != CONTINUATION or number & MOST != self._opened):
-                raise Violation(Code.PROTOCOL_ERROR, "wanted the rest of the headers, found another frame")
+                raise Violation(Code.PROTOCOL_ERROR, "expected the rest of the headers, found another frame")
             payload = data[at + 9 : end]
             if kind <= CONTINUATION:
                 KINDS[kind](self, number & MOST, flags, payload)
@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
         self._room -= size
         if self._room < ROOM >> 1:
             if self._room < 0:
-                raise Violation(Code.FLOW_CONTROL_ERROR, "wanted no more than the window, found more")
+                raise Violation(Code.FLOW_CONTROL_ERROR, "expected no more than the window, found more")
             self._frame(WINDOW_UPDATE, 0, 0, (ROOM - self._room).to_bytes(4))
             self._room = ROOM
         stream = self.streams.get(number)
@@ -197,13 +197,13 @@ class Connection(asyncio.Protocol):
 
     def _on_headers(self, number: int, flags: int, payload: bytes) -> None:
         if not number & 1:
-            raise Violation(Code.PROTOCOL_ERROR, "wanted headers of an odd stream, found an even one")
+            raise Violation(Code.PROTOCOL_ERROR, "expected headers of an odd stream, found an even one")
         if flags & PADDED:
             payload = unpadded(payload)
         self._own = False
         if flags & PRIORITIZED:
             if len(payload) < 5:
-                raise Violation(Code.FRAME_SIZE_ERROR, "wanted headers with a priority, found fewer bytes")
+                raise Violation(Code.FRAME_SIZE_ERROR, "expected headers with a priority, found fewer bytes")
             self._own = int.from_bytes(payload[:4]) & MOST == number
             payload = payload[5:]
         if flags & END_HEADERS:
@@ -212,11 +212,11 @@ class Connection(asyncio.Protocol):
 
     def _on_continuation(self, number: int, flags: int, payload: bytes) -> None:
         if self._block is None:
-            raise Violation(Code.PROTOCOL_ERROR, "wanted headers before their continuation, found none")
+            raise Violation(Code.PROTOCOL_ERROR, "expected headers before their continuation, found none")
         self._block += payload
         self._parts += 1
         if self._parts > CONTINUATIONS or len(self._block) > headers.LONGEST:
-            raise Violation(Code.ENHANCE_YOUR_CALM, f"wanted headers of at most {headers.LONGEST} bytes, found more")
+            raise Violation(Code.ENHANCE_YOUR_CALM, f"expected headers of at most {headers.LONGEST} bytes, found more")
         if flags & END_HEADERS:
             data, self._block = bytes(self._block), None
             self._headed(number, self._flags, data)
@@ -226,7 +226,9 @@ class Connection(asyncio.Protocol):
         try:
             block = self._reader.read(data)
         except HPACKError as error:
-            raise Violation(Code.COMPRESSION_ERROR, "wanted headers in HPACK, found other bytes or too many") from error
+            raise Violation(
+                Code.COMPRESSION_ERROR, "expected headers in HPACK, found other bytes or too many"
+            ) from error
         if number <= self._last:
             return self._trailed(number, flags, block)
         self._last = number
@@ -273,11 +275,11 @@ class Connection(asyncio.Protocol):
     def _stray(self, number: int, flags: int) -> None:
         """Answer what comes on a stream that is not open: what we ended, the peer may still have been sending."""
         if number == 0 or number > self._last or not number & 1:
-            raise Violation(Code.PROTOCOL_ERROR, "wanted a frame of an open stream, found one of none")
+            raise Violation(Code.PROTOCOL_ERROR, "expected a frame of an open stream, found one of none")
         self._spend(1)
         if number not in self._ended:
             if number not in self.streams and not self._leaving:
-                raise Violation(Code.STREAM_CLOSED, "wanted a frame of an open stream, found one of a closed stream")
+                raise Violation(Code.STREAM_CLOSED, "expected a frame of an open stream, found one of a closed stream")
             self._reset(number, Code.STREAM_CLOSED)
         elif flags & END_STREAM:
             self._ended.remove(number)
@@ -285,9 +287,9 @@ class Connection(asyncio.Protocol):
     def _on_priority(self, number: int, flags: int, payload: bytes) -> None:
         self._spend(1)
         if not number:
-            raise Violation(Code.PROTOCOL_ERROR, "wanted the priority of a stream, found none")
+            raise Violation(Code.PROTOCOL_ERROR, "expected the priority of a stream, found none")
         if len(payload) != 5:
-            raise Violation(Code.FRAME_SIZE_ERROR, "wanted a priority of 5 bytes, found another size")
+            raise Violation(Code.FRAME_SIZE_ERROR, "expected a priority of 5 bytes, found another size")
         if int.from_bytes(payload[:4]) & MOST == number:
             self._reset(number, Code.PROTOCOL_ERROR)
 
@@ -296,9 +298,9 @@ class Connection(asyncio.Protocol):
         if stream is None or not stream.whole:  # a whole call costs what any does, and counts until its answer is made
             self._spend(RESET if stream else 1)
         if len(payload) != 4:
-            raise Violation(Code.FRAME_SIZE_ERROR, "wanted a reset of 4 bytes, found another size")
+            raise Violation(Code.FRAME_SIZE_ERROR, "expected a reset of 4 bytes, found another size")
         if not number & 1 or number > self._last:
-            raise Violation(Code.PROTOCOL_ERROR, "wanted a reset of a stream that was opened, found another")
+            raise Violation(Code.PROTOCOL_ERROR, "expected a reset of a stream that was opened, found another")
         if stream:
             self._drop(stream)
         elif number in self._ended:
@@ -307,9 +309,9 @@ class Connection(asyncio.Protocol):
     def _on_settings(self, number: int, flags: int, payload: bytes) -> None:
         self._spend(max(len(payload) // 6, 1))
         if number:
-            raise Violation(Code.PROTOCOL_ERROR, "wanted settings of the connection, found them of a stream")
+            raise Violation(Code.PROTOCOL_ERROR, "expected settings of the connection, found them of a stream")
         if len(payload) % 6 or (flags & ACK and payload):
-            raise Violation(Code.FRAME_SIZE_ERROR, "wanted settings of 6 bytes each, found another size")
+            raise Violation(Code.FRAME_SIZE_ERROR, "expected settings of 6 bytes each, found another size")
         if flags & ACK:
             return
         self._settled = True
@@ -320,54 +322,54 @@ class Connection(asyncio.Protocol):
 
     def _set(self, name: int, value: int) -> None:
         if name == PUSH and value > 1:
-            raise Violation(Code.PROTOCOL_ERROR, "wanted push of 0 or 1, found more")
+            raise Violation(Code.PROTOCOL_ERROR, "expected push of 0 or 1, found more")
         if name == FRAME_SIZE and not LARGEST <= value < 1 << 24:
-            raise Violation(Code.PROTOCOL_ERROR, "wanted frames of 2^14 to 2^24 - 1 bytes, found another size")
+            raise Violation(Code.PROTOCOL_ERROR, "expected frames of 2^14 to 2^24 - 1 bytes, found another size")
         if name == INITIAL_WINDOW:
             if value > MOST:
-                raise Violation(Code.FLOW_CONTROL_ERROR, "wanted a window below 2^31, found more")
+                raise Violation(Code.FLOW_CONTROL_ERROR, "expected a window below 2^31, found more")
             change, self._initial = value - self._initial, value
             for stream in self.streams.values():
                 stream.window += change
                 if stream.window > MOST:
-                    raise Violation(Code.FLOW_CONTROL_ERROR, "wanted windows below 2^31, found more")
+                    raise Violation(Code.FLOW_CONTROL_ERROR, "expected windows below 2^31, found more")
 
     def _on_push(self, number: int, flags: int, payload: bytes) -> None:
-        raise Violation(Code.PROTOCOL_ERROR, "wanted a client's frames, found a push")
+        raise Violation(Code.PROTOCOL_ERROR, "expected a client's frames, found a push")
 
     def _on_ping(self, number: int, flags: int, payload: bytes) -> None:
         self._spend(1)
         if number:
-            raise Violation(Code.PROTOCOL_ERROR, "wanted a ping of the connection, found one of a stream")
+            raise Violation(Code.PROTOCOL_ERROR, "expected a ping of the connection, found one of a stream")
         if len(payload) != 8:
-            raise Violation(Code.FRAME_SIZE_ERROR, "wanted a ping of 8 bytes, found another size")
+            raise Violation(Code.FRAME_SIZE_ERROR, "expected a ping of 8 bytes, found another size")
         if not flags & ACK:
             self._frame(PING, ACK, 0, payload)
 
     def _on_goaway(self, number: int, flags: int, payload: bytes) -> None:
         self._spend(1)
         if number:
-            raise Violation(Code.PROTOCOL_ERROR, "wanted a goodbye of the connection, found one of a stream")
+            raise Violation(Code.PROTOCOL_ERROR, "expected a goodbye of the connection, found one of a stream")
         if len(payload) < 8:
-            raise Violation(Code.FRAME_SIZE_ERROR, "wanted a goodbye of 8 bytes, found fewer")
+            raise Violation(Code.FRAME_SIZE_ERROR, "expected a goodbye of 8 bytes, found fewer")
 
     def _on_window(self, number: int, flags: int, payload: bytes) -> None:
         self._spend(1)
         if len(payload) != 4:
-            raise Violation(Code.FRAME_SIZE_ERROR, "wanted a window's update of 4 bytes, found another size")
+            raise Violation(Code.FRAME_SIZE_ERROR, "expected a window's update of 4 bytes, found another size")
         more = int.from_bytes(payload) & MOST
         if not number:
             self._window += more
             if not more:
-                raise Violation(Code.PROTOCOL_ERROR, "wanted a larger window, found an update of 0")
+                raise Violation(Code.PROTOCOL_ERROR, "expected a larger window, found an update of 0")
             if self._window > MOST:
-                raise Violation(Code.FLOW_CONTROL_ERROR, "wanted a window below 2^31, found more")
+                raise Violation(Code.FLOW_CONTROL_ERROR, "expected a window below 2^31, found more")
         elif stream := self.streams.get(number):
             stream.window += more
             if not more or stream.window > MOST:
                 return self._reset(number, Code.FLOW_CONTROL_ERROR if more else Code.PROTOCOL_ERROR)
         elif number > self._last or not number & 1:
-            raise Violation(Code.PROTOCOL_ERROR, "wanted a window of an open stream, found one of none")
+            raise Violation(Code.PROTOCOL_ERROR, "expected a window of an open stream, found one of none")
         if self._stuck:
             self._pump()
 
@@ -375,7 +377,7 @@ class Connection(asyncio.Protocol):
         """Count frames that ask for work without being of use; those that are, and time, allow for more."""
         self._allowance -= count
         if self._allowance < 0:
-            raise Violation(Code.ENHANCE_YOUR_CALM, f"wanted at most {FREE} such frames a second, found more")
+            raise Violation(Code.ENHANCE_YOUR_CALM, f"expected at most {FREE} such frames a second, found more")
 
     # What goes out
 
@@ -577,7 +579,7 @@ class Connection(asyncio.Protocol):
         if (quiet > SLOW and self._paused) or (quiet > LINGER and self._closed):
             self._transport.abort()
         elif quiet > SLOW and not self._closed and (not self._settled or self._rest or self._block is not None):
-            self._fail(Code.ENHANCE_YOUR_CALM, f"wanted the rest of a frame within {SLOW:g} s, found nothing")
+            self._fail(Code.ENHANCE_YOUR_CALM, f"expected the rest of a frame within {SLOW:g} s, found nothing")
         elif quiet > IDLE and not self.streams and not self._closed:
             self.leave()
         elif quiet > IDLE + SLOW:

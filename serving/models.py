@@ -57,7 +57,7 @@ class Models(ModelRepository):  # type: ignore[misc]
         Raises ArtifactError, ConfigError.
         """
         if name is not None and not NAME.fullmatch(name):
-            raise ConfigError(f"wanted a model's name of letters, digits, '.', '_' and '-', found {show(name)}")
+            raise ConfigError(f"expected a model's name of letters, digits, '.', '_' and '-', found {show(name)}")
         threads, engine = (plan.threads, plan.engine) if plan else (self.threads or 1, self.engine)
         loaded = prediction.load(package, digest=digest, threads=threads, by=engine)
         if plan is None:
@@ -83,11 +83,11 @@ class Models(ModelRepository):  # type: ignore[misc]
     def find(self, name: str, version: str | None = None) -> Predictor:
         """Return the model that a request names; raises HttpError."""
         if not (versions := self.versions.get(name)):
-            raise HttpError(404, f"wanted model {_listed(self.versions)}, found {show(name)}, at the path")
+            raise HttpError(404, f"expected model {_listed(self.versions)}, found {show(name)}, at the path")
         if version is None:
             return next(reversed(versions.values()))
         if version not in versions:
-            raise HttpError(404, f"wanted version {_listed(versions)} or none, found {show(version)}, at the path")
+            raise HttpError(404, f"expected version {_listed(versions)} or none, found {show(version)}, at the path")
         return versions[version]
 
     async def open_by_name(self, name: str) -> Predictor:
@@ -118,13 +118,15 @@ class Models(ModelRepository):  # type: ignore[misc]
 
     def _package(self, name: str) -> Path:
         if self.folder is None:
-            raise HttpError(403, "wanted a server with a folder of packages (--repository), found none, at the server")
+            raise HttpError(
+                403, "expected a server with a folder of packages (--repository), found none, at the server"
+            )
         parts = name.split("/")
         if len(parts) > 2 or any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
-            raise HttpError(400, f"wanted a package's name, found {show(name)}, at the path")
+            raise HttpError(400, f"expected a package's name, found {show(name)}, at the path")
         found = self.folder.joinpath(*parts)
         if not (found / "package.json").is_file():
-            raise HttpError(404, f"wanted a package in the server's folder, found no {show(name)}, at the path")
+            raise HttpError(404, f"expected a package in the server's folder, found no {show(name)}, at the path")
         return found
 
     def _settle(self, name: str) -> None:

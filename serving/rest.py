@@ -140,7 +140,7 @@ class Front:
         match = KSERVE.fullmatch(path)
         if not match:
             name = next(iter(self.models.versions), "NAME")
-            raise HttpError(404, f"wanted a path such as /v1/models/{name}:predict, found {show(path)}, at the path")
+            raise HttpError(404, f"expected a path such as /v1/models/{name}:predict, found {show(path)}, at the path")
         _allow(method, "GET")
         return None, None
 
@@ -178,12 +178,12 @@ class Front:
 
     async def _ready(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
         if not model.ready:
-            raise HttpError(503, f"wanted model {model.name} ready, found it stopping, at the path")
+            raise HttpError(503, f"expected model {model.name} ready, found it stopping, at the path")
         return 200, orjson.dumps({"name": model.name, "ready": True}), JSON
 
     async def _health(self, name: None, headers: Headers, receive: Receive) -> Reply:
         if self.models.draining:  # KServe's own answer to this writes a traceback into the log, every time
-            raise HttpError(503, "wanted the server ready, found it stopping, at the path")
+            raise HttpError(503, "expected the server ready, found it stopping, at the path")
         return 200, b'{"ready":true}', JSON
 
     async def _metrics(self, name: None, headers: Headers, receive: Receive) -> Reply:
@@ -208,16 +208,16 @@ class Front:
         if not self._token:
             raise HttpError(403, "loading and unloading models is closed; deploy another version instead")
         if not hmac.compare_digest(authorization, b"Bearer " + self._token.encode()):
-            raise HttpError(401, "wanted the server's token, found another or none", {"www-authenticate": "Bearer"})
+            raise HttpError(401, "expected the server's token, found another or none", {"www-authenticate": "Bearer"})
 
     async def _body(self, headers: Headers, receive: Receive, held: Held) -> bytes:
         """Read a body of at most the limit, decompressed; one that says that it is longer is not read at all."""
         coding = headers.get(b"content-encoding", b"identity").decode("latin-1").lower().strip()
         if coding not in compression.CODINGS:
-            raise HttpError(415, f"wanted content-encoding {', '.join(compression.CODINGS)}, found {show(coding)}")
+            raise HttpError(415, f"expected content-encoding {', '.join(compression.CODINGS)}, found {show(coding)}")
         said = headers.get(b"content-length", b"")
         if said.isdigit() and int(said) > self.body_limit:
-            raise HttpError(413, f"wanted a body of at most {self.body_limit} bytes, found {said.decode()}")
+            raise HttpError(413, f"expected a body of at most {self.body_limit} bytes, found {said.decode()}")
         message = await receive()
         body = message.get("body", b"")
         if message["type"] == "http.disconnect":
@@ -225,7 +225,7 @@ class Front:
         if message.get("more_body"):
             body = await self._rest(body, receive, held)
         if len(body) > self.body_limit:
-            raise HttpError(413, f"wanted a body of at most {self.body_limit} bytes, found more")
+            raise HttpError(413, f"expected a body of at most {self.body_limit} bytes, found more")
         held.hold(len(body))
         self._find_room(len(body))
         if coding == "identity":
@@ -253,7 +253,7 @@ class Front:
     def _find_room(self, size: int) -> None:
         if self.room.refuses(size):
             found = f"found {self.room.held} bytes of bodies that are being sent and read"
-            raise HttpError(429, f"wanted room for the body, {found}; come again later", {"retry-after": "1"})
+            raise HttpError(429, f"expected room for the body, {found}; come again later", {"retry-after": "1"})
 
 
 def _decode_aside(decode: Decode, model: Predictor, body: bytes) -> Question:
@@ -271,17 +271,17 @@ def refusal(error: Exception, what: str) -> Reply:
         logger.warning("%s: %s", what, error)
         return (
             422,
-            errors.body("wanted a package that verifies, runs here and answers as sealed, found another"),
+            errors.body("expected a package that verifies, runs here and answers as sealed, found another"),
             JSON,
         )
     if isinstance(error, Busy):
         return 429, errors.body(str(error)), [*JSON, (b"retry-after", b"%d" % error.seconds)]
     if isinstance(error, Closed):
-        return 503, errors.body("wanted a model that is loaded, found it unloaded, at the queue"), JSON
+        return 503, errors.body("expected a model that is loaded, found it unloaded, at the queue"), JSON
     if isinstance(error, Left):
         return 499, b"", []  # for the numbers and the log, as nginx has it: nobody is there to read it
     if isinstance(error, Late):
-        return 504, errors.body("wanted an answer within the deadline, found it passed, at the queue"), JSON
+        return 504, errors.body("expected an answer within the deadline, found it passed, at the queue"), JSON
     logger.error("%s failed", what, exc_info=error)
     return 500, errors.body("the server failed; its log says why"), JSON
 
@@ -295,10 +295,10 @@ def media_type(headers: Headers, more: Iterable[str] = ()) -> str:
     kind = kind.strip().lower()
     text = kind.decode("latin-1")
     if kind not in TYPES and not kind.endswith(b"+json") and text not in more:
-        raise HttpError(415, f"wanted content-type application/json{_or(more)}, found {show(text)}")
+        raise HttpError(415, f"expected content-type application/json{_or(more)}, found {show(text)}")
     charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters.decode("latin-1"), re.IGNORECASE)
     if charset and charset[1].lower() not in CHARSETS:
-        raise HttpError(415, f"wanted charset utf-8, found {show(charset[1])}")
+        raise HttpError(415, f"expected charset utf-8, found {show(charset[1])}")
     return text
 
 
@@ -323,7 +323,7 @@ def _or(more: Iterable[str]) -> str:
 
 def _allow(method: str, allowed: str) -> None:
     if method != allowed:
-        raise HttpError(405, f"wanted method {allowed}, found {method[:20]}", {"allow": allowed})
+        raise HttpError(405, f"expected method {allowed}, found {method[:20]}", {"allow": allowed})
 
 
 def _header_length(headers: Headers) -> int | None:

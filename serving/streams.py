@@ -155,5 +155,5 @@ class Stream:
 def unpadded(payload: bytes) -> bytes:
     """Return what a padded frame carries."""
     if not payload or payload[0] >= len(payload):
-        raise Violation(Code.PROTOCOL_ERROR, "wanted padding within its frame, found more")
+        raise Violation(Code.PROTOCOL_ERROR, "expected padding within its frame, found more")
     return payload[1 : len(payload) - payload[0]]

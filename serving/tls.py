@@ -23,7 +23,7 @@ class Tls:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
         except OSError as error:  # an SSLError is one too
             files = f"{self.certificate} and {self.key}"
-            raise ConfigError(f"wanted a certificate and its key in PEM, found {files}: {error}") from error
+            raise ConfigError(f"expected a certificate and its key in PEM, found {files}: {error}") from error
 
     def renewed(self) -> Callable[[], ssl.SSLContext]:
         """Return what gives the context of a gRPC connection: it looks at the files each time."""

@@ -87,9 +87,9 @@ class Link:
         try:
             return await finished(self._asking, self._channel.ask(verb, seconds, **what))
         except TimeoutError:
-            raise HttpError(504, f"wanted to {verb} within {seconds:g} s, found the first process silent") from None
+            raise HttpError(504, f"expected to {verb} within {seconds:g} s, found the first process silent") from None
         except ConnectionError:
-            raise HttpError(503, f"wanted to {verb}, found the server stopping") from None
+            raise HttpError(503, f"expected to {verb}, found the server stopping") from None
 
     def drain(self) -> None:
         """Do nothing: there are none after this one."""

@@ -24,9 +24,7 @@ def files(folder: str) -> list[Path]:
     """Return a folder's modules; of the library's without the command, which opens onto all of it."""
     found = sorted((ROOT / folder).rglob("*.py"))
     return [
-        file
-        for file in found
-        if folder != "boatyard" or not (file.name == "__main__.py" or file.parent.name == "cli")
+        file for file in found if folder != "boatyard" or not (file.name == "__main__.py" or file.parent.name == "cli")
     ]
 
 

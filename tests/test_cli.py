@@ -61,7 +61,7 @@ def test_a_wrong_project_is_one_message_and_no_traceback(tmp_path: Path) -> None
 
 def test_a_registry_that_cannot_be_is_said_before_any_work(tmp_path: Path) -> None:
     boatyard("init", tmp_path / "p")
-    for uri, said in (("oci://models", "oci:// is not supported here"), ("", "wanted a folder or a URI")):
+    for uri, said in (("oci://models", "oci:// is not supported here"), ("", "expected a folder or a URI")):
         for verb in ("check", "run"):
             assert said in boatyard(verb, tmp_path / "p", "--set", f"push.registry='{uri}'", code=1)
     assert not (tmp_path / "p" / "runs").exists()

@@ -84,7 +84,7 @@ def test_a_manifest_without_what_is_needed_is_refused(mixed: datasets.Dataset, k
 
 def test_another_kind_of_folder_is_refused(tmp_path: Path) -> None:
     artifacts.seal(tmp_path, "package", {})
-    with pytest.raises(ArtifactError, match="wanted a dataset of format 1, found 'package'"):
+    with pytest.raises(ArtifactError, match="expected a dataset of format 1, found 'package'"):
         datasets.read(tmp_path)
 
 

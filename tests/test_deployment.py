@@ -215,7 +215,7 @@ def test_one_block_is_hpa_keda_or_knative(package: packages.Package) -> None:
         ("Knative", None),
         {"minReplicas": 0, "maxReplicas": 3, "scaleMetric": "concurrency", "scaleTarget": 4},
     )
-    with pytest.raises(ConfigError, match=r"wanted concurrency with serve\.mode Knative, found cpu"):
+    with pytest.raises(ConfigError, match=r"expected concurrency with serve\.mode Knative, found cpu"):
         scaled(mode="Knative")
 
 
@@ -241,11 +241,11 @@ def test_the_same_package_is_rendered_the_same(package: packages.Package, tmp_pa
 
 @pytest.mark.parametrize("storage", [None, "", "registry/insects", "file:///registry/insects", "s3://", "ftp://x"])
 def test_what_a_cluster_cannot_read_is_refused(package: packages.Package, storage: str | None) -> None:
-    with pytest.raises(ConfigError, match=r"serve\.storage: wanted the URI that the cluster finds the package at"):
+    with pytest.raises(ConfigError, match=r"serve\.storage: expected the URI that the cluster finds the package at"):
         deployment.render(package, ServeConfig(), storage, SETTINGS)
 
 
 def test_more_than_all_of_a_cpu_is_refused(package: packages.Package) -> None:
     config = ServeConfig(autoscaling=AutoscalingConfig(target=170))
-    with pytest.raises(ConfigError, match="wanted 1 to 100 percent of cpu, found 170"):
+    with pytest.raises(ConfigError, match="expected 1 to 100 percent of cpu, found 170"):
         deployment.render(package, config, URI, SETTINGS)

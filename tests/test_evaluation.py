@@ -148,7 +148,7 @@ def test_a_changed_graph_is_refused(tmp_path: Path) -> None:
 
 def test_no_test_row_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     data = echoes.dataset(tmp_path / "a", echoes.schema(3), np.zeros((0, 3)), np.zeros(0, np.int64))
-    with pytest.raises(DataError, match=r"wanted test rows, found none; give preprocess\.split\.test"):
+    with pytest.raises(DataError, match=r"expected test rows, found none; give preprocess\.split\.test"):
         evaluation.evaluate(QUICK, data, echoes.checkpoint(tmp_path / "checkpoint", data), tmp_path / "report")
 
 

@@ -305,7 +305,7 @@ def test_messages_of_a_stream_come_and_go(channel: grpc.Channel) -> None:
 
 def test_a_compressed_message_is_read_and_another_compression_refused(door: Door, channel: grpc.Channel) -> None:
     assert asks(channel, data=b"a" * 5000, compression=grpc.Compression.Gzip) == b"a" * 5000
-    with pytest.raises(grpc.RpcError, match="wanted grpc-encoding identity or gzip, found 'deflate'") as refused:
+    with pytest.raises(grpc.RpcError, match="expected grpc-encoding identity or gzip, found 'deflate'") as refused:
         asks(channel, data=b"a" * 5000, compression=grpc.Compression.Deflate)
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
     peer = Peer(door)
@@ -326,8 +326,8 @@ def test_a_refusal_says_it_in_any_letters(channel: grpc.Channel) -> None:
     ("asked", "status", "said"),
     [
         (call(1, name="nothing"), "12", "found '/echo/nothing'"),
-        (call(1, grpc_timeout="soon"), "3", "wanted a grpc-timeout such as 500m, found 'soon'"),
-        (frame(HEADERS, END_HEADERS | END_STREAM, 1, block()), "3", "wanted one message of /echo/same, found none"),
+        (call(1, grpc_timeout="soon"), "3", "expected a grpc-timeout such as 500m, found 'soon'"),
+        (frame(HEADERS, END_HEADERS | END_STREAM, 1, block()), "3", "expected one message of /echo/same, found none"),
     ],
 )
 def test_a_call_that_is_none_is_refused(door: Door, asked: bytes, status: str, said: str) -> None:
@@ -342,7 +342,7 @@ def test_a_request_that_is_no_call_is_answered_as_http_does(door: Door) -> None:
     peer = Peer(door)
     peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, bytes((0x82, 0x84, 0x86))))
     body, said = peer.answer(1)
-    assert said[":status"] == "405" and b'{"error": "wanted a POST of application/grpc' in body
+    assert said[":status"] == "405" and b'{"error": "expected a POST of application/grpc' in body
     peer.send(call(3, content_type="application/json"))
     assert peer.answer(3)[1][":status"] == "415"
 

@@ -99,12 +99,14 @@ def test_a_folder_that_is_mounted_is_copied_or_checked_in_place(
 
 def test_a_package_without_a_digest_to_hold_it_against_is_refused(bucket: str, package: Path, tmp_path: Path) -> None:
     sealed.send(package, storage.open(f"{bucket}/plain"), name=packages.NAME, kind="package")
-    assert "wanted a digest to hold the package against, found none" in one_line(run(f"{bucket}/plain", tmp_path / "m"))
+    assert "expected a digest to hold the package against, found none" in one_line(
+        run(f"{bucket}/plain", tmp_path / "m")
+    )
     assert not (tmp_path / "m").exists()
 
 
 def test_uri_and_annotation_must_not_differ(uri: str, tmp_path: Path) -> None:
-    assert f"wanted sha256 {'0' * 64} (boatyard/digest)" in one_line(run(uri, tmp_path / "m", digest="0" * 64))
+    assert f"expected sha256 {'0' * 64} (boatyard/digest)" in one_line(run(uri, tmp_path / "m", digest="0" * 64))
 
 
 def test_another_good_package_in_its_place_is_refused(uri: str, package: Path, digest: str, tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_another_good_package_in_its_place_is_refused(uri: str, package: Path, d
     for name in ("labels.json", packages.NAME):
         storage.open(uri).put(name, other / name)
     said = one_line(run(uri, tmp_path / "m"))
-    assert f"package.json was changed: wanted sha256 {digest}, found" in said
+    assert f"package.json was changed: expected sha256 {digest}, found" in said
 
 
 def changed(place: Bucket, key: str) -> None:
@@ -133,11 +135,11 @@ def rewrite(place: Bucket, key: str, data: bytes | None) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("changed", "model.onnx was changed: wanted sha256 {sha256}, found "),
-        ("cut", f"wanted model.onnx of {BIG} bytes, found 100"),
-        ("missing", f"wanted model.onnx ({BIG} bytes), found no such object"),
-        ("surplus", "wanted only what package.json lists, found code.py too"),
-        ("no manifest", "wanted package.json, found no such object"),
+        ("changed", "model.onnx was changed: expected sha256 {sha256}, found "),
+        ("cut", f"expected model.onnx of {BIG} bytes, found 100"),
+        ("missing", f"expected model.onnx ({BIG} bytes), found no such object"),
+        ("surplus", "expected only what package.json lists, found code.py too"),
+        ("no manifest", "expected package.json, found no such object"),
     ],
 )
 def test_what_is_wrong_in_the_bucket_is_one_line(uri: str, package: Path, tmp_path: Path, how: str, said: str) -> None:
@@ -186,7 +188,7 @@ def test_what_another_writer_has_not_finished_is_waited_for(
 def test_what_is_in_the_way_is_named_and_left_alone(uri: str, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "mine.txt").write_text("mine")
-    assert "wanted an empty folder, found mine.txt" in one_line(run(uri, tmp_path / "m"))
+    assert "expected an empty folder, found mine.txt" in one_line(run(uri, tmp_path / "m"))
     assert (tmp_path / "m" / "mine.txt").read_text() == "mine"
 
 

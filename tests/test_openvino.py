@@ -91,10 +91,10 @@ def test_an_operator_that_it_lacks_is_named() -> None:
 
 @pytest.mark.parametrize("other", [graphs.image_schema((4, 5)), graphs.image_schema((4, 4), "float32")])
 def test_another_graph_than_the_schema_says_is_refused(other: Schema) -> None:
-    with pytest.raises(ArtifactError, match="the graph's input image: wanted"):
+    with pytest.raises(ArtifactError, match="the graph's input image: expected"):
         engine("openvino")(graphs.graph(other), graphs.image_schema())
     renamed = Schema("classification", (Field("photo", "image", "uint8", (4, 4)),), "label", graphs.LABELS)
-    with pytest.raises(ArtifactError, match="wanted the graph's inputs to be photo, found image"):
+    with pytest.raises(ArtifactError, match="expected the graph's inputs to be photo, found image"):
         engine("openvino")(graphs.graph(graphs.image_schema()), renamed)
 
 
@@ -168,7 +168,7 @@ def test_golden_examples_are_answered_again(tmp_path: Path, monkeypatch: pytest.
 
 def test_an_engine_that_there_is_not_is_refused(tmp_path: Path) -> None:
     package = graphs.package(tmp_path, graphs.image_schema())
-    with pytest.raises(ConfigError, match="wanted an engine of onnxruntime, openvino, found 'tensorrt'"):
+    with pytest.raises(ConfigError, match="expected an engine of onnxruntime, openvino, found 'tensorrt'"):
         prediction.load(package.path, by="tensorrt")
 
 
@@ -229,5 +229,7 @@ def test_a_server_refuses_a_package_that_it_does_not_run_with_one_sentence(tmp_p
     said, _ = server.process.communicate(timeout=60)
     assert server.process.returncode == 1
     assert (
-        said.strip().splitlines()[-1].startswith("wanted a graph that OpenVINO runs, found a graph that takes strings")
+        said.strip()
+        .splitlines()[-1]
+        .startswith("expected a graph that OpenVINO runs, found a graph that takes strings")
     )

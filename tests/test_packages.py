@@ -234,7 +234,7 @@ def test_a_package_json_without_end_is_not_read_to_its_end(package: Path) -> Non
 
 
 def test_another_package_than_the_one_asked_for_is_refused(good: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"package.json was changed: wanted sha256 0000"):
+    with pytest.raises(ArtifactError, match=r"package.json was changed: expected sha256 0000"):
         packages.verify(good, "0" * 64)
 
 

@@ -288,7 +288,7 @@ def test_a_sections_values_survive_the_spec(documents: Any) -> None:
 @pytest.mark.parametrize("name", ["spec", "spec.json", "folder"])
 def test_a_spec_goes_to_a_yaml_file_and_nothing_else(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ConfigError, match=r"wanted a file that ends with \.yaml, found .*" + name):
+    with pytest.raises(ConfigError, match=r"expected a file that ends with \.yaml, found .*" + name):
         training.compile(project.check(VALUES, "f"), tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 

@@ -91,13 +91,15 @@ def test_inputs_of_a_wrong_name_type_or_shape_are_refused(schema: Schema) -> Non
         {**inputs, name: inputs[name][..., None]},
     ]
     for each in wrong:
-        with pytest.raises(RequestError, match=r"wanted .*, found "):
+        with pytest.raises(RequestError, match=r"expected .*, found "):
             run(each)
 
 
 @pytest.mark.parametrize(("wanted", "made"), [(0, 1), (0, 2), (0, 3), (3, 4), (4, 3), (5, 6), (5, 0)])
 def test_a_graph_for_another_schema_is_refused_with_wanted_and_found(wanted: int, made: int) -> None:
-    with pytest.raises(ArtifactError, match=r"the graph's (in|out)put.* wanted .* found|wanted the graph's .* found"):
+    with pytest.raises(
+        ArtifactError, match=r"the graph's (in|out)put.* expected .* found|expected the graph's .* found"
+    ):
         prediction.Engine(graphs.graph(SCHEMAS[made]), SCHEMAS[wanted])
 
 
@@ -199,9 +201,9 @@ def picture(mode: str, size: tuple[int, int] = (4, 4), kind: str = "PNG") -> str
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (picture("L", (5, 4)), "wanted an image 4 high and 4 wide, found 4 by 5"),
+        (picture("L", (5, 4)), "expected an image 4 high and 4 wide, found 4 by 5"),
         (picture("L", (4000, 4000)), "found 4000 by 4000"),
-        (picture("I;16"), "wanted 8 bits a pixel"),
+        (picture("I;16"), "expected 8 bits a pixel"),
         (picture("L", kind="GIF"), "bytes of something else"),
         (picture("L")[:48], "one that cannot be decoded"),
         ("AAA", "base64"),

@@ -214,7 +214,7 @@ def test_a_missing_label_is_refused_with_the_line_and_the_count(tmp_path: Path, 
 
 def test_a_target_that_is_no_number_is_refused_in_a_regression(tmp_path: Path) -> None:
     text = "x,y\n" + "".join(f"{i},{i * 2}\n" for i in range(40)) + "41,many\n"
-    with pytest.raises(DataError, match=r"line 42: the target 'y' is 'many'; wanted a finite number"):
+    with pytest.raises(DataError, match=r"line 42: the target 'y' is 'many'; expected a finite number"):
         sources.csv(tmp_path, text, target="y", task="regression")
 
 
@@ -231,8 +231,8 @@ def test_a_regression_keeps_its_target_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "data", "said"),
     [
-        ("x,label\n" + "".join(f"{i},a\n" for i in range(20)), {}, "every row has the label 'a'; wanted two classes"),
-        ("x,label\n" + "".join(f"{i},{i / 3}\n" for i in range(90)), {}, "wanted classes.*task: regression"),
+        ("x,label\n" + "".join(f"{i},a\n" for i in range(20)), {}, "every row has the label 'a'; expected two classes"),
+        ("x,label\n" + "".join(f"{i},{i / 3}\n" for i in range(90)), {}, "expected classes.*task: regression"),
         ("x,label\n1,a\n2,b\n", {}, "the validation split is empty; 2 of 2 rows are left"),
         ("x,label\n", {}, "rows.csv has no rows"),
         ("", {}, "rows.csv is empty"),
@@ -284,7 +284,7 @@ def test_lines_are_counted_right_where_values_span_lines(tmp_path: Path) -> None
 def test_a_digest_that_differs_is_refused(tmp_path: Path) -> None:
     sources.write_csv(tmp_path, sources.table())
     config = DataConfig(source="csv", path="rows.csv", sha256={"rows.csv": "0" * 64})
-    with pytest.raises(DataError, match=r"rows.csv: wanted sha256 0000.*the file was changed or cut"):
+    with pytest.raises(DataError, match=r"rows.csv: expected sha256 0000.*the file was changed or cut"):
         preprocessing.source_digests(config, tmp_path)
     with pytest.raises(DataError, match=r"data.sha256 names other.csv, which is not among the files read: rows.csv"):
         preprocessing.check(DataConfig(source="csv", path="rows.csv", sha256={"other.csv": "0" * 64}), tmp_path)

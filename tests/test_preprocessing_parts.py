@@ -166,19 +166,19 @@ def test_a_part_that_is_missing_doubled_emptied_or_changed_is_noticed(tmp_path: 
     shared(job, 3, tmp_path)
     looks = [tmp_path / f"look-{part}" for part in range(3)]
     with pytest.raises(
-        ArtifactError, match="wanted parts 0 to 2 of what look leaves, found 0, 1; run those steps again"
+        ArtifactError, match="expected parts 0 to 2 of what look leaves, found 0, 1; run those steps again"
     ):
         parts.plan(job, looks[:2], tmp_path / "again")
     with pytest.raises(ArtifactError, match="found 0, 1, 1"):
         parts.plan(job, [*looks[:2], looks[1]], tmp_path / "again")
-    with pytest.raises(ArtifactError, match="wanted what look leaves, found what plan left"):
+    with pytest.raises(ArtifactError, match="expected what look leaves, found what plan left"):
         parts.plan(job, [*looks[:2], tmp_path / "plan"], tmp_path / "again")
     (tmp_path / "write-1" / "statistics.json").unlink()
     with pytest.raises(ArtifactError, match=r"statistics\.json is missing"):
         written = [tmp_path / f"write-{part}" for part in range(3)]
         parts.join(job, tmp_path / "plan", tmp_path / "divide", written, tmp_path / "again")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ArtifactError, match=r"wanted manifest\.json in it, found an empty folder"):
+    with pytest.raises(ArtifactError, match=r"expected manifest\.json in it, found an empty folder"):
         parts.clean(job, tmp_path / "empty", 0, 3, tmp_path / "again")
 
 

@@ -67,9 +67,9 @@ def damaged(folder: Path, name: str, change: Any) -> None:
         ("train-images-idx3-ubyte", lambda d: d[:2] + b"\x07" + d[3:], "wrong magic number 00000703"),
         ("train-images-idx3-ubyte", lambda d: b"", "wrong magic number an empty file"),
         ("train-images-idx3-ubyte", lambda d: d[:9], "train-images-idx3-ubyte cannot be read"),
-        ("train-images-idx3-ubyte", lambda d: d[:-40], "is cut short: wanted 90 rows, found 88 whole ones"),
+        ("train-images-idx3-ubyte", lambda d: d[:-40], "is cut short: expected 90 rows, found 88 whole ones"),
         ("train-images-idx3-ubyte", lambda d: d + b"x", "goes on after its 90 rows"),
-        ("train-labels-idx1-ubyte", lambda d: sources.idx_bytes(np.zeros(89, "u1")), "has 90 rows and .* 89; wanted"),
+        ("train-labels-idx1-ubyte", lambda d: sources.idx_bytes(np.zeros(89, "u1")), "has 90 rows and .* 89; expected"),
         ("t10k-labels-idx1-ubyte", lambda d: d[:-1], "t10k-labels-idx1-ubyte is cut short"),
         ("t10k-labels-idx1-ubyte", lambda d: d[:-1] + b"\x09", "t10k-images-idx3-ubyte, row 29: the label '9'"),
         ("train-labels-idx1-ubyte", lambda d: sources.idx_bytes(np.zeros(90, "u1")), "in no training row"),
@@ -98,13 +98,13 @@ def test_missing_idx_files_are_named_with_what_is_there(tmp_path: Path) -> None:
         sources.made(tmp_path, source="idx", path="nowhere")
     sources.idx_folder(tmp_path / "data")
     (tmp_path / "data" / "train-labels-idx1-ubyte").unlink()
-    with pytest.raises(DataError, match=r"wanted one file of labels .* found 0 among t10k-images-idx3-ubyte"):
+    with pytest.raises(DataError, match=r"expected one file of labels .* found 0 among t10k-images-idx3-ubyte"):
         sources.made(tmp_path, source="idx", path="data")
 
 
 def test_a_folder_named_after_a_known_data_set_is_checked_without_being_asked(tmp_path: Path) -> None:
     sources.idx_folder(tmp_path / "fashion-mnist")
-    with pytest.raises(DataError, match=r"wanted sha256 .*, found .*; the file was changed or cut"):
+    with pytest.raises(DataError, match=r"expected sha256 .*, found .*; the file was changed or cut"):
         sources.made(tmp_path, source="idx", path="fashion-mnist")
 
 
@@ -172,15 +172,15 @@ def test_npz_arrays_are_named_by_the_project(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "label", "said"),
     [
-        (np.zeros((60, 4), object), LABEL, "holds object; wanted numbers or text .objects are pickles"),
-        (np.zeros(60), LABEL, r"is float64 \[60\]; wanted numbers: images \[N, H, W\]"),
-        (np.zeros((60, 2, 2, 2, 2)), LABEL, r"wanted numbers: images"),
-        (np.zeros((60, 3, 8, 9)), LABEL, r"wanted \[N, H, W, C\].*channels seem to come first: save array.transpose"),
-        (np.zeros((60, 4), complex), LABEL, "holds complex128; wanted numbers"),
-        (np.zeros((60, 4), "U3"), LABEL, r"is <U3 \[60, 4\]; wanted numbers"),
+        (np.zeros((60, 4), object), LABEL, "holds object; expected numbers or text .objects are pickles"),
+        (np.zeros(60), LABEL, r"is float64 \[60\]; expected numbers: images \[N, H, W\]"),
+        (np.zeros((60, 2, 2, 2, 2)), LABEL, r"expected numbers: images"),
+        (np.zeros((60, 3, 8, 9)), LABEL, r"expected \[N, H, W, C\].*channels seem to come first: save array.transpose"),
+        (np.zeros((60, 4), complex), LABEL, "holds complex128; expected numbers"),
+        (np.zeros((60, 4), "U3"), LABEL, r"is <U3 \[60, 4\]; expected numbers"),
         (np.zeros((0, 4)), LABEL[:0], "has no rows"),
-        (np.zeros((60, 4)), LABEL[:50], r"has 60 rows and .*label.npy 50; wanted as many"),
-        (np.zeros((60, 4)), np.eye(3)[LABEL], r"label.npy has shape \[60, 3\]; wanted one target a row.*argmax"),
+        (np.zeros((60, 4)), LABEL[:50], r"has 60 rows and .*label.npy 50; expected as many"),
+        (np.zeros((60, 4)), np.eye(3)[LABEL], r"label.npy has shape \[60, 3\]; expected one target a row.*argmax"),
         (np.arange(240).reshape(60, 4), np.where(LABEL == 2, np.nan, LABEL), "row 2: the target .label. is missing"),
         (np.arange(240).reshape(60, 4), np.zeros(60), "every row has the label '0'"),
     ],
@@ -400,7 +400,7 @@ def test_a_folder_without_classes_of_images_is_refused(tmp_path: Path, names: li
     (tmp_path / "data" / "cat").mkdir(parents=True)
     for name in names:
         (tmp_path / "data" / name).write_bytes(b"x")
-    with pytest.raises(DataError, match=r"no images in .*: wanted CLASS/picture.png, found cat"):
+    with pytest.raises(DataError, match=r"no images in .*: expected CLASS/picture.png, found cat"):
         sources.made(tmp_path, source="images", path="data")
 
 
@@ -411,7 +411,7 @@ def test_check_looks_at_headers_alone(tmp_path: Path) -> None:
     sources.idx_folder(tmp_path)
     preprocessing.check(DataConfig(source="idx", path="."), tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte").unlink()
-    with pytest.raises(DataError, match="wanted one file of images"):
+    with pytest.raises(DataError, match="expected one file of images"):
         preprocessing.check(DataConfig(source="idx", path="."), tmp_path)
 
 

@@ -13,7 +13,7 @@ from boatyard.running.reasons import Reason
 
 def test_an_error_is_taken_apart_into_wanted_found_and_what_to_do() -> None:
     reason = Reason.of(
-        "train", ArtifactError("no dataset at /d: wanted manifest.json in it, found none; make it again")
+        "train", ArtifactError("no dataset at /d: expected manifest.json in it, found none; make it again")
     )
     assert (reason.wanted, reason.found, reason.do) == ("manifest.json in it", "none", "make it again")
     assert (reason.step, reason.error, reason.refused) == ("train", "ArtifactError", False)
@@ -42,7 +42,9 @@ def test_a_failing_step_leaves_its_reason_in_the_bucket_of_its_run(bucket: str) 
     assert reasons.find(bucket, "run-1") == run
 
 
-@pytest.mark.parametrize("error", [ValueError("a recipe's own"), Refused("accuracy is 0.1, wanted 0.9; train longer")])
+@pytest.mark.parametrize(
+    "error", [ValueError("a recipe's own"), Refused("accuracy is 0.1, expected 0.9; train longer")]
+)
 def test_whatever_is_raised_is_said_in_one_line_of_the_log(
     error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:

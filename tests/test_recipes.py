@@ -1,4 +1,4 @@
-"""Recipes: what a user brings, found by name, checked dial by dial, and held to rules."""
+"""Recipes: what a user brings, found by name, checked setting by setting, and held to rules."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_naming_a_recipe_does_not_import_torch() -> None:
     [
         (
             {"hiden": [8]},
-            r"train\.model\.hiden: no such dial; did you mean hidden\? Mlp has hidden, dropout, activation",
+            r"train\.model\.hiden: no such setting; did you mean hidden\? Mlp has hidden, dropout, activation",
         ),
         ({"hidden": [0]}, r"train\.model\.hidden\.0: .*greater than or equal to 1, found 0"),
         ({"dropout": 1}, r"train\.model\.dropout: .*less than 1, found 1"),
@@ -86,7 +86,7 @@ def test_a_wrong_dial_is_refused_with_its_path(model: dict[str, Any], message: s
 
 
 def test_a_recipe_without_dials_says_so() -> None:
-    with pytest.raises(ConfigError, match=r"train\.model\.width: no such dial; Linear has none"):
+    with pytest.raises(ConfigError, match=r"train\.model\.width: no such setting; Linear has none"):
         make("linear", {"width": 3})
 
 
@@ -116,7 +116,7 @@ def test_pooling_before_the_activation_gives_what_pooling_after_it_gives() -> No
 def test_one_label_is_nothing_to_learn() -> None:
     dataset = rows.images()
     one = type(dataset.schema)("classification", dataset.schema.fields, "label", ("only",))
-    with pytest.raises(DataError, match=r"wanted two labels or more to tell apart, found \['only'\]"):
+    with pytest.raises(DataError, match=r"expected two labels or more to tell apart, found \['only'\]"):
         Linear(TrainConfig(), PreprocessConfig(), one, dataset.statistics)
 
 
@@ -148,8 +148,8 @@ def test_two_projects_may_have_modules_of_one_name(tmp_path: Path) -> None:
     [
         ("net_d:Nett", r"no class Nett in .*net_d\.py; it has Net, Other"),
         ("net_e:Net", r"net_e:Net wants the file .*net_e\.py, which is not there"),
-        ("net_d:", r"wanted module:Class such as model:Net, found 'net_d:'"),
-        ("../net_d:Net", r"wanted module:Class"),
+        ("net_d:", r"expected module:Class such as model:Net, found 'net_d:'"),
+        ("../net_d:Net", r"expected module:Class"),
         ("net_d:Other", r"net_d:Other is not a subclass of boatyard\.recipes\.Recipe"),
         ("net_f:Net", r"net_f\.py does not import: No module named 'nowhere'"),
         ("net_g:Net", r"net_g\.py does not import: .*line 1"),
@@ -199,7 +199,7 @@ class Narrow(Recipe):
     [
         (Leaky, "Leaky breaks [12] of 11 rules\nanswers a row the same in any batch: a row's score changes by"),
         (Idle, "every weight learns: the loss does not depend on spare"),
-        (Narrow, r"Narrow cannot be tried: wanted \(1, 3\) of model\(features\), found \(1, 2\)"),
+        (Narrow, r"Narrow cannot be tried: expected \(1, 3\) of model\(features\), found \(1, 2\)"),
         (Recipe, r"Recipe cannot be tried: NotImplementedError: Recipe has no model\(self\)"),
     ],
 )

@@ -113,7 +113,7 @@ def test_a_name_that_is_none_reaches_no_file(shelf: registry.Registry, made: lis
 
 @pytest.mark.parametrize("alias", ["3", "latest"])
 def test_an_alias_cannot_be_taken_for_a_version(shelf: registry.Registry, made: list[Path], alias: str) -> None:
-    with pytest.raises(StorageError, match="wanted an alias"):
+    with pytest.raises(StorageError, match="expected an alias"):
         shelf.push(made[0], alias=alias)
 
 
@@ -254,9 +254,9 @@ def test_an_object_changed_cut_removed_or_added_is_refused_by_name(
     graph = there.read("model.onnx")
     for number, (data, match) in enumerate(
         (
-            (graph[:-1] + b"x", r"model\.onnx was changed: wanted sha256 [0-9a-f]{64}, found [0-9a-f]{64}"),
-            (graph[:-1], rf"wanted model\.onnx of {len(graph)} bytes, found {len(graph) - 1}"),
-            (None, rf"wanted model\.onnx \({len(graph)} bytes\), found no such object"),
+            (graph[:-1] + b"x", r"model\.onnx was changed: expected sha256 [0-9a-f]{64}, found [0-9a-f]{64}"),
+            (graph[:-1], rf"expected model\.onnx of {len(graph)} bytes, found {len(graph) - 1}"),
+            (None, rf"expected model\.onnx \({len(graph)} bytes\), found no such object"),
         )
     ):
         delete(there, "model.onnx")
@@ -276,7 +276,7 @@ def test_a_package_replaced_by_another_good_one_is_refused(remote: BucketRegistr
     for file in made[1].rglob("*"):
         if file.is_file():
             there.put(file.relative_to(made[1]).as_posix(), file)
-    with pytest.raises(ArtifactError, match=r"package\.json was changed: wanted sha256"):
+    with pytest.raises(ArtifactError, match=r"package\.json was changed: expected sha256"):
         remote.pull("insects", 1)
 
 
@@ -349,7 +349,7 @@ def test_a_store_that_does_not_hold_to_conditions_is_refused(
         stores.use(monkeypatch, careless)
         shelf = registry.open(bucket, Path("/"))
         for act in (lambda: shelf.push(made[0]), lambda: registry.open(bucket, Path("/")).push(made[1], alias="a")):
-            with pytest.raises(StorageError, match="wanted a store that holds to If-None-Match and If-Match"):
+            with pytest.raises(StorageError, match="expected a store that holds to If-None-Match and If-Match"):
                 act()
     stores.use(monkeypatch, address)
     assert registry.open(bucket, Path("/")).names() == ()

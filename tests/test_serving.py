@@ -293,20 +293,20 @@ def grey(value: Any) -> Any:
 
 
 V1_MISTAKES: list[tuple[str, Any, str]] = [
-    ("image", None, "wanted an object, found null, at the body"),
-    ("image", [], "wanted an object, found a list of 0, at the body"),
-    ("image", "x", "wanted an object, found 'x', at the body"),
-    ("image", {}, "wanted key 'instances', found an empty object"),
-    ("image", {"inputs": []}, "wanted key 'instances', found an object with 'inputs'"),
-    ("image", {"instances": [GREY], "x": 1}, "wanted keys instances, parameters, signature_name, found 'x'"),
-    ("image", {"instances": None}, "wanted a list of one or more instances, found null, at instances"),
-    ("image", {"instances": []}, "wanted a list of one or more instances, found a list of 0"),
-    ("image", {"instances": {}}, "wanted a list of one or more instances, found an empty object"),
-    ("image", {"instances": [None]}, "wanted an image, nested lists [6, 5]"),
-    ("image", {"instances": [[]]}, "wanted a list of 6, found a list of 0, at instances[0]"),
-    ("image", {"instances": [GREY, [[7] * 5] * 5]}, "wanted a list of 6, found a list of 5, at instances[1]"),
+    ("image", None, "expected an object, found null, at the body"),
+    ("image", [], "expected an object, found a list of 0, at the body"),
+    ("image", "x", "expected an object, found 'x', at the body"),
+    ("image", {}, "expected key 'instances', found an empty object"),
+    ("image", {"inputs": []}, "expected key 'instances', found an object with 'inputs'"),
+    ("image", {"instances": [GREY], "x": 1}, "expected keys instances, parameters, signature_name, found 'x'"),
+    ("image", {"instances": None}, "expected a list of one or more instances, found null, at instances"),
+    ("image", {"instances": []}, "expected a list of one or more instances, found a list of 0"),
+    ("image", {"instances": {}}, "expected a list of one or more instances, found an empty object"),
+    ("image", {"instances": [None]}, "expected an image, nested lists [6, 5]"),
+    ("image", {"instances": [[]]}, "expected a list of 6, found a list of 0, at instances[0]"),
+    ("image", {"instances": [GREY, [[7] * 5] * 5]}, "expected a list of 6, found a list of 5, at instances[1]"),
     ("image", {"instances": [[[7] * 4, *[[7] * 5] * 5]]}, "found a list of 4, at instances[0][0]"),
-    ("image", {"instances": grey("7")}, "wanted a whole number from 0 to 255, found '7', at instances[0][0][0]"),
+    ("image", {"instances": grey("7")}, "expected a whole number from 0 to 255, found '7', at instances[0][0][0]"),
     ("image", {"instances": grey(256)}, "found 256, at instances[0][0][0]"),
     ("image", {"instances": grey(-1)}, "found -1, at instances[0][0][0]"),
     ("image", {"instances": grey(1.7)}, "found 1.7, at instances[0][0][0]"),
@@ -315,22 +315,22 @@ V1_MISTAKES: list[tuple[str, Any, str]] = [
     ("image", {"instances": grey([7])}, "found a list of 1, at instances[0][0][0]"),
     ("image", {"instances": grey(10**30)}, "found 1e+30, at instances[0][0][0]"),
     ("image", {"instances": [{"img": GREY}]}, "found an object with 'img', at instances[0]"),
-    ("image", {"instances": [{"image": {"b64": "*"}}]}, "wanted base64 text, found '*'"),
-    ("image", {"instances": [{"image": {"b64": 7}}]}, "wanted base64 text, found 7"),
-    ("image", {"instances": [{"image": {"b64": "AAAA"}}]}, "wanted a PNG, a JPEG or 30 raw bytes, found 3 bytes"),
-    ("image", {"instances": [{"b64": "iVBORw0KGgo="}]}, "wanted a PNG or JPEG, found one that cannot be decoded"),
-    ("mixed", {"instances": [3]}, "wanted an object of columns or a list of 3, found 3, at instances[0]"),
+    ("image", {"instances": [{"image": {"b64": "*"}}]}, "expected base64 text, found '*'"),
+    ("image", {"instances": [{"image": {"b64": 7}}]}, "expected base64 text, found 7"),
+    ("image", {"instances": [{"image": {"b64": "AAAA"}}]}, "expected a PNG, a JPEG or 30 raw bytes, found 3 bytes"),
+    ("image", {"instances": [{"b64": "iVBORw0KGgo="}]}, "expected a PNG or JPEG, found one that cannot be decoded"),
+    ("mixed", {"instances": [3]}, "expected an object of columns or a list of 3, found 3, at instances[0]"),
     ("mixed", {"instances": [[1, "red"]]}, "a list of 3, found a list of 2, at instances[0]"),
-    ("mixed", {"instances": [{"age": 3}]}, "wanted column city, found only age, at instances[0]"),
+    ("mixed", {"instances": [{"age": 3}]}, "expected column city, found only age, at instances[0]"),
     ("mixed", {"instances": [{"city": "Bonn", "aeg": 3}]}, "found 'aeg' (did you mean age?), at instances[0]"),
-    ("mixed", {"instances": [{"city": None}]}, "wanted a category, found null, at instances[0].city"),
-    ("mixed", {"instances": [{"city": ""}]}, "wanted a category, found an empty string, at instances[0].city"),
-    ("mixed", {"instances": [{"city": 3}]}, "wanted a category (text), found 3, at instances[0].city"),
-    ("mixed", {"instances": [{"city": "B", "age": "3"}]}, "wanted a number, found '3', at instances[0].age"),
-    ("mixed", {"instances": [{"city": "B", "age": 1e39}]}, "wanted a number within float32, found 1e+39"),
-    ("mixed", {"instances": [{"city": "B", "age": [1]}]}, "wanted a number, found a list of 1"),
-    ("numbers", {"instances": [[121, 1]]}, "wanted a number from 0 to 120, found 121, at instances[0].age"),
-    ("numbers", {"instances": [[1, 1], [None, 1]]}, "wanted a number, found null, at instances[1].age"),
+    ("mixed", {"instances": [{"city": None}]}, "expected a category, found null, at instances[0].city"),
+    ("mixed", {"instances": [{"city": ""}]}, "expected a category, found an empty string, at instances[0].city"),
+    ("mixed", {"instances": [{"city": 3}]}, "expected a category (text), found 3, at instances[0].city"),
+    ("mixed", {"instances": [{"city": "B", "age": "3"}]}, "expected a number, found '3', at instances[0].age"),
+    ("mixed", {"instances": [{"city": "B", "age": 1e39}]}, "expected a number within float32, found 1e+39"),
+    ("mixed", {"instances": [{"city": "B", "age": [1]}]}, "expected a number, found a list of 1"),
+    ("numbers", {"instances": [[121, 1]]}, "expected a number from 0 to 120, found 121, at instances[0].age"),
+    ("numbers", {"instances": [[1, 1], [None, 1]]}, "expected a number, found null, at instances[1].age"),
 ]
 
 
@@ -379,47 +379,50 @@ def v2_image(**changes: Any) -> dict[str, Any]:
 
 TENSOR = v2_image()["inputs"][0]
 V2_MISTAKES: list[tuple[Any, str]] = [
-    ({}, "wanted key 'inputs'"),
-    ({"inputs": None}, "wanted a list of inputs, found null"),
-    ({"inputs": []}, "wanted inputs image, found no image, at inputs"),
-    ({"inputs": [3]}, "wanted an object, found 3, at inputs[0]"),
-    ({"inputs": [TENSOR, TENSOR]}, "wanted each input once, found 'image' again, at inputs[1].name"),
-    (v2_image(name="img"), "wanted an input of image, found 'img', at inputs[0].name"),
+    ({}, "expected key 'inputs'"),
+    ({"inputs": None}, "expected a list of inputs, found null"),
+    ({"inputs": []}, "expected inputs image, found no image, at inputs"),
+    ({"inputs": [3]}, "expected an object, found 3, at inputs[0]"),
+    ({"inputs": [TENSOR, TENSOR]}, "expected each input once, found 'image' again, at inputs[1].name"),
+    (v2_image(name="img"), "expected an input of image, found 'img', at inputs[0].name"),
     (v2_image(name=None), "found null, at inputs[0].name"),
     (v2_image(name=["image"]), "found a list of 1, at inputs[0].name"),
-    (v2_image(name="absent"), "wanted key 'name'"),
-    (v2_image(datatype="FP32"), "wanted datatype UINT8, found 'FP32', at inputs[0].datatype"),
-    (v2_image(datatype=3), "wanted datatype UINT8, found 3"),
-    (v2_image(shape=[1, 5, 6]), "wanted shape [rows, 6, 5], found [1, 5, 6], at inputs[0].shape"),
+    (v2_image(name="absent"), "expected key 'name'"),
+    (v2_image(datatype="FP32"), "expected datatype UINT8, found 'FP32', at inputs[0].datatype"),
+    (v2_image(datatype=3), "expected datatype UINT8, found 3"),
+    (v2_image(shape=[1, 5, 6]), "expected shape [rows, 6, 5], found [1, 5, 6], at inputs[0].shape"),
     (v2_image(shape=[0, 6, 5], data=[]), "found [0, 6, 5]"),
     (v2_image(shape=[-1, 6, 5]), "found [-1, 6, 5]"),
     (v2_image(shape=[1.0, 6, 5]), "found [1.0, 6, 5]"),
     (v2_image(shape=[True, 6, 5]), "found [true, 6, 5]"),
-    (v2_image(shape=[2**62, 6, 5]), "wanted a list of"),
-    (v2_image(shape=[2**63, 6, 5]), "wanted a list of"),
+    (v2_image(shape=[2**62, 6, 5]), "expected a list of"),
+    (v2_image(shape=[2**63, 6, 5]), "expected a list of"),
     (v2_image(shape=[]), "found []"),
-    (v2_image(shape="1"), "wanted a list of sides"),
-    (v2_image(shape=[2, 6, 5]), "wanted a list of 60, found a list of 30, at inputs[0].data"),
-    (v2_image(data=[7] * 29), "wanted a list of 30, found a list of 29"),
-    (v2_image(data=[300] + [7] * 29), "wanted a whole number from 0 to 255, found 300, at inputs[0].data[0]"),
+    (v2_image(shape="1"), "expected a list of sides"),
+    (v2_image(shape=[2, 6, 5]), "expected a list of 60, found a list of 30, at inputs[0].data"),
+    (v2_image(data=[7] * 29), "expected a list of 30, found a list of 29"),
+    (v2_image(data=[300] + [7] * 29), "expected a whole number from 0 to 255, found 300, at inputs[0].data[0]"),
     (v2_image(data=[1.7] + [7] * 29), "found 1.7"),
     (v2_image(data=["7"] * 30), "found '7'"),
     (v2_image(data=[None] * 30), "found null"),
-    (v2_image(data=[[7] * 30]), "wanted a list of 6"),
-    (v2_image(data=None), "wanted a list of 30, found null"),
-    (v2_image(data="absent"), "wanted either data or parameters.binary_data_size, found neither"),
+    (v2_image(data=[[7] * 30]), "expected a list of 6"),
+    (v2_image(data=None), "expected a list of 30, found null"),
+    (v2_image(data="absent"), "expected either data or parameters.binary_data_size, found neither"),
     (v2_image(data="absent", parameters={"binary_data_size": 30}), "a size of at most the 0 bytes left, found 30"),
     (v2_image(data="absent", parameters={"binary_data_size": -1}), "found -1"),
     (v2_image(parameters={"binary_data_size": 0}), "found both"),
-    (v2_image(parameters=[1]), "wanted an object, found a list of 1, at inputs[0].parameters"),
-    ({**v2_image(), "id": 3}, "wanted text, found 3, at id"),
-    ({**v2_image(), "parameters": [1]}, "wanted an object, found a list of 1, at parameters"),
-    ({**v2_image(), "parameters": {"binary_data_output": "yes"}}, "wanted true or false, found 'yes'"),
-    ({**v2_image(), "outputs": 3}, "wanted a list of outputs"),
-    ({**v2_image(), "outputs": [{}]}, "wanted key 'name'"),
-    ({**v2_image(), "outputs": [{"name": "x"}]}, "wanted an output of label, probabilities, found 'x'"),
-    ({**v2_image(), "outputs": [{"name": "label"}] * 2}, "wanted each output once"),
-    ({**v2_image(), "outputs": [{"name": "label", "parameters": {"binary_data": 1}}]}, "wanted true or false, found 1"),
+    (v2_image(parameters=[1]), "expected an object, found a list of 1, at inputs[0].parameters"),
+    ({**v2_image(), "id": 3}, "expected text, found 3, at id"),
+    ({**v2_image(), "parameters": [1]}, "expected an object, found a list of 1, at parameters"),
+    ({**v2_image(), "parameters": {"binary_data_output": "yes"}}, "expected true or false, found 'yes'"),
+    ({**v2_image(), "outputs": 3}, "expected a list of outputs"),
+    ({**v2_image(), "outputs": [{}]}, "expected key 'name'"),
+    ({**v2_image(), "outputs": [{"name": "x"}]}, "expected an output of label, probabilities, found 'x'"),
+    ({**v2_image(), "outputs": [{"name": "label"}] * 2}, "expected each output once"),
+    (
+        {**v2_image(), "outputs": [{"name": "label", "parameters": {"binary_data": 1}}]},
+        "expected true or false, found 1",
+    ),
 ]
 
 
@@ -437,11 +440,11 @@ def v2_mixed(ages: Any, colours: Any, cities: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (v2_mixed([1], ["red"], ["a", "b"]), "wanted as many rows in each input, found 1 in age, 1 in colour, 2 in"),
-        (v2_mixed([1], [1], ["a"]), "wanted text, found 1, at inputs[1].data[0]"),
-        (v2_mixed([1], ["red"], [""]), "wanted a category, found an empty string, at input city, row 0"),
-        (v2_mixed(["1"], ["red"], ["a"]), "wanted a number, found '1', at inputs[0].data[0]"),
-        (v2_mixed([1e39], ["red"], ["a"]), "wanted a number within float32"),
+        (v2_mixed([1], ["red"], ["a", "b"]), "expected as many rows in each input, found 1 in age, 1 in colour, 2 in"),
+        (v2_mixed([1], [1], ["a"]), "expected text, found 1, at inputs[1].data[0]"),
+        (v2_mixed([1], ["red"], [""]), "expected a category, found an empty string, at input city, row 0"),
+        (v2_mixed(["1"], ["red"], ["a"]), "expected a number, found '1', at inputs[0].data[0]"),
+        (v2_mixed([1e39], ["red"], ["a"]), "expected a number within float32"),
         ({"inputs": v2_mixed([1], ["red"], ["a"])["inputs"][:2]}, "found no city"),
     ],
     ids=range(6),
@@ -463,26 +466,26 @@ def v2_binary(size: Any) -> dict[str, Any]:
 def test_a_mistake_in_binary_data_is_named(servers: dict[str, Running]) -> None:
     url = servers["image"].v2
     assert binary(url, v2_binary(30), bytes(30)).status_code == 200
-    assert "wanted 30 bytes of binary data, found 31" in refused(binary(url, v2_binary(30), bytes(31)))
+    assert "expected 30 bytes of binary data, found 31" in refused(binary(url, v2_binary(30), bytes(31)))
     assert "at most the 29 bytes left, found 30" in refused(binary(url, v2_binary(30), bytes(29)))
-    assert "wanted 30 bytes for shape [1, 6, 5], found 29" in refused(binary(url, v2_binary(29), bytes(29)))
+    assert "expected 30 bytes for shape [1, 6, 5], found 29" in refused(binary(url, v2_binary(29), bytes(29)))
     assert "found '3'" in refused(binary(url, v2_binary("3"), bytes(30)))
     assert "found 1e+30" in refused(binary(url, v2_binary(10**30), bytes(30)))
     for length in ("-1", "x", "1e3", "", "9" * 30):
         assert "inference-header-content-length" in refused(binary(url, v2_binary(30), b"", length))
-    assert "wanted a body of at least" in refused(binary(url, v2_binary(30), b"", "99999"))
-    assert "wanted JSON" in refused(binary(url, v2_binary(30), b"", "3"))
-    assert "wanted JSON" in refused(binary(url, v2_binary(30), b"", "0"))
+    assert "expected a body of at least" in refused(binary(url, v2_binary(30), b"", "99999"))
+    assert "expected JSON" in refused(binary(url, v2_binary(30), b"", "3"))
+    assert "expected JSON" in refused(binary(url, v2_binary(30), b"", "0"))
 
 
 @pytest.mark.parametrize(
     ("tail", "said"),
     [
-        (b"", "wanted 1 texts, found 0"),
-        (b"\1\0", "wanted 4 bytes of length"),
-        (struct.pack("<I", 2**32 - 1) + b"Bonn", "wanted a text of 4294967295 bytes, found 4 bytes left"),
-        (struct.pack("<I", 2) + b"\xff\xff", "wanted text in UTF-8"),
-        (struct.pack("<I", 0) * 1000, "wanted 1 texts, found more"),
+        (b"", "expected 1 texts, found 0"),
+        (b"\1\0", "expected 4 bytes of length"),
+        (struct.pack("<I", 2**32 - 1) + b"Bonn", "expected a text of 4294967295 bytes, found 4 bytes left"),
+        (struct.pack("<I", 2) + b"\xff\xff", "expected text in UTF-8"),
+        (struct.pack("<I", 0) * 1000, "expected 1 texts, found more"),
     ],
     ids=range(5),
 )
@@ -556,7 +559,7 @@ def test_a_content_type_that_clients_get_wrong_is_no_obstacle_another_charset_is
     for coding in ("keep-alive", "application/json"):
         assert coding in refused(CLIENT.post(server.v1, content=body, headers={"content-encoding": coding}), 415)
     utf16 = CLIENT.post(server.v1, content=body, headers={"content-type": "application/json; charset=UTF-16"})
-    assert "wanted charset utf-8, found 'UTF-16'" in refused(utf16, 415)
+    assert "expected charset utf-8, found 'UTF-16'" in refused(utf16, 415)
     for kind in ("text/xml", "application/octet-stream", "multipart/form-data; boundary=x", "image/gif", "keep-alive"):
         other = CLIENT.post(server.v1, content=body, headers={"content-type": kind})
         assert f"found '{kind.split(';')[0]}'" in refused(other, 415)
@@ -912,7 +915,7 @@ def test_a_certificate_without_its_key_is_refused_before_anything_loads(tmp_path
     server = launch(graphs.package(tmp_path / "p", SCHEMAS["image"]), *files)
     output, _ = server.process.communicate(timeout=30)
     assert server.process.returncode == 1
-    assert "wanted a certificate and its key" in output and "Traceback" not in output
+    assert "expected a certificate and its key" in output and "Traceback" not in output
 
 
 def raw_request(server: Running, body: bytes, *headers: str, path: str | None = None) -> bytes:
@@ -1238,21 +1241,25 @@ def infer(*, model: str = "insects", raw: list[bytes] | None = None, outputs: An
 @pytest.mark.parametrize(
     ("request_", "code", "said"),
     [
-        (infer(model="birds"), "NOT_FOUND", "wanted model insects, found 'birds'"),
-        (infer(name="img"), "INVALID_ARGUMENT", "wanted an input of image, found 'img'"),
-        (infer(datatype="FP32"), "INVALID_ARGUMENT", "wanted datatype UINT8, found 'FP32'"),
-        (infer(shape=[-1, 6, 5]), "INVALID_ARGUMENT", "wanted shape [rows, 6, 5], found [-1, 6, 5]"),
-        (infer(shape=[2, 6, 5]), "INVALID_ARGUMENT", "wanted a list of 60, found a list of 30"),
+        (infer(model="birds"), "NOT_FOUND", "expected model insects, found 'birds'"),
+        (infer(name="img"), "INVALID_ARGUMENT", "expected an input of image, found 'img'"),
+        (infer(datatype="FP32"), "INVALID_ARGUMENT", "expected datatype UINT8, found 'FP32'"),
+        (infer(shape=[-1, 6, 5]), "INVALID_ARGUMENT", "expected shape [rows, 6, 5], found [-1, 6, 5]"),
+        (infer(shape=[2, 6, 5]), "INVALID_ARGUMENT", "expected a list of 60, found a list of 30"),
         (infer(contents={"uint_contents": [300] * 30}), "INVALID_ARGUMENT", "found 300"),
-        (infer(contents={"fp32_contents": [3] * 30}), "INVALID_ARGUMENT", "wanted uint_contents, found fp32_contents"),
-        (infer(contents={}), "INVALID_ARGUMENT", "wanted a list of 30, found a list of 0"),
-        (infer(raw=[bytes(29)]), "INVALID_ARGUMENT", "wanted 30 bytes for shape [1, 6, 5], found 29"),
-        (infer(raw=[bytes(30)] * 2), "INVALID_ARGUMENT", "wanted raw_input_contents of 1 inputs, found 2"),
+        (
+            infer(contents={"fp32_contents": [3] * 30}),
+            "INVALID_ARGUMENT",
+            "expected uint_contents, found fp32_contents",
+        ),
+        (infer(contents={}), "INVALID_ARGUMENT", "expected a list of 30, found a list of 0"),
+        (infer(raw=[bytes(29)]), "INVALID_ARGUMENT", "expected 30 bytes for shape [1, 6, 5], found 29"),
+        (infer(raw=[bytes(30)] * 2), "INVALID_ARGUMENT", "expected raw_input_contents of 1 inputs, found 2"),
         (infer(raw=[bytes(30)], contents={"uint_contents": [7]}), "INVALID_ARGUMENT", "found both"),
-        (infer(outputs=[{"name": "x"}]), "INVALID_ARGUMENT", "wanted outputs of label, probabilities"),
+        (infer(outputs=[{"name": "x"}]), "INVALID_ARGUMENT", "expected outputs of label, probabilities"),
         (pb.ModelInferRequest(model_name="insects"), "INVALID_ARGUMENT", "found no image"),
-        (pb.ModelInferRequest(model_name="insects", model_version="7"), "NOT_FOUND", "wanted version"),
-        (infer(raw=[bytes(2 << 20)]), "RESOURCE_EXHAUSTED", "wanted a message of at most"),
+        (pb.ModelInferRequest(model_name="insects", model_version="7"), "NOT_FOUND", "expected version"),
+        (infer(raw=[bytes(2 << 20)]), "RESOURCE_EXHAUSTED", "expected a message of at most"),
     ],
     ids=range(15),
 )

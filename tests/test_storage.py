@@ -40,10 +40,10 @@ def test_a_claim_is_the_folder_where_it_is_mounted(tmp_path: Path, monkeypatch: 
     (tmp_path / "data").mkdir()
     assert storage.parse("pvc://data/a/b", Path("/")) == tmp_path / "data" / "a" / "b"
     assert storage.parse("pvc://data", Path("/")) == tmp_path / "data"
-    with pytest.raises(StorageError, match=rf"wanted claim other mounted at {tmp_path}/other"):
+    with pytest.raises(StorageError, match=rf"expected claim other mounted at {tmp_path}/other"):
         storage.parse("pvc://other/a", Path("/"))
     for uri in ("pvc://data/../x", "pvc:///x", "pvc://Data/x"):
-        with pytest.raises(StorageError, match="wanted pvc://CLAIM/FOLDER"):
+        with pytest.raises(StorageError, match="expected pvc://CLAIM/FOLDER"):
             storage.parse(uri, Path("/"))
 
 
@@ -98,7 +98,7 @@ def test_one_of_many_who_write_at_once_is_first(bucket: str) -> None:
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///x", "s3://b u/x", "s3://bucket/a//b", "s3://bucket/../x", "gs://"])
 def test_what_names_no_bucket_is_refused(bucket: str, uri: str) -> None:
-    with pytest.raises(StorageError, match=r"wanted (s3|gs)://BUCKET/FOLDER"):
+    with pytest.raises(StorageError, match=r"expected (s3|gs)://BUCKET/FOLDER"):
         storage.open(uri)
 
 
@@ -116,7 +116,7 @@ def refused(uri: str) -> str:
 
 
 def test_a_bucket_that_is_not_there_is_named(bucket: str, address: str) -> None:
-    assert f"wanted bucket nobody, found none of that name at {address}" in refused("s3://nobody/x")
+    assert f"expected bucket nobody, found none of that name at {address}" in refused("s3://nobody/x")
 
 
 def test_a_wrong_key_is_told_from_a_missing_object(bucket: str, address: str) -> None:
@@ -125,7 +125,7 @@ def test_a_wrong_key_is_told_from_a_missing_object(bucket: str, address: str) ->
         assert f"{address} refused the key (InvalidAccessKeyId); look at AWS_ACCESS_KEY_ID" in refused(bucket)
     finally:
         require_keys(address, float("inf"))
-    with pytest.raises(StorageError, match=r"wanted x, found no such object"):
+    with pytest.raises(StorageError, match=r"expected x, found no such object"):
         storage.open(bucket).read("x")
 
 
@@ -139,7 +139,9 @@ def require_keys(address: str, after: float) -> None:
 def test_a_store_that_does_not_answer_is_said_to_be_away(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     away = f"http://127.0.0.1:{stores.free_port()}"
     stores.use(monkeypatch, away)
-    assert f"wanted an answer of {away}, found none (Connection refused); is AWS_ENDPOINT_URL right" in refused(bucket)
+    assert f"expected an answer of {away}, found none (Connection refused); is AWS_ENDPOINT_URL right" in refused(
+        bucket
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,10 +170,10 @@ def test_an_endpoint_that_is_none_and_no_credentials_are_said_at_once(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
-    with pytest.raises(StorageError, match="wanted credentials for http://127"):
+    with pytest.raises(StorageError, match="expected credentials for http://127"):
         storage.open(bucket)
     stores.use(monkeypatch, "nonsense")
-    with pytest.raises(StorageError, match="wanted http://HOST:PORT or https://HOST, found 'nonsense'"):
+    with pytest.raises(StorageError, match="expected http://HOST:PORT or https://HOST, found 'nonsense'"):
         storage.open(bucket)
     stores.use(monkeypatch, "https://localhost", AWS_CA_BUNDLE="/nowhere.pem")
     with pytest.raises(StorageError, match=r"AWS_CA_BUNDLE: /nowhere\.pem cannot be read"):
@@ -207,7 +209,7 @@ def test_data_removed_from_a_bucket_is_removed_here(bucket: str) -> None:
 
 
 def test_data_that_is_not_there_is_said_to_be_missing(bucket: str, address: str) -> None:
-    with pytest.raises(StorageError, match="wanted an object or a folder of objects, found none"):
+    with pytest.raises(StorageError, match="expected an object or a folder of objects, found none"):
         storage.local(f"{bucket}/none.csv", Path("/"))
-    with pytest.raises(StorageError, match="wanted bucket nobody"):
+    with pytest.raises(StorageError, match="expected bucket nobody"):
         storage.local("s3://nobody/none.csv", Path("/"))

@@ -184,7 +184,7 @@ def test_a_refusal_is_told_apart_from_a_failure_without_any_word_of_the_backend(
     ("step", "cause", "kind"),
     [
         ("train", ValueError("loss is not finite"), submitting.RunFailed),
-        ("verdict", Refused("accuracy is 0.1, wanted 0.9"), Refused),
+        ("verdict", Refused("accuracy is 0.1, expected 0.9"), Refused),
     ],
 )
 def test_the_reason_that_a_step_left_in_the_bucket_is_the_runs(
@@ -239,8 +239,8 @@ def test_a_login_page_is_seen_for_what_it_is_and_a_token_gets_in(
     [
         ("http://127.0.0.1:9", submitting.BackendError, "found no answer .*refused"),
         ("http://no-such-host.invalid", submitting.BackendError, "found no answer"),
-        ("localhost:8888", ConfigError, "wanted the API server's http:// or https:// URL, found 'localhost:8888'"),
-        ("", ConfigError, "wanted the URL of the Kubeflow Pipelines API, found none"),
+        ("localhost:8888", ConfigError, "expected the API server's http:// or https:// URL, found 'localhost:8888'"),
+        ("", ConfigError, "expected the URL of the Kubeflow Pipelines API, found none"),
     ],
 )
 def test_a_wrong_host_is_one_line(project: Path, host: str, kind: type[BoatyardError], said: str) -> None:

@@ -78,7 +78,7 @@ def test_several_gpus_are_several_processes_of_another_make_as_well() -> None:
 
 def test_a_job_comes_through_its_argument() -> None:
     assert Job.from_json(JOB.to_json()) == JOB
-    with pytest.raises(errors.ConfigError, match=r"wanted a job as boatyard\.trainjob writes it, found"):
+    with pytest.raises(errors.ConfigError, match=r"expected a job as boatyard\.trainjob writes it, found"):
         Job.from_json('{"train": {}}')
 
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 WHAT = click.argument("what", metavar="[PROJECT | PACKAGE]", default=".", required=False)
 ENDPOINT = click.argument("endpoint", metavar="[PROJECT | NAME]", default=".", required=False)
-SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Turn a dial: --set serve.cpu=2")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting: --set serve.cpu=2"
+)
 PROJECT = click.option(
     "--project",
     "folder",

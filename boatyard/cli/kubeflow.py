@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=".", required=False)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Turn a dial: --set train.epochs=3")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting: --set train.epochs=3")
 @click.option(
     "--host", help="URL of the Kubeflow Pipelines API; BOATYARD_KUBEFLOW or KF_PIPELINES_ENDPOINT by default."
 )
@@ -52,7 +52,7 @@ def submit(
     address = host or Settings().kubeflow
     if not address:
         raise ConfigError(
-            "wanted the URL of the Kubeflow Pipelines API, found none; give --host, or set BOATYARD_KUBEFLOW "
+            "expected the URL of the Kubeflow Pipelines API, found none; give --host, or set BOATYARD_KUBEFLOW "
             "(kubectl port-forward -n kubeflow svc/ml-pipeline 8888 makes it http://localhost:8888)"
         )
     with tempfile.TemporaryDirectory() as scratch:

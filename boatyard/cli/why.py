@@ -50,9 +50,9 @@ def why(target: str, namespace: str | None, context: str | None, folder: Path, a
     """
     kind, _, name = target.rpartition("/")
     if kind and kind.lower() not in KINDS:
-        raise click.UsageError(f"no kind {kind} is known here; wanted isvc, trainjob, pod or run, as in isvc/digits")
+        raise click.UsageError(f"no kind {kind} is known here; expected isvc, trainjob, pod or run, as in isvc/digits")
     if not name:
-        raise click.UsageError(f"{target}: wanted KIND/NAME, as in isvc/digits")
+        raise click.UsageError(f"{target}: expected KIND/NAME, as in isvc/digits")
     known = KINDS[kind.lower()] if kind else "Run" if LOCAL.match(name) else ""
     run = known == "Run"
     answer = _run(name, folder, namespace, context) if run else _object(known, name, namespace, context)

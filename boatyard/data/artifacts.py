@@ -90,7 +90,7 @@ def read_manifest(folder: Path, kind: str, *, name: str = MANIFEST) -> dict[str,
     path = folder / name
     if not path.is_file():
         found = "an empty folder" if folder.is_dir() and not any(folder.iterdir()) else "none"
-        raise ArtifactError(f"no {kind} at {folder}: wanted {name} in it, found {found}")
+        raise ArtifactError(f"no {kind} at {folder}: expected {name} in it, found {found}")
     return check_manifest(read_json(path), kind, str(path))
 
 
@@ -98,7 +98,7 @@ def check_manifest(manifest: Any, kind: str, at: str) -> dict[str, Any]:
     """Return a manifest that is one of this kind; raises ArtifactError that says where it was found."""
     if not isinstance(manifest, dict) or manifest.get("kind") != kind or manifest.get("format") != 1:
         other = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ArtifactError(f"{at}: wanted a {kind} of format 1, found {other!r}")
+        raise ArtifactError(f"{at}: expected a {kind} of format 1, found {other!r}")
     return manifest
 
 
@@ -127,7 +127,7 @@ def listed_files(folder: Path | str, manifest: Mapping[str, Any], *, name: str =
     listed: dict[str, File] = {}
     entries = manifest.get("files")
     if not isinstance(entries, list):
-        raise ArtifactError(f"{folder}/{name}: wanted a list of files, found {type(entries).__name__}")
+        raise ArtifactError(f"{folder}/{name}: expected a list of files, found {type(entries).__name__}")
     for entry in entries:
         try:
             file = File(str(entry["path"]), int(entry["bytes"]), str(entry["sha256"]))

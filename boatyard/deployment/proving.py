@@ -86,13 +86,13 @@ def _switched(cluster: Cluster, service: str, namespace: str, name: str, digest:
         right = right + 1 if found == [digest] else 0
         if not right:
             if time.monotonic() > end:
-                raise ClusterError(f"{service} answers for package {found}, wanted sha256 {digest[:12]}…")
+                raise ClusterError(f"{service} answers for package {found}, expected sha256 {digest[:12]}…")
             time.sleep(PAUSE)
 
 
 def _compare(start: int, wanted: list[Any], found: Any) -> None:
     if not isinstance(found, list) or len(found) != len(wanted):
-        raise Wrong(f"wanted {len(wanted)} predictions of golden examples, found {json.dumps(found)[:200]}")
+        raise Wrong(f"expected {len(wanted)} predictions of golden examples, found {json.dumps(found)[:200]}")
     for row, (one, other) in enumerate(zip(wanted, found, strict=True), start):
         if difference := _difference(one, other):
             raise Wrong(f"golden example {row} is answered wrong through the Service: {difference}")
@@ -102,9 +102,9 @@ def _difference(wanted: Any, found: Any) -> str | None:
     """Say how two predictions differ by more than rounding."""
     if isinstance(wanted, int | float):
         near = isinstance(found, int | float) and abs(wanted - found) <= TOLERANCE * max(1.0, abs(wanted))
-        return None if near else f"wanted {wanted:g}, found {json.dumps(found)[:100]}"
+        return None if near else f"expected {wanted:g}, found {json.dumps(found)[:100]}"
     if not isinstance(found, dict) or found.get("label") != wanted["label"]:
-        return f"wanted {wanted['label']!r}, found {json.dumps(found)[:100]}"
+        return f"expected {wanted['label']!r}, found {json.dumps(found)[:100]}"
     one, other = wanted["probabilities"], found.get("probabilities", [])
     off = max((abs(a - b) for a, b in zip(one, other, strict=False)), default=0.0) if len(one) == len(other) else 1.0
     return None if off <= TOLERANCE else f"a probability is off by {off:g}"

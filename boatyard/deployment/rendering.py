@@ -113,7 +113,7 @@ def memory(package: Package) -> str:
 def _place(place: str | None) -> str:
     if not place or place.partition("://")[0] not in SCHEMES or not place.partition("://")[2]:
         raise ConfigError(
-            "serve.storage: wanted the URI that the cluster finds the package at (s3://, gs://, pvc://, oci:// …), "
+            "serve.storage: expected the URI that the cluster finds the package at (s3://, gs://, pvc://, oci:// …), "
             f"found {place!r}; give it there or as --storage"
         )
     return place
@@ -171,9 +171,9 @@ def _scaling(name: str, config: ServeConfig, settings: Settings) -> tuple[Object
     bounds: Object = {"minReplicas": wanted.minimum, "maxReplicas": wanted.maximum}
     if wanted.metric == "cpu":
         if wanted.target > 100:
-            raise ConfigError(f"serve.autoscaling.target: wanted 1 to 100 percent of cpu, found {wanted.target}")
+            raise ConfigError(f"serve.autoscaling.target: expected 1 to 100 percent of cpu, found {wanted.target}")
         if config.mode == "Knative":
-            raise ConfigError("serve.autoscaling.metric: wanted concurrency with serve.mode Knative, found cpu")
+            raise ConfigError("serve.autoscaling.metric: expected concurrency with serve.mode Knative, found cpu")
         return {**bounds, "scaleMetric": "cpu", "scaleTarget": wanted.target}, _scaler("hpa")
     if config.mode == "Knative":
         return {**bounds, "scaleMetric": "concurrency", "scaleTarget": wanted.target}, {}

@@ -117,7 +117,7 @@ def no_runtime(s: Snapshot) -> Iterator[Diagnosis]:
     have = ", ".join(f"{each['metadata']['name']} ({name})" for each, name in known) or "none"
     yield Diagnosis(
         "no-runtime",
-        f"no serving runtime takes {s.subject}: wanted {named}the model format {format}, found {have}",
+        f"no serving runtime takes {s.subject}: expected {named}the model format {format}, found {have}",
         (
             Evidence(
                 f"{s.subject} status.modelStatus.lastFailureInfo", f"{failure['reason']}: {failure.get('message')}"

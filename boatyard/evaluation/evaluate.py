@@ -79,7 +79,7 @@ def evaluate(config: EvaluateConfig, dataset: Dataset, checkpoint: Path, out: Pa
     record = read_checkpoint(checkpoint, dataset)
     total = dataset.rows("test")
     if total == 0:
-        raise DataError(f"{dataset.path}: wanted test rows, found none; give preprocess.split.test a larger share")
+        raise DataError(f"{dataset.path}: expected test rows, found none; give preprocess.split.test a larger share")
     logger.info("evaluate: %d test rows with %s", total, checkpoint / GRAPH)
     with artifacts.new_folder(out) as folder:
         answered = answer(Engine(checkpoint / GRAPH, dataset.schema), dataset, config.worst, folder / PREDICTIONS)

@@ -70,7 +70,7 @@ class Verdict:
         """Read verdict.json; raises ArtifactError when it is not one, or says yes where a rule says no."""
         value = artifacts.read_json(path)
         if not isinstance(value, dict) or value.get("kind") != "verdict" or value.get("format") != 1:
-            raise ArtifactError(f"{path}: wanted a verdict of format 1; run the gate again")
+            raise ArtifactError(f"{path}: expected a verdict of format 1; run the gate again")
         try:
             given = {field.name: value[field.name] for field in fields(cls)}
             given["rules"] = tuple(Rule(**rule) for rule in given["rules"])

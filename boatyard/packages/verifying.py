@@ -82,7 +82,7 @@ def verify(path: Path, digest: str | None = None) -> Package:
     """
     manifest, found = _manifest(path)
     if digest is not None and found != digest:
-        raise ArtifactError(f"{path}: {NAME} was changed: wanted sha256 {digest}, found {found}")
+        raise ArtifactError(f"{path}: {NAME} was changed: expected sha256 {digest}, found {found}")
     contents: dict[str, bytes] = {}
     for difference in _differences(path, manifest, contents):
         raise ArtifactError(f"{path}: {difference}; restore it or pull the package again")
@@ -139,7 +139,7 @@ class _Golden(_Values):
 
 def _manifest(path: Path) -> tuple[_Manifest, str]:
     if not os.path.isdir(path):  # where Path.is_dir raises, this is False
-        raise ArtifactError(f"no package at {path}: wanted a folder with {NAME} in it")
+        raise ArtifactError(f"no package at {path}: expected a folder with {NAME} in it")
     data = _bytes(path, NAME, LONGEST_MANIFEST)
     try:
         manifest = _checked(_Manifest, data, NAME)
@@ -271,12 +271,12 @@ def _package(path: Path, digest: str, manifest: _Manifest, contents: Mapping[str
         raise ArtifactError(f"schema.json is for {schema.task}, {NAME} says {manifest.task}")
     labels = _checked(list[str], contents["labels.json"], "labels.json")
     if tuple(labels) != schema.labels:
-        raise ArtifactError("labels.json: wanted the labels of schema.json in their order, found others")
+        raise ArtifactError("labels.json: expected the labels of schema.json in their order, found others")
     objects = {}
     for name, file in OBJECTS.items():
         objects[name] = _checked(dict[str, Any], contents[file], file)
     if objects["verdict"].get("passed") is not True:
-        raise ArtifactError("verdict.json: wanted a verdict that passed")
+        raise ArtifactError("verdict.json: expected a verdict that passed")
     return Package(
         path=path,
         digest=digest,
@@ -337,16 +337,16 @@ def _answers(schema: Schema, predictions: Sequence[_Label | float]) -> Answers:
     labels = [each for each in predictions if isinstance(each, _Label)]
     if schema.task == "regression":
         if labels:
-            raise ArtifactError("golden.json: wanted numbers as predictions, found labels")
+            raise ArtifactError("golden.json: expected numbers as predictions, found labels")
         return Answers(values=np.array(predictions, np.float32))
     for index, each in enumerate(labels):
         if each.label not in schema.labels or len(each.probabilities) != len(schema.labels):
             raise ArtifactError(
-                f"golden.json: prediction {index}: wanted one of {len(schema.labels)} labels and as many "
+                f"golden.json: prediction {index}: expected one of {len(schema.labels)} labels and as many "
                 f"probabilities, found {each.label[:60]!r} and {len(each.probabilities)}"
             )
     if len(labels) != len(predictions):
-        raise ArtifactError("golden.json: wanted labels and probabilities as predictions, found numbers")
+        raise ArtifactError("golden.json: expected labels and probabilities as predictions, found numbers")
     return Answers(
         labels=np.array([each.label for each in labels], object),
         probabilities=np.array([each.probabilities for each in labels], np.float32),

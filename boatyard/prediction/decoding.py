@@ -106,7 +106,7 @@ def bounds(schema: Schema, tensor: Tensor) -> Bounds | None:
 
 def wrong(wanted: str, found: str, at: str) -> RequestError:
     """Make the one shape that every refused request is answered in."""
-    return RequestError(f"wanted {wanted}, found {found}, at {at}")
+    return RequestError(f"expected {wanted}, found {found}, at {at}")
 
 
 def show(value: Any) -> str:

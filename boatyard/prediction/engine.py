@@ -108,7 +108,7 @@ class Engine:
         data = graph if isinstance(graph, bytes) else _read(graph)
         if protobuf.keeps_data_elsewhere(data):
             raise ArtifactError(
-                "wanted a graph with all its data inside, found one that names other files; export it again"
+                "expected a graph with all its data inside, found one that names other files; export it again"
             )
         self._load(data, threads or Settings().threads)
 
@@ -142,13 +142,13 @@ class Engine:
     def _check(self, inputs: Mapping[str, Array]) -> None:
         wanted = [tensor.name for tensor in self.tensors]
         if set(inputs) != set(wanted):
-            raise RequestError(f"wanted inputs {', '.join(wanted)}, found {', '.join(inputs) or 'none'}")
+            raise RequestError(f"expected inputs {', '.join(wanted)}, found {', '.join(inputs) or 'none'}")
         rows = len(inputs[wanted[0]])
         for tensor in self.tensors:
             array = inputs[tensor.name]
             if array.shape != (rows, *tensor.shape) or not is_dtype(array, tensor):
                 raise RequestError(
-                    f"wanted {tensor.dtype} {[rows, *tensor.shape]}, found {array.dtype} {list(array.shape)}, "
+                    f"expected {tensor.dtype} {[rows, *tensor.shape]}, found {array.dtype} {list(array.shape)}, "
                     f"at input {tensor.name}"
                 )
 
@@ -171,7 +171,7 @@ def _session(data: bytes, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except FAILURES as error:
-        raise ArtifactError(f"wanted an ONNX graph, found what ONNX Runtime refuses: {error}") from error
+        raise ArtifactError(f"expected an ONNX graph, found what ONNX Runtime refuses: {error}") from error
 
 
 def _read(graph: Path) -> bytes:
@@ -200,10 +200,11 @@ def check_ends(side: str, nodes: list[Any], wanted: Mapping[str, tuple[str, list
     """
     found = {node.name: (node.type, list(node.shape)) for node in nodes}
     if list(found) != list(wanted):
-        raise ArtifactError(f"wanted the graph's {side}s to be {', '.join(wanted)}, found {', '.join(found)}")
+        raise ArtifactError(f"expected the graph's {side}s to be {', '.join(wanted)}, found {', '.join(found)}")
     for name, (element, row) in wanted.items():
         kind, shape = found[name]
         if kind != element or shape[1:] != row or not shape or isinstance(shape[0], int):
             raise ArtifactError(
-                f"the graph's {side} {name}: wanted {element} {['batch', *row]}, found {kind} {shape}; export it again"
+                f"the graph's {side} {name}: expected {element} {['batch', *row]}, found {kind} {shape}; "
+                "export it again"
             )

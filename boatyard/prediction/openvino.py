@@ -86,7 +86,7 @@ def _parsed(data: bytes) -> Any:
     try:
         return onnx.load_model_from_string(data)
     except DecodeError as error:
-        raise ArtifactError("wanted an ONNX graph, found bytes that are not") from error
+        raise ArtifactError("expected an ONNX graph, found bytes that are not") from error
 
 
 def _ends(values: Iterable[Any]) -> list[End]:
@@ -113,7 +113,9 @@ def _check_shapes(model: Any, schema: Schema) -> None:
     for (name, (_, row)), output in zip(wanted_outputs(schema).items(), model.outputs, strict=True):
         shape = output.partial_shape
         if not shape.compatible(openvino.PartialShape([-1, *row])):
-            raise ArtifactError(f"the graph's output {name}: wanted {['batch', *row]}, found {shape}; export it again")
+            raise ArtifactError(
+                f"the graph's output {name}: expected {['batch', *row]}, found {shape}; export it again"
+            )
 
 
 def _names(node: Any, schema: Schema) -> bool:
@@ -124,7 +126,7 @@ def _names(node: Any, schema: Schema) -> bool:
 
 
 def _unfit(found: str) -> ArtifactError:
-    return ArtifactError(f"wanted a graph that OpenVINO runs, found {found}; the engine onnxruntime runs it")
+    return ArtifactError(f"expected a graph that OpenVINO runs, found {found}; the engine onnxruntime runs it")
 
 
 def _sentence(error: Exception) -> str:

@@ -45,7 +45,7 @@ class Predictor:
         """Answer rows; raises RequestError when they do not fit the schema or have no finite answer."""
         answers = self.engine.run(inputs)
         if (row := answers.unanswered()) is not None:
-            raise RequestError(f"wanted rows that the model has finite answers for, found none for row {row}")
+            raise RequestError(f"expected rows that the model has finite answers for, found none for row {row}")
         return answers
 
 
@@ -57,7 +57,7 @@ def engine(name: str) -> type[Engine]:
         from boatyard.prediction.openvino import OpenVino  # an extra
 
         return OpenVino
-    raise ConfigError(f"wanted an engine of {', '.join(ENGINES)}, found {name!r}")
+    raise ConfigError(f"expected an engine of {', '.join(ENGINES)}, found {name!r}")
 
 
 def load(path: Path, *, digest: str | None = None, threads: int | None = None, by: str = Engine.name) -> Predictor:
@@ -93,10 +93,10 @@ def check_golden(engine: Engine, golden: Golden) -> None:
 def _difference(wanted: Answers, found: Answers, row: int) -> str | None:
     if wanted.values is not None and found.values is not None:
         a, b = float(wanted.values[row]), float(found.values[row])
-        return None if abs(a - b) <= TOLERANCE * max(1.0, abs(a)) else f"wanted {a:g}, found {b:g}"
+        return None if abs(a - b) <= TOLERANCE * max(1.0, abs(a)) else f"expected {a:g}, found {b:g}"
     assert wanted.labels is not None and found.labels is not None
     assert wanted.probabilities is not None and found.probabilities is not None
     if wanted.labels[row] != found.labels[row]:
-        return f"wanted {wanted.labels[row]!r}, found {found.labels[row]!r}"
+        return f"expected {wanted.labels[row]!r}, found {found.labels[row]!r}"
     off = float(np.max(np.abs(wanted.probabilities[row] - found.probabilities[row])))
     return None if off <= TOLERANCE else f"a probability is off by {off:g}"

@@ -30,7 +30,7 @@ def keeps_data_elsewhere(model: bytes) -> bool:
     while stack:
         message, start, end, depth = stack.pop()
         if depth > DEPTH:
-            raise ArtifactError(f"wanted an ONNX graph, found one nested more than {DEPTH} deep")
+            raise ArtifactError(f"expected an ONNX graph, found one nested more than {DEPTH} deep")
         for field, begin, stop in _fields(view, start, end):
             if message == "tensor" and (field == EXTERNAL_DATA or (field == DATA_LOCATION and begin)):
                 return True
@@ -53,9 +53,9 @@ def _fields(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
         elif wire in (1, 5):
             size = 8 if wire == 1 else 4
         else:
-            raise ArtifactError("wanted an ONNX graph, found bytes that are not protobuf")
+            raise ArtifactError("expected an ONNX graph, found bytes that are not protobuf")
         if at + size > end:
-            raise ArtifactError("wanted an ONNX graph, found one that was cut")
+            raise ArtifactError("expected an ONNX graph, found one that was cut")
         yield field, at, at + size
         at += size
 
@@ -68,4 +68,4 @@ def _varint(view: memoryview, at: int, end: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
-    raise ArtifactError("wanted an ONNX graph, found one that was cut")
+    raise ArtifactError("expected an ONNX graph, found one that was cut")

@@ -69,7 +69,7 @@ class Cleaning:
             count = self.entries[reason, column, ACTIONS["refuse"]]["count"]
             dial = reason.replace(" ", "_")
             others = f", as are {count - 1} more rows" if count > 1 else ""
-            raise DataError(f"{said}{others}; mend the data, or say preprocess.{dial}: drop")
+            raise DataError(f"{said}{others}; fix the data, or say preprocess.{dial}: drop")
 
     def values(self) -> list[dict[str, Any]]:
         """Return the counts as JSON values, most rows first."""

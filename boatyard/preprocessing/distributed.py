@@ -191,7 +191,7 @@ def _read(path: Path, phase: str) -> dict[str, Any]:
     """Return what a part says of itself, its files as they were sealed; raises ArtifactError."""
     about = artifacts.verify(path, PART)
     if about.get("phase") != phase:
-        raise ArtifactError(f"{path}: wanted what {phase} leaves, found what {about.get('phase')} left")
+        raise ArtifactError(f"{path}: expected what {phase} leaves, found what {about.get('phase')} left")
     return about
 
 
@@ -202,7 +202,7 @@ def _all(paths: Iterable[Path], phase: str) -> Iterator[dict[str, Any]]:
     if not found or [int(about["part"]) for about in found] != list(range(of)):
         numbers = ", ".join(str(about["part"]) for about in found) or "none"
         raise ArtifactError(
-            f"wanted parts 0 to {of - 1} of what {phase} leaves, found {numbers}; run those steps again"
+            f"expected parts 0 to {of - 1} of what {phase} leaves, found {numbers}; run those steps again"
         )
     yield from found
 

@@ -359,7 +359,7 @@ def _by_group(
         np.add.at(counts, (member, label[free] if columns > 1 else 0), 1)
     if sets < len(cuts):
         what = "groups" if column == "group" else "different rows"
-        raise DataError(f"{sets} {what} cannot fill {len(cuts)} splits; wanted at least one for each of them")
+        raise DataError(f"{sets} {what} cannot fill {len(cuts)} splits; expected at least one for each of them")
     leader = np.full(sets, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(leader, joined, names)
     order = np.lexsort((mix(leader ^ mix(np.array([seed], np.uint64))), -counts.sum(1)))

@@ -93,13 +93,13 @@ def planned(found: Glance, source: Source, config: DataConfig, task: Task) -> Pl
     """Say what the rows are that were looked through; raises DataError for what cannot be learnt from."""
     where = source.files()[0] if len(source.files()) == 1 else source.files()[0].parent
     if not found.total:
-        raise DataError(f"{where} has no rows beside its header; wanted at least one for each split")
+        raise DataError(f"{where} has no rows beside its header; expected at least one for each split")
     if found.first:
         place, row, value = found.first
         wanted = "a label" if task == "classification" else "a finite number"
         raise DataError(
             f"{place(row)}: the target {config.target!r} is {value}; "
-            f"wanted {wanted} in every row, {found.unlabelled} of {found.total} have none: label or remove them"
+            f"expected {wanted} in every row, {found.unlabelled} of {found.total} have none: label or remove them"
         )
     try:
         kinds = {name: seen.kind(config.columns) for name, seen in found.columns.items()}
@@ -155,17 +155,17 @@ def check_labels(found: Glance, config: DataConfig, task: Task) -> None:
         examples = ", ".join(repr(label[:40]) for label in sorted(found.labels)[:3])
         raise DataError(
             f"the target {config.target!r} has more than {MOST_CATEGORIES} different values such as {examples}; "
-            "wanted classes: for a number say task: regression"
+            "expected classes: for a number say task: regression"
         )
 
 
 def _ordered(found: set[str], total: int, config: DataConfig) -> tuple[str, ...]:
     """Return the labels in the order of the model's outputs: as the project names them, else sorted."""
     if len(found) < 2:
-        raise DataError(f"every row has the label {min(found)!r}; wanted two classes or more to tell apart")
+        raise DataError(f"every row has the label {min(found)!r}; expected two classes or more to tell apart")
     if len(found) > 0.5 * total and total >= columns.FEW_ROWS:
         raise DataError(
-            f"the target {config.target!r} has {len(found)} different values in {total} rows; wanted classes of "
+            f"the target {config.target!r} has {len(found)} different values in {total} rows; expected classes of "
             "several rows each: for a number say task: regression"
         )
     if config.labels:

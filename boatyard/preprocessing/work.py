@@ -94,7 +94,7 @@ def source_digests(config: DataConfig, root: Path, only: Collection[Path] | None
         found[name] = artifacts.digest_file(path)
         if name in wanted and wanted[name] != found[name]:
             raise DataError(
-                f"{path}: wanted sha256 {wanted[name]}, found {found[name]}; the file was changed or cut: "
+                f"{path}: expected sha256 {wanted[name]}, found {found[name]}; the file was changed or cut: "
                 "bring the right one, or say the new digest in data.sha256"
             )
     return found

@@ -13,21 +13,21 @@ EXACT = 2**53  # the greatest whole number that comes out of a pipeline's parame
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool | str):
-        raise ValueError(f"wanted a number, found {value!r}")
+        raise ValueError(f"expected a number, found {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"wanted a finite number, found {value}")
+        raise ValueError(f"expected a finite number, found {value}")
     return value
 
 
 def _quantity(value: Any) -> Any:
     if isinstance(value, bool) or not re.fullmatch(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", str(value)):
-        raise ValueError(f"wanted a Kubernetes quantity such as 500m, 2 or 4Gi, found {value!r}")
+        raise ValueError(f"expected a Kubernetes quantity such as 500m, 2 or 4Gi, found {value!r}")
     return str(value)
 
 
 def _duration(value: Any) -> Any:
     if not re.fullmatch(r"[1-9]\d{0,8}[smh]", str(value)):
-        raise ValueError(f"wanted a duration with its unit such as 90s, 30m or 2h, found {value!r}")
+        raise ValueError(f"expected a duration with its unit such as 90s, 30m or 2h, found {value!r}")
     return str(value)
 
 
@@ -67,7 +67,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _empty(cls, values: Any) -> Any:
-        """Take a section whose dials are all comments, null to YAML, as one at its defaults."""
+        """Take a section whose settings are all comments, null to YAML, as one at its defaults."""
         if not isinstance(values, dict):
             return values
         sections = {key for key, field in cls.model_fields.items() if isinstance(field.annotation, type)}

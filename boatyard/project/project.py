@@ -92,4 +92,4 @@ class Project(Section):
                 if metric not in METRICS[self.task]:
                     raise ValueError(f"{at}: no such metric of a {self.task}; {hint(metric, METRICS[self.task])}")
                 if metric in SHARES and not 0 <= value <= 1:
-                    raise ValueError(f"{at}: wanted a share from 0 to 1, such as 0.9 for 90 %, found {value:g}")
+                    raise ValueError(f"{at}: expected a share from 0 to 1, such as 0.9 for 90 %, found {value:g}")

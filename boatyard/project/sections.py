@@ -94,7 +94,7 @@ class SplitConfig(Section):
     def _whole(self) -> Self:
         if abs(self.train + self.validation + self.test - 1) > 1e-6:
             raise ValueError(
-                f"train, validation and test add up to {self.train + self.validation + self.test:g}, wanted 1"
+                f"train, validation and test add up to {self.train + self.validation + self.test:g}, expected 1"
             )
         if 0 in (self.train, self.validation, self.test):
             raise ValueError("every split needs rows; give each of train, validation and test more than 0")
@@ -153,7 +153,7 @@ class TrainConfig(Section):
     recipe: str = Field(
         "mlp", description="linear, mlp, cnn, an installed plug-in's name, or module:Class in the project's folder"
     )
-    model: dict[str, Any] = Field({}, description="the recipe's own dials; `boatyard recipes` lists them")
+    model: dict[str, Any] = Field({}, description="the recipe's own settings; `boatyard recipes` lists them")
     epochs: Count = Field(5, description="passes over the training rows, at most")
     batch_size: Count = Field(128, description="rows a step")
     optimizer: Literal["sgd", "adam", "adamw", "adagrad"] = Field("adamw", description="how weights move")
@@ -195,7 +195,7 @@ class TrainConfig(Section):
         return self.model_copy(update={key: suits[key] if value is None else value for key, value in given.items()})
 
     def derived(self) -> dict[str, str]:
-        """Say what was not given and is derived, by dial."""
+        """Say what was not given and is derived, by setting."""
         full = self.completed()
         keys = ("learning_rate", "weight_decay", "momentum")
         return {k: f"{getattr(full, k):g}" for k in keys if getattr(self, k) is None and getattr(full, k) is not None}
@@ -280,7 +280,7 @@ class GateConfig(Section):
         for metric in self.minimum.keys() & self.maximum.keys():
             if self.minimum[metric] > self.maximum[metric]:
                 raise ValueError(
-                    f"nothing can pass: {metric} wanted ≥ {self.minimum[metric]} and ≤ {self.maximum[metric]}"
+                    f"nothing can pass: {metric} expected ≥ {self.minimum[metric]} and ≤ {self.maximum[metric]}"
                 )
         return self
 
@@ -393,7 +393,7 @@ class KubeflowConfig(Section):
 
 
 class ResourcesConfig(Section):
-    """Pods, stage by stage; a dial that a step does not give keeps its default."""
+    """Pods, stage by stage; a setting that a step does not give keeps its default."""
 
     preprocess: StepConfig = Field(StepConfig(cpu="2", memory="2Gi", timeout="2h"), description="cpu, memory …")
     train: StepConfig = Field(StepConfig(cpu="2", memory="4Gi", timeout="12h"), description="cpu, memory, gpu …")

@@ -1,4 +1,4 @@
-"""New project files: every dial with its comment, made from the types, so that none is missing or out of date."""
+"""New project files: every setting with its comment, made from the types, so that none is missing or out of date."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLE = "digits.npz"
 MISSING: Any = object()
 HEAD = """\
 # yaml-language-server: $schema=./{schema}
-# A Boatyard project. Lines that begin with # are dials at their defaults: take the # away to turn one.
+# A Boatyard project. Lines that begin with # are settings at their defaults: take the # away to turn one.
 # `boatyard check` says what is wrong, `boatyard run` goes from the data to a package.
 """
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -87,11 +87,11 @@ def kind(data: Path) -> str:
     for source, ends in endings.items():
         if any(name.endswith(ends) for name in names):
             return source
-    raise ConfigError(f"{data}: wanted idx, npy, npz, csv, parquet or image files, found {names[:3] or 'nothing'}")
+    raise ConfigError(f"{data}: expected idx, npy, npz, csv, parquet or image files, found {names[:3] or 'nothing'}")
 
 
 def render(values: Mapping[str, Any]) -> str:
-    """Return a project file's text: what is given as it is, every other dial as a comment with its default."""
+    """Return a project file's text: what is given as it is, every other setting as a comment with its default."""
     lines = [HEAD.format(schema=SCHEMA)]
     for key, field in Project.model_fields.items():
         lines += [f"# {field.description}"] if field.description else []
@@ -100,7 +100,7 @@ def render(values: Mapping[str, Any]) -> str:
 
 
 def _entry(key: str, field: FieldInfo, value: Any, pad: str, *, note: bool = True) -> Iterator[str]:
-    """Write one key: a section with its keys below it, a dial with its default and what it is."""
+    """Write one key: a section with its keys below it, a setting with its default and what it is."""
     default = None if field.is_required() else field.get_default()
     section = type(default) if isinstance(default, Section) else _required_section(field)
     given = value is not MISSING

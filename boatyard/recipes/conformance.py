@@ -124,7 +124,7 @@ def gives_one_score_for_each_label(subject: Subject) -> None:
     for rows in (1, 2, 5):
         with torch.no_grad():
             found = tuple(subject.model(recipe).eval()(recipe.features()(empty(subject.schema, rows))).shape)
-        _want(found == (rows, recipe.outputs), f"wanted ({rows}, {recipe.outputs}) of model(features), found {found}")
+        _want(found == (rows, recipe.outputs), f"expected ({rows}, {recipe.outputs}) of model(features), found {found}")
 
 
 def starts_from_the_same_weights_for_a_seed(subject: Subject) -> None:
@@ -213,7 +213,7 @@ def gives_numbers_as_metrics(subject: Subject) -> None:
     recipe = subject.make()
     outputs = _answers(subject, subject.model(recipe), slice(None))
     for key, value in recipe.metrics(outputs, torch.from_numpy(subject.target)).items():
-        _want(isinstance(value, float) and np.isfinite(value), f"metric {key} is {value!r}; wanted a finite float")
+        _want(isinstance(value, float) and np.isfinite(value), f"metric {key} is {value!r}; expected a finite float")
 
 
 RULES: tuple[Callable[[Subject], None], ...] = (

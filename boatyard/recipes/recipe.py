@@ -46,7 +46,7 @@ class Recipe:
         self, config: TrainConfig, how: PreprocessConfig, schema: Schema, statistics: Mapping[str, Any]
     ) -> None:
         if schema.task == "classification" and len(schema.labels) < 2:
-            raise DataError(f"wanted two labels or more to tell apart, found {list(schema.labels)}")
+            raise DataError(f"expected two labels or more to tell apart, found {list(schema.labels)}")
         self.config, self.how, self.schema, self.statistics = config, how, schema, statistics
         self.dials: Any = dials(type(self), config.model)
         self.outputs = len(schema.labels) if schema.task == "classification" else 1
@@ -88,7 +88,7 @@ class Recipe:
 
 
 def dials(kind: type[Recipe], values: Mapping[str, Any]) -> BaseModel:
-    """Make a recipe's dials of `train.model`; raises ConfigError with the path of each wrong one."""
+    """Make a recipe's settings of `train.model`; raises ConfigError with the path of each wrong one."""
     try:
         made = kind.Dials.model_validate(dict(values))
     except ValidationError as error:
@@ -146,7 +146,7 @@ def _own(name: str, root: Path) -> type[Recipe]:
     module, _, attribute = name.partition(":")
     file = root.absolute().joinpath(*module.split(".")).with_suffix(".py")
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
-        raise ConfigError(f"train.recipe: wanted module:Class such as model:Net, found {name!r}")
+        raise ConfigError(f"train.recipe: expected module:Class such as model:Net, found {name!r}")
     if not file.is_file():
         raise ConfigError(f"train.recipe: {name} wants the file {file}, which is not there")
     loaded = _import(module, file, root.absolute())
@@ -195,4 +195,4 @@ def _unknown(kind: type[Recipe], location: tuple[Any, ...]) -> str:
     allowed = ", ".join(kind.Dials.model_fields) or "none"
     near = difflib.get_close_matches(str(location[-1]), list(kind.Dials.model_fields), n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"train.model.{'.'.join(map(str, location))}: no such dial; {hint}{kind.__name__} has {allowed}"
+    return f"train.model.{'.'.join(map(str, location))}: no such setting; {hint}{kind.__name__} has {allowed}"

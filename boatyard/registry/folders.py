@@ -227,7 +227,7 @@ class FolderRegistry(Registry):
         path = self._folder(name) / "aliases" / f"{alias}.json"
         value = artifacts.read_json(path)
         if not isinstance(value, dict) or type(value.get("version")) is not int:
-            raise ArtifactError(f"{path}: wanted a version, found {value!r}; promote a version again")
+            raise ArtifactError(f"{path}: expected a version, found {value!r}; promote a version again")
         return value
 
     def _pushed(self, version: Version) -> str:

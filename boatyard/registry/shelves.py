@@ -102,14 +102,14 @@ class Registry(ABC):
 def check_name(name: str) -> str:
     """Return a name that can be a model's; raises StorageError for one that cannot."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise StorageError(f"wanted a name of lower-case letters, digits and -, found {name!r}")
+        raise StorageError(f"expected a name of lower-case letters, digits and -, found {name!r}")
     return name
 
 
 def check_alias(alias: str) -> None:
     """Raise StorageError for what cannot be an alias: `latest` is the greatest number's own."""
     if not NAME.fullmatch(alias) or alias == LATEST:
-        raise StorageError(f"wanted an alias of lower-case letters, digits and -, not {LATEST}, found {alias!r}")
+        raise StorageError(f"expected an alias of lower-case letters, digits and -, not {LATEST}, found {alias!r}")
 
 
 def event(line: bytes) -> dict[str, Any] | None:

@@ -44,11 +44,11 @@ class Reason:
 
     @classmethod
     def of(cls, step: str, error: BaseException) -> Self:
-        """Take an error apart: `wanted X, found Y; do Z`, as all messages of ours are."""
+        """Take an error apart: `expected X, found Y; do Z`, as all messages of ours are."""
         text = " ".join(str(error).split()) or type(error).__name__
         sentence = (text if isinstance(error, BoatyardError) else f"{type(error).__name__}: {text}")[:LONGEST]
         said, _, do = sentence.partition("; ")
-        parts = re.search(r"wanted (.+?), found (.+)", said)
+        parts = re.search(r"(?:expected|wanted) (.+?), found (.+)", said)
         wanted, found = parts.groups() if parts else ("", "")
         return cls(step, type(error).__name__, sentence, wanted, found, do if isinstance(error, BoatyardError) else "")
 
@@ -136,7 +136,7 @@ def find(root: str, run: str) -> str:
         parts = key.split("/")
         if run in parts[:-1]:
             return "/".join([root.rstrip("/"), *parts[: parts.index(run) + 1]])
-    raise StorageError(f"{root}: wanted objects of run {run}, found none; is this the run's pipeline root?")
+    raise StorageError(f"{root}: expected objects of run {run}, found none; is this the run's pipeline root?")
 
 
 def _task(key: str) -> str:

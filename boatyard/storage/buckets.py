@@ -97,7 +97,7 @@ class Bucket:
         """Return what an object holds; raises StorageError when there is none."""
         found = self.find(key)
         if found is None:
-            raise StorageError(f"{self.uri}: wanted {key}, found no such object; look at the URI, or push it again")
+            raise StorageError(f"{self.uri}: expected {key}, found no such object; look at the URI, or push it again")
         return found.data
 
     def part(self, key: str, start: int, length: int) -> bytes:
@@ -105,7 +105,7 @@ class Bucket:
         with _translated(f"{self.uri}/{key}"):
             data = bytes(obstore.get_range(self.store, self._key(key), start=start, length=length))
         if len(data) != length:
-            raise StorageError(f"{self.uri}/{key}: wanted {length} bytes at {start}, found {len(data)}; it was cut")
+            raise StorageError(f"{self.uri}/{key}: expected {length} bytes at {start}, found {len(data)}; it was cut")
         return data
 
     def look(self, key: str) -> Object | None:
@@ -153,7 +153,7 @@ class Bucket:
         first = self.write(PROBE, b"", None)
         if (first and self.write(PROBE, b"", None)) or self.write(PROBE, b"", NEVER):
             raise StorageError(
-                f"{self.uri}: wanted a store that holds to If-None-Match and If-Match on a write, found one that "
+                f"{self.uri}: expected a store that holds to If-None-Match and If-Match on a write, found one that "
                 "writes all the same; two who push at once would overwrite each other: use another store"
             )
 
@@ -166,13 +166,13 @@ def open(uri: str) -> Bucket:
     if not storage.in_bucket(uri):
         path = storage.parse(uri, Path.cwd())
         if not path.is_dir():
-            raise StorageError(f"{uri}: wanted a folder, found {'a file' if path.exists() else 'none'}")
+            raise StorageError(f"{uri}: expected a folder, found {'a file' if path.exists() else 'none'}")
         return Bucket(storage.uri(path), LocalStore(str(path)))
     scheme, _, rest = uri.partition("://")
     name, _, prefix = rest.partition("/")
     prefix = prefix.strip("/")
     if not NAME.fullmatch(name) or "//" in prefix or any(part in (".", "..") for part in prefix.split("/")):
-        raise StorageError(f"wanted {scheme}://BUCKET/FOLDER, found {uri!r}")
+        raise StorageError(f"expected {scheme}://BUCKET/FOLDER, found {uri!r}")
     with _translated(uri):
         store = _s3(name) if scheme.lower() == "s3" else GCSStore(name, client_options=_client(), retry_config=RETRY)
     return Bucket(f"{scheme.lower()}://{name}/{prefix}".rstrip("/"), store, prefix)
@@ -185,7 +185,7 @@ def _s3(bucket: str) -> Any:
         more["skip_signature"] = True
     elif settings.endpoint and not settings.credentials:
         raise StorageError(
-            f"s3://{bucket}: wanted credentials for {settings.endpoint}, found neither AWS_ACCESS_KEY_ID and "
+            f"s3://{bucket}: expected credentials for {settings.endpoint}, found neither AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY nor a role; set them, in a pod by a Secret"
         )
     return S3Store(bucket, client_options=_client(), retry_config=RETRY, **more)
@@ -194,7 +194,7 @@ def _s3(bucket: str) -> Any:
 def _client() -> Any:
     settings = Settings()
     if settings.endpoint and not ENDPOINT.fullmatch(settings.endpoint):
-        raise StorageError(f"AWS_ENDPOINT_URL: wanted http://HOST:PORT or https://HOST, found {settings.endpoint!r}")
+        raise StorageError(f"AWS_ENDPOINT_URL: expected http://HOST:PORT or https://HOST, found {settings.endpoint!r}")
     options: dict[str, Any] = {**CLIENT, "allow_http": settings.endpoint.startswith("http://")}
     if settings.certificates:
         try:
@@ -218,11 +218,11 @@ def _sentence(uri: str, error: Exception) -> str:
     at = Settings().endpoint or "the store"
     if code == "NoSuchBucket":
         bucket = uri.partition("://")[2].partition("/")[0]
-        return f"wanted bucket {bucket}, found none of that name at {at}; make it, or correct the name"
+        return f"expected bucket {bucket}, found none of that name at {at}; make it, or correct the name"
     if code in KEYS:
         return f"{at} refused the key ({code}); look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
     if "169.254.169.254" in text:
-        return "wanted credentials, found none; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, in a pod by a Secret"
+        return "expected credentials, found none; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, in a pod by a Secret"
     status = re.search(r"non-2xx status code: (\d+)|response error \"[^\"]*\", after|status: (\d{3})", text)
     number = (status[1] or status[2]) if status else None
     if number in ("401", "403"):
@@ -232,7 +232,7 @@ def _sentence(uri: str, error: Exception) -> str:
     if number == "501" or code == "NotImplemented":
         return f"{at} cannot do this (NotImplemented); a registry needs conditional writes: use another store"
     if isinstance(error, FileNotFoundError):
-        return "wanted this object, found none; look at the URI, or push it again"
+        return "expected this object, found none; look at the URI, or push it again"
     if number:
         return f"{at} answered {number}{f' {code}' if code else ''}, after several attempts; try again later"
     return _cause(text, at)
@@ -245,7 +245,7 @@ def _cause(text: str, at: str) -> str:
         reasons.append("no answer in time")
     if "kind: Connect" in text or "dns error" in text or reasons:
         why = reasons[-1] if reasons else "no connection"
-        return f"wanted an answer of {at}, found none ({why}); is AWS_ENDPOINT_URL right, and the store up?"
+        return f"expected an answer of {at}, found none ({why}); is AWS_ENDPOINT_URL right, and the store up?"
     return " ".join(text.split("\n\nDebug source")[0].split())[:300]
 
 

@@ -69,7 +69,7 @@ def _manifest(source: Bucket, name: str, kind: str, digest: str | None) -> tuple
     data = source.read(name)
     found = artifacts.digest_bytes(data)
     if digest is not None and found != digest:
-        raise ArtifactError(f"{source.uri}: {name} was changed: wanted sha256 {digest}, found {found}; {AGAIN}")
+        raise ArtifactError(f"{source.uri}: {name} was changed: expected sha256 {digest}, found {found}; {AGAIN}")
     if len(data) > LONGEST_MANIFEST:
         raise ArtifactError(f"{source.uri}: {name} has {len(data)} bytes, more than {LONGEST_MANIFEST}")
     try:
@@ -97,17 +97,17 @@ def _check_listing(source: Bucket, files: Mapping[str, File], name: str) -> None
             return
         time.sleep(pause)
     raise ArtifactError(
-        f"{source.uri}: wanted only what {name} lists, found {surplus} too; nothing is served of it; remove it"
+        f"{source.uri}: expected only what {name} lists, found {surplus} too; nothing is served of it; remove it"
     )
 
 
 def _check_listed(source: Bucket, files: Mapping[str, File], there: Mapping[str, Object]) -> None:
     for path, file in files.items():
         if path not in there:
-            raise ArtifactError(f"{source.uri}: wanted {path} ({file.bytes} bytes), found no such object; {AGAIN}")
+            raise ArtifactError(f"{source.uri}: expected {path} ({file.bytes} bytes), found no such object; {AGAIN}")
         if there[path].bytes != file.bytes:
             raise ArtifactError(
-                f"{source.uri}: wanted {path} of {file.bytes} bytes, found {there[path].bytes}; {AGAIN}"
+                f"{source.uri}: expected {path} of {file.bytes} bytes, found {there[path].bytes}; {AGAIN}"
             )
 
 
@@ -180,7 +180,7 @@ class _Download:
         if found != self.file.sha256:
             self.note.unlink(missing_ok=True)
             raise ArtifactError(
-                f"{self.source.uri}: {self.file.path} was changed: wanted sha256 {self.file.sha256}, "
+                f"{self.source.uri}: {self.file.path} was changed: expected sha256 {self.file.sha256}, "
                 f"found {found}; {AGAIN}"
             )
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,13 +220,13 @@ def _check_surplus(to: Path, listed: set[str]) -> None:
     for path in sorted(to.rglob("*")):
         key = path.relative_to(to).as_posix()
         if (path.is_symlink() or not path.is_dir()) and key not in listed and not key.startswith(f"{SCRATCH}/"):
-            raise ArtifactError(f"{to}: wanted an empty folder, found {key}, which no manifest lists; remove it")
+            raise ArtifactError(f"{to}: expected an empty folder, found {key}, which no manifest lists; remove it")
 
 
 def _check_room(to: Path, wanted: int) -> None:
     free = shutil.disk_usage(to).free
     if wanted > free:
-        raise StorageError(f"{to}: wanted room for {wanted} bytes, found {free} free; make room and try again")
+        raise StorageError(f"{to}: expected room for {wanted} bytes, found {free} free; make room and try again")
 
 
 def _log(done: str, files: int, size: int, seconds: float, more: str = "") -> None:

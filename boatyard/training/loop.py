@@ -521,7 +521,7 @@ def check_shape(recipe: recipes.Recipe, features: nn.Module, model: nn.Module, d
     model.train()
     if found not in ((2, recipe.outputs), (2,) if recipe.outputs == 1 else ()):
         wanted = f"[2, {recipe.outputs}]: one score for each label" if recipe.schema.labels else "[2, 1]"
-        raise ConfigError(f"the model of {recipe.config.recipe} gives {list(found)} for 2 rows; wanted {wanted}")
+        raise ConfigError(f"the model of {recipe.config.recipe} gives {list(found)} for 2 rows; expected {wanted}")
 
 
 def reseed(device: torch.device, seed: int) -> None:

@@ -32,7 +32,7 @@ READY = 120  # seconds for a version to replace another on a busy machine
 
 
 def objects(namespace: str, package: Path, version: Version, **dials: Any) -> list[Manifest]:
-    """Return the objects that `boatyard render` makes of a version; dials are those of the project's serve section."""
+    """Return the objects that `boatyard render` makes of a version; dials: the serve section's."""
     config = ServeConfig(namespace=namespace, memory="1Gi", **{"autoscaling": {"maximum": 1}, "cpu": "500m", **dials})
     return deployment.manifests(packages.verify(package), config, version.uri, version=version.version)
 

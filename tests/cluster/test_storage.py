@@ -167,11 +167,11 @@ def test_what_is_not_the_package_stops_the_pod_with_one_line(
     kubectl("apply", "-n", space, "-f", "-", manifests=isvcs)
     sha256 = artifacts.digest_bytes(graph)
     for name, said in {
-        "changed": f"model.onnx was changed: wanted sha256 {sha256}, found ",
+        "changed": f"model.onnx was changed: expected sha256 {sha256}, found ",
         "missing": "found no such object",
-        "surplus": "wanted only what package.json lists, found code.py too",
-        "other": f"wanted sha256 {'0' * 64} (boatyard/digest), found {version.digest}",
-        "nothing": "wanted package.json, found no such object",
+        "surplus": "expected only what package.json lists, found code.py too",
+        "other": f"expected sha256 {'0' * 64} (boatyard/digest), found {version.digest}",
+        "nothing": "expected package.json, found no such object",
     }.items():
         line = failure(kubectl, space, name)
         assert line.startswith("boatyard: ") and "\n" not in line, line
@@ -241,7 +241,7 @@ def test_a_package_on_a_claim_is_held_to_its_digest_by_the_predictor(
     isvcs = [endpoint("spoilt", "pvc://models/digits", version.digest)]
     isvcs += [endpoint("unlike", "pvc://models/digits", "0" * 64)]
     kubectl("apply", "-n", space, "-f", "-", manifests=isvcs)
-    for name, said in {"spoilt": "labels.json was changed", "unlike": f"wanted sha256 {'0' * 64}"}.items():
+    for name, said in {"spoilt": "labels.json was changed", "unlike": f"expected sha256 {'0' * 64}"}.items():
         assert said in failure(kubectl, space, name, "containerStatuses")
     delete(kubectl, space, "spoilt", "unlike")
 

@@ -190,7 +190,7 @@ def test_what_is_well_ends_with_0(spaces: dict[str, str], reader: Cluster) -> No
         ("isvc/nobody", 1, "there is no isvc/nobody in namespace"),
         ("nobody", 1, "nothing is named nobody in namespace"),
         ("ship/nobody", 2, "no kind ship is known here"),
-        ("isvc/", 2, "wanted KIND/NAME"),
+        ("isvc/", 2, "expected KIND/NAME"),
     ],
 )
 def test_what_is_not_there_is_one_line(spaces: dict[str, str], target: str, code: int, words: str) -> None:

@@ -59,7 +59,7 @@ class Stored:
                     done += len(part)
             except CUT as error:
                 raise DataError(
-                    f"{self.name} cannot be read after row {done}: {_short(error)}; wanted {self.shape[0]} whole rows"
+                    f"{self.name} cannot be read after row {done}: {_short(error)}; expected {self.shape[0]} whole rows"
                 ) from error
 
     def _by_row(self, file: IO[bytes], rows: int) -> Iterator[Array]:
@@ -69,12 +69,12 @@ class Stored:
             data = _exactly(file, count * self.row_bytes)
             if len(data) < count * self.row_bytes:
                 got = done + len(data) // self.row_bytes
-                raise DataError(f"{self.name} is cut short: wanted {self.shape[0]} rows, found {got} whole ones")
+                raise DataError(f"{self.name} is cut short: expected {self.shape[0]} rows, found {got} whole ones")
             yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
         if extra := file.read(1 << 16):
             raise DataError(
                 f"{self.name} goes on after its {self.shape[0]} rows, with {len(extra)} bytes or more; "
-                "wanted the end of the file: its header is wrong, or something was appended"
+                "expected the end of the file: its header is wrong, or something was appended"
             )
 
     def _by_column(self, file: IO[bytes], rows: int) -> Iterator[Array]:
@@ -83,7 +83,7 @@ class Stored:
         found = file.seek(0, 2) - self.offset
         if found != total * width * size:
             what = "is cut short" if found < total * width * size else "goes on after its rows"
-            raise DataError(f"{self.name} {what}: wanted {total * width * size} bytes of values, found {found}")
+            raise DataError(f"{self.name} {what}: expected {total * width * size} bytes of values, found {found}")
         for done in range(0, total, rows):
             count = min(rows, total - done)
             part = np.empty((count, width), self.dtype)
@@ -124,9 +124,9 @@ def npy(path: Path, member: str = "") -> Stored:
         except (*CUT, ValueError, SyntaxError) as error:
             raise DataError(f"{name} is not an array file as numpy.save writes it: {_short(error)}") from error
     if dtype.hasobject or dtype.names or dtype.kind not in "biufUSM":
-        raise DataError(f"{name} holds {dtype}; wanted numbers or text (objects are pickles, which run code)")
+        raise DataError(f"{name} holds {dtype}; expected numbers or text (objects are pickles, which run code)")
     if not shape:
-        raise DataError(f"{name} is a single value; wanted one row for each example")
+        raise DataError(f"{name} is a single value; expected one row for each example")
     columns = bool(fortran) and len(shape) > 1
     if columns and member:
         raise DataError(
@@ -163,28 +163,28 @@ class Pair:
         if rows.shape[0] != target.shape[0]:
             raise DataError(
                 f"{rows.name} has {rows.shape[0]} rows and {target.name} {target.shape[0]}; "
-                "wanted as many targets as rows"
+                "expected as many targets as rows"
             )
         if rows.shape[0] == 0:
             raise DataError(f"{rows.name} has no rows")
         if math.prod(target.shape[1:]) != 1:
             raise DataError(
-                f"{target.name} has shape {list(target.shape)}; wanted one target a row, [N]: "
+                f"{target.name} has shape {list(target.shape)}; expected one target a row, [N]: "
                 "of one-hot rows take the argmax"
             )
         if rows.dtype.kind not in "uifb" or len(rows.shape) not in (2, 3, 4) or 0 in rows.shape:
             raise DataError(
-                f"{rows.name} is {rows.dtype} {list(rows.shape)}; wanted numbers: images [N, H, W] or [N, H, W, C], "
+                f"{rows.name} is {rows.dtype} {list(rows.shape)}; expected numbers: images [N, H, W] or [N, H, W, C], "
                 "or a table [N, F]"
             )
         if len(rows.shape) == 4 and rows.shape[3] not in (1, 3, 4):
             first = rows.shape[1] in (1, 3, 4)
             cure = "; channels seem to come first: save array.transpose(0, 2, 3, 1)" if first else ""
             raise DataError(
-                f"{rows.name} has shape {list(rows.shape)}; wanted [N, H, W, C] with 1, 3 or 4 channels last{cure}"
+                f"{rows.name} has shape {list(rows.shape)}; expected [N, H, W, C] with 1, 3 or 4 channels last{cure}"
             )
         if self.group and (self.group.shape[0] != rows.shape[0] or math.prod(self.group.shape[1:]) != 1):
-            raise DataError(f"{self.group.name} has shape {list(self.group.shape)}; wanted one group a row")
+            raise DataError(f"{self.group.name} has shape {list(self.group.shape)}; expected one group a row")
         return self
 
 
@@ -198,7 +198,7 @@ class Arrays:
         shapes = {(pair.rows.shape[1:], pair.rows.dtype.kind) for pair in self.pairs}
         if len(shapes) > 1:
             said = " and ".join(f"{p.rows.name} {p.rows.dtype} {list(p.rows.shape)}" for p in self.pairs)
-            raise DataError(f"training and test rows differ: {said}; wanted rows of one shape and type")
+            raise DataError(f"training and test rows differ: {said}; expected rows of one shape and type")
 
     @property
     def given(self) -> frozenset[Split]:
@@ -219,7 +219,7 @@ class Arrays:
 def open_idx(path: Path) -> Arrays:
     """Open a folder of IDX files: images and labels, and where there is one the test set (t10k or test)."""
     if not path.is_dir():
-        raise DataError(f"no folder at {path}; wanted one with IDX files such as train-images-idx3-ubyte.gz")
+        raise DataError(f"no folder at {path}; expected one with IDX files such as train-images-idx3-ubyte.gz")
     files = [p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")]
     named = [p for p in files if "ubyte" in p.name or ".idx" in p.name]
     pairs = []
@@ -241,7 +241,7 @@ def _one(found: list[Path], what: str, folder: Path, files: list[Path]) -> Path:
         return found[0]
     listed = ", ".join(p.name for p in files[:8]) or "nothing"
     raise DataError(
-        f"{folder}: wanted one file of {what} for each of training and test, such as train-{what}-idx*-ubyte.gz, "
+        f"{folder}: expected one file of {what} for each of training and test, such as train-{what}-idx*-ubyte.gz, "
         f"found {len(found)} among {listed}"
     )
 
@@ -249,7 +249,7 @@ def _one(found: list[Path], what: str, folder: Path, files: list[Path]) -> Path:
 def open_npz(path: Path, config: DataConfig) -> Arrays:
     """Open one .npz: the array of rows, the array `data.target`, and `data.group`."""
     if not path.is_file():
-        raise DataError(f"no file at {path}; wanted a .npz")
+        raise DataError(f"no file at {path}; expected a .npz")
     try:
         with zipfile.ZipFile(path) as archive:
             there = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
@@ -265,7 +265,7 @@ def open_npy(path: Path, config: DataConfig) -> Arrays:
     folder = path.parent if path.is_file() else path
     there = [p.stem for p in sorted(folder.glob("*.npy"))]
     if not there:
-        raise DataError(f"no .npy files in {folder}; wanted the rows and {config.target}.npy")
+        raise DataError(f"no .npy files in {folder}; expected the rows and {config.target}.npy")
     known("data.target", config.target, there, folder)
     rows = path.stem if path.is_file() and not config.features else _rows_array(config, there, folder)
     group = npy(folder / f"{config.group}.npy") if config.group else None
@@ -283,7 +283,7 @@ def _rows_array(config: DataConfig, there: list[str], where: object) -> str:
         known("data.features", config.features[0], there, where)
         return config.features[0]
     if not others:
-        raise DataError(f"{where} holds {config.target} alone; wanted an array of rows as well")
+        raise DataError(f"{where} holds {config.target} alone; expected an array of rows as well")
     if len(others) > 1:
         raise DataError(f"{where}: which array holds the rows? name it in data.features; there are {', '.join(others)}")
     return others[0]

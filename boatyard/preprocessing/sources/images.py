@@ -150,10 +150,10 @@ def decode(data: bytes, color: Color | None) -> Image.Image:
 def open_images(path: Path, how: PreprocessConfig, threads: int) -> Pictures:
     """List a folder's pictures by class; the first that can be read says size and colour. Raises DataError."""
     if not path.is_dir():
-        raise DataError(f"no folder at {path}; wanted one with a folder of images for each class")
+        raise DataError(f"no folder at {path}; expected one with a folder of images for each class")
     pictures = tuple(_listed(path))
     if not pictures:
-        raise DataError(f"no images in {path}: wanted CLASS/picture.png, found {_found(path)}")
+        raise DataError(f"no images in {path}: expected CLASS/picture.png, found {_found(path)}")
     size, color = how.image_size, how.color
     if size is None or color is None:
         first = _first(pictures, how.unreadable == "drop")

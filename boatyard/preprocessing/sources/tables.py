@@ -187,7 +187,7 @@ def open_table(path: Path, config: DataConfig, how: PreprocessConfig) -> Table:
         if others != names:
             differing = sorted(set(names) ^ set(others)) or "their order"
             raise DataError(
-                f"{other} has other columns than {paths[0].name}: {differing}; wanted the same in every file"
+                f"{other} has other columns than {paths[0].name}: {differing}; expected the same in every file"
             )
     _check_names(paths[0], names, config)
     table = Table(paths, config, names, how.unreadable == "drop", delimiter)
@@ -214,7 +214,7 @@ def _check_names(path: Path, names: tuple[str, ...], config: DataConfig) -> None
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         places = ", ".join(str(i + 1) for i, name in enumerate(names) if name == twice[0])
-        raise DataError(f"{path}: columns {places} are all named {twice[0]!r}; wanted names that differ: rename one")
+        raise DataError(f"{path}: columns {places} are all named {twice[0]!r}; expected names that differ: rename one")
     unnamed = [name for name in names if name.startswith(UNNAMED)]
     if unnamed and config.features is None:
         number = unnamed[0].removeprefix(UNNAMED)
@@ -232,7 +232,7 @@ def _check_types(table: Table) -> None:
             kind = schema.field(name).type
             if not columns.is_usable(kind):
                 raise DataError(
-                    f"{path}: column {name!r} is of type {kind}; wanted numbers, text, booleans or dates: "
+                    f"{path}: column {name!r} is of type {kind}; expected numbers, text, booleans or dates: "
                     "flatten it, or leave it out by listing the other columns in data.features"
                 )
 
@@ -242,11 +242,11 @@ def _paths(path: Path, source: str) -> tuple[Path, ...]:
     if path.is_file():
         return (path,)
     if not path.is_dir():
-        raise DataError(f"no file or folder at {path}; wanted {source}")
+        raise DataError(f"no file or folder at {path}; expected {source}")
     found = sorted(p for p in path.rglob("*") if p.name.lower().endswith(endings) and p.is_file())
     shown = tuple(p for p in found if not any(part.startswith((".", "_")) for part in p.relative_to(path).parts))
     if not shown:
-        raise DataError(f"no {source} files in {path}; wanted names that end in {' or '.join(endings)}")
+        raise DataError(f"no {source} files in {path}; expected names that end in {' or '.join(endings)}")
     return shown
 
 
@@ -265,9 +265,9 @@ def _header(path: Path) -> tuple[tuple[str, ...], str]:
     except BROKEN as error:
         raise DataError(f"{path} cannot be read: {_reason(error)}") from error
     if not head.strip():
-        raise DataError(f"{path} is empty; wanted a header line and rows")
+        raise DataError(f"{path} is empty; expected a header line and rows")
     if head.startswith((b"PK", b"PAR1", b"\x1f\x8b")) or b"\0" in head:
-        raise DataError(f"{path} is not UTF-8 text (its first bytes are {head[:4]!r}); wanted CSV, saved as UTF-8")
+        raise DataError(f"{path} is not UTF-8 text (its first bytes are {head[:4]!r}); expected CSV, saved as UTF-8")
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError as error:
@@ -280,7 +280,7 @@ def _header(path: Path) -> tuple[tuple[str, ...], str]:
         raise DataError(f"{path}: its header cannot be read: {error}") from error
     names = tuple(name.strip() or f"{UNNAMED}{number}" for number, name in enumerate(first, 1))
     if len(names) < 2:
-        raise DataError(f"{path}: one column, {names[0][:40]!r}; wanted columns separated by , ; tab or |")
+        raise DataError(f"{path}: one column, {names[0][:40]!r}; expected columns separated by , ; tab or |")
     return names, delimiter
 
 

@@ -64,9 +64,7 @@ class Job:
         try:
             return cls(**json.loads(text))
         except (ValueError, TypeError) as error:
-            raise ConfigError(
-                f"wanted a job as boatyard writes it, found {text[:80]!r}: {error}"
-            ) from error
+            raise ConfigError(f"expected a job as boatyard writes it, found {text[:80]!r}: {error}") from error
 
 
 def pod_of(project: Project) -> StepConfig:
