@@ -10,18 +10,17 @@ import contextlib
 import logging
 import math
 import os
-import platform
 import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from boatyard.data import artifacts
+from boatyard.data.lineage import SECTIONS, code_digest, environment, lineage
 from boatyard.errors import BoatyardError, Refused, StorageError
 from boatyard.project import (
     DataConfig,
@@ -29,7 +28,6 @@ from boatyard.project import (
     GateConfig,
     PreprocessConfig,
     PushConfig,
-    Section,
     ServeConfig,
     StepConfig,
     TrainConfig,
@@ -45,20 +43,31 @@ if TYPE_CHECKING:
     from boatyard.preprocessing.distributed import Job
     from boatyard.registry import Version
 
+__all__ = [
+    "SECTIONS",
+    "code_digest",
+    "deploy",
+    "environment",
+    "evaluate",
+    "gate",
+    "lineage",
+    "preprocess",
+    "preprocess_clean",
+    "preprocess_divide",
+    "preprocess_join",
+    "preprocess_look",
+    "preprocess_plan",
+    "preprocess_write",
+    "push",
+    "settle",
+    "step",
+    "train",
+]
+
 logger = logging.getLogger(__name__)
-LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pillow", "safetensors")
 PARENT = "BOATYARD_PARENT"  # a descriptor that closes when the runner dies
-MADE = ("runs", "registry", "build")  # folders of a project that hold no code of its own
 BACKOFF = 1.0  # seconds before the first further attempt; twice as long before each after it
 T = TypeVar("T")
-SECTIONS: dict[str, type[Section]] = {
-    "data": DataConfig,
-    "preprocess": PreprocessConfig,
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "gate": GateConfig,
-    "push": PushConfig,
-}
 Numbers = dict[str, float]
 Values = Mapping[str, Any]
 
@@ -304,58 +313,6 @@ def settle(verdict: str) -> None:
         if not found.passed:
             raise Refused(found.sentence)
         logger.info("%s", found.sentence)
-
-
-def lineage(project: Values, dataset: str, source: Values) -> dict[str, Any]:
-    """Say what a package was made of: digests of data, code and project, and the versions that ran."""
-    return {
-        "project": _canonical(project),
-        "dataset": dataset,
-        "source": dict(source),
-        "code": code_digest(),
-        "environment": environment(),
-    }
-
-
-def _canonical(project: Values) -> dict[str, Any]:
-    """Return a project's values in the project file's order and types: a pipeline's parameters keep neither."""
-    return {
-        key: section(SECTIONS[key], project[key]).values() if key in SECTIONS else project[key]
-        for key in ("name", "task", *SECTIONS)
-        if key in project
-    }
-
-
-def environment() -> dict[str, str]:
-    """Return the versions of Python, the machine's kind and the libraries that results depend on."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for library in LIBRARIES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[library] = metadata.version(library)
-    return found
-
-
-def code_digest(*folders: Path) -> str:
-    """Return one digest of the library's Python sources, and of those in further folders and the packages below."""
-    library = Path(__file__).parent
-    sources = {f"boatyard/{file.relative_to(library).as_posix()}": file for file in library.rglob("*.py")}
-    for number, folder in enumerate(folders):
-        sources |= {f"{number}/{file.relative_to(folder).as_posix()}": file for file in _own_sources(folder)}
-    return artifacts.digest_json({name: artifacts.digest_file(file) for name, file in sorted(sources.items())})
-
-
-def _own_sources(folder: Path) -> Iterator[Path]:
-    """Find a project's Python files: not what runs left, nor an environment that lies below it."""
-    for where, folders, files in os.walk(folder):
-        here = Path(where)
-        made = here == folder
-        folders[:] = [
-            name
-            for name in folders
-            if not (name.startswith(".") or name == "__pycache__" or (made and name in MADE))
-            and not (here / name / "pyvenv.cfg").exists()
-        ]
-        yield from (here / name for name in files if name.endswith(".py"))
 
 
 @contextlib.contextmanager

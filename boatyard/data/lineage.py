@@ -1,0 +1,86 @@
+"""Lineage: what a package was made of, as digests of data, code and project and the versions that ran."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from boatyard.data import artifacts
+from boatyard.project import (
+    DataConfig,
+    EvaluateConfig,
+    GateConfig,
+    PreprocessConfig,
+    PushConfig,
+    Section,
+    TrainConfig,
+    section,
+)
+
+LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pillow", "safetensors")
+MADE = ("runs", "registry", "build")  # folders of a project that hold no code of its own
+SECTIONS: dict[str, type[Section]] = {
+    "data": DataConfig,
+    "preprocess": PreprocessConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "gate": GateConfig,
+    "push": PushConfig,
+}
+
+
+def lineage(project: Mapping[str, Any], dataset: str, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what a package was made of: digests of data, code and project, and the versions that ran."""
+    return {
+        "project": _canonical(project),
+        "dataset": dataset,
+        "source": dict(source),
+        "code": code_digest(),
+        "environment": environment(),
+    }
+
+
+def _canonical(project: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a project's values in the project file's order and types: a pipeline's parameters keep neither."""
+    return {
+        key: section(SECTIONS[key], project[key]).values() if key in SECTIONS else project[key]
+        for key in ("name", "task", *SECTIONS)
+        if key in project
+    }
+
+
+def environment() -> dict[str, str]:
+    """Return the versions of Python, the machine's kind and the libraries that results depend on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for library in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[library] = metadata.version(library)
+    return found
+
+
+def code_digest(*folders: Path) -> str:
+    """Return one digest of the library's Python sources, and of those in further folders and the packages below."""
+    library = Path(__file__).parents[1]
+    sources = {f"boatyard/{file.relative_to(library).as_posix()}": file for file in library.rglob("*.py")}
+    for number, folder in enumerate(folders):
+        sources |= {f"{number}/{file.relative_to(folder).as_posix()}": file for file in _own_sources(folder)}
+    return artifacts.digest_json({name: artifacts.digest_file(file) for name, file in sorted(sources.items())})
+
+
+def _own_sources(folder: Path) -> Iterator[Path]:
+    """Find a project's Python files: not what runs left, nor an environment that lies below it."""
+    for where, folders, files in os.walk(folder):
+        here = Path(where)
+        made = here == folder
+        folders[:] = [
+            name
+            for name in folders
+            if not (name.startswith(".") or name == "__pycache__" or (made and name in MADE))
+            and not (here / name / "pyvenv.cfg").exists()
+        ]
+        yield from (here / name for name in files if name.endswith(".py"))
