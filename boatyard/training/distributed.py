@@ -277,8 +277,8 @@ def _own(device: torch.device, local_rank: int) -> torch.device:
         return device
     if local_rank >= torch.cuda.device_count():
         raise ConfigError(
-            f"train.gpus: process {local_rank + 1} of this node finds {torch.cuda.device_count()} GPUs, expected one for "
-            "each process; give the node more or the run fewer"
+            f"train.gpus: process {local_rank + 1} of this node finds {torch.cuda.device_count()} GPUs, expected one "
+            "for each process; give the node more or the run fewer"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
