@@ -1,11 +1,11 @@
-"""Every error that Boatyard raises on purpose, by who must act.
+"""Every error that Boatyard raises on purpose, by who has to fix it.
 
     BoatyardError
     ├── ConfigError      the author of the project file
     ├── DataError        the owner of the data
     ├── ArtifactError    whoever moved, cut or changed a file that we wrote
     ├── StorageError     the owner of the disk, the bucket or the registry
-    ├── RequestError     the client that asked the model
+    ├── RequestError     the client that sent the request
     ├── Refused          nobody: a gate or a check did its work and said no
     ├── ClusterError     the administrator of the cluster, or whoever asked it for what it has not
     │   ├── Unreachable  … its API server does not answer
@@ -17,14 +17,36 @@
     ├── PeerLost         nobody: another process of the run is gone; all are started again
     └── Interrupted      nobody: a signal came, the work so far is saved
 
-A message says what was wanted, what was found and what to do, in lower case, values in it.
+An error says what it is about, and carries what was expected, what was found and how to fix it as fields; its one
+line, in lower case, is made of them:
+
+    ConfigError("version 7 of digits", expected="a version", found="1, 2", fix="name one of these")
+    → version 7 of digits: expected a version, found 1, 2; name one of these
 """
 
 from __future__ import annotations
 
 
 class BoatyardError(Exception):
-    """The root; the command prints its message and exits 1."""
+    """The root; the command prints its line and exits 1.
+
+    `about` may be the whole sentence where there is nothing to compare; each field may be empty. The fields are
+    attributes, not arguments of the exception, so that pickle, which calls the class with `args`, restores them too.
+    """
+
+    def __init__(self, about: str = "", *, expected: str = "", found: str = "", fix: str = "") -> None:
+        super().__init__(about)
+        self.about, self.expected, self.found, self.fix = about, expected, found, fix
+
+    def __str__(self) -> str:
+        compared = ", ".join(
+            f"{word} {value}" for word, value in (("expected", self.expected), ("found", self.found)) if value
+        )
+        return "; ".join(part for part in (": ".join(filter(None, (self.about, compared))), self.fix) if part)
+
+    def fields(self) -> dict[str, str]:
+        """Return what the class is called with to make the same error again: what JSON carries to another process."""
+        return {"about": self.about, "expected": self.expected, "found": self.found, "fix": self.fix}
 
 
 class ConfigError(BoatyardError):

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from boatyard.data import artifacts
 from boatyard.data.lineage import SECTIONS, code_digest, environment, lineage
-from boatyard.errors import BoatyardError, Refused, StorageError
+from boatyard.errors import BoatyardError, ConfigError, Refused, StorageError
 from boatyard.project import (
     DataConfig,
     EvaluateConfig,
     GateConfig,
     PreprocessConfig,
     PushConfig,
+    ResourcesConfig,
     ServeConfig,
     StepConfig,
     TrainConfig,
@@ -326,19 +327,30 @@ def step(name: str, path: str = "") -> Iterator[None]:
     follow_parent()
     started = time.monotonic()
     logger.info("%s starts", name)
-    with reasons.left(name, path):
+    with reasons.recording(name, path):
         try:
             yield
         except BoatyardError as error:
-            progress.emit({"error": type(error).__name__, "message": str(error)})
+            _emit_error(error)
             raise
         except OSError as error:
-            translated = artifacts.storage_error(Path(error.filename or "."), error)
-            progress.emit({"error": type(translated).__name__, "message": str(translated)})
-            raise translated from error
+            raise _emit_error(artifacts.storage_error(Path(error.filename or "."), error)) from error
         except MemoryError as error:
-            raise StorageError(f"{name} needs more memory than there is; lower train.batch_size") from error
+            # started again, it would need as much: so the author is asked, and no pod restarts for it (exit code 78)
+            raise _emit_error(_out_of_memory(name)) from error
     logger.info("%s done in %.1f s", name, time.monotonic() - started)
+
+
+def _emit_error(error: BoatyardError) -> BoatyardError:
+    progress.emit({"error": type(error).__name__, "message": str(error), **error.fields()})
+    return error
+
+
+def _out_of_memory(step: str) -> ConfigError:
+    stage = step.partition("-")[0]  # the steps of one stage share their resources
+    memory = f"give it more: resources.{stage}.memory" if stage in ResourcesConfig.model_fields else "give it more"
+    fix = f"lower train.batch_size, or {memory}" if stage == "train" else memory
+    return ConfigError(f"{step} needs more memory than there is", fix=fix)
 
 
 def _patiently(work: Callable[[], T]) -> T:

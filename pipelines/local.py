@@ -300,10 +300,15 @@ class _Runner:
         told = self.errors.get(broken.name)
         if broken.state == "refused" and told:
             self.run = self.run.end("refused", told["message"])
-            return Refused(told["message"])
+            return Refused(**_fields(told))
         reason = told["message"] if told else _last_line(self.run.log(broken.name))
         self.run = self.run.end("failed", f"{broken.name}: {reason}")
         return StepFailed(f"{broken.name} failed: {reason}\n  its log: {self.run.log(broken.name)}")
+
+
+def _fields(event: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of a step's error from the event that says it."""
+    return {key: event[key] for key in ("about", "expected", "found", "fix")}
 
 
 class ContentCache(kfp_cache.LocalCache):  # type: ignore[misc]

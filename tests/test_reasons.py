@@ -6,18 +6,45 @@ from pathlib import Path
 import pytest
 
 from boatyard import stages, storage
-from boatyard.errors import ArtifactError, Refused
+from boatyard.diagnosis.runs import of_kubeflow
+from boatyard.diagnosis.snapshot import Subject
+from boatyard.errors import ArtifactError, DataError, Refused
 from boatyard.running import reasons
 from boatyard.running.reasons import Reason
 
 
-def test_an_error_is_taken_apart_into_wanted_found_and_what_to_do() -> None:
-    reason = Reason.of(
-        "train", ArtifactError("no dataset at /d: expected manifest.json in it, found none; make it again")
-    )
-    assert (reason.wanted, reason.found, reason.do) == ("manifest.json in it", "none", "make it again")
+def test_a_reason_has_the_fields_of_its_error() -> None:
+    error = ArtifactError("no dataset at /d", expected="manifest.json", found="a; b", fix="make it again")
+    reason = Reason.of("train", error)
+    assert (reason.expected, reason.found, reason.fix) == ("manifest.json", "a; b", "make it again")
+    assert reason.sentence == "no dataset at /d: expected manifest.json, found a; b; make it again"
     assert (reason.step, reason.error, reason.refused) == ("train", "ArtifactError", False)
     assert Reason.of("gate", Refused("no")).refused
+
+
+def test_a_reason_that_an_older_image_left_is_read() -> None:
+    written = {
+        "step": "train",
+        "error": "DataError",
+        "sentence": "s",
+        "wanted": "a",
+        "found": "b",
+        "do": "c",
+        "log": "",
+    }
+    reason = Reason.from_dict(written)
+    assert (reason.expected, reason.found, reason.fix) == ("a", "b", "c")
+
+
+def test_the_fields_of_a_failing_steps_error_reach_whoever_asks_why(bucket: str) -> None:
+    run = f"{bucket}/digits/run-1"
+    error = DataError("price", expected="numbers", found="1; 2", fix="exclude it")
+    with pytest.raises(DataError), stages.step("train", f"/s3/{run.removeprefix('s3://')}/train/uuid/checkpoint"):
+        raise error
+    (reason,) = reasons.read(run)
+    assert (reason.expected, reason.found, reason.fix) == (error.expected, error.found, error.fix)
+    answer = of_kubeflow(Subject("Run", "run-1", "kubeflow"), run)
+    assert [each.fix for each in answer.diagnoses] == ["exclude it"]
 
 
 def test_a_foreign_error_says_its_kind() -> None:

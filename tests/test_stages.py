@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from boatyard import project, stages
-from boatyard.errors import DataError, StorageError
+from boatyard.errors import ConfigError, DataError, StorageError
 from boatyard.running import progress
+from boatyard.training import node
 
 
 def test_a_store_is_asked_again_as_often_as_the_step_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,9 +50,37 @@ def test_only_a_stores_errors_are_tried_again(monkeypatch: pytest.MonkeyPatch) -
 def test_a_steps_error_is_left_where_the_runner_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(progress.VARIABLE, str(tmp_path / "events"))
     with pytest.raises(DataError), stages.step("preprocess"):
-        raise DataError("rows.csv, line 7: no label")
+        raise DataError("rows.csv, line 7", expected="a label", found="nothing", fix="exclude it")
     event = json.loads((tmp_path / "events").read_text().splitlines()[-1])
-    assert event == {"error": "DataError", "message": "rows.csv, line 7: no label"}
+    assert event == {
+        "error": "DataError",
+        "message": "rows.csv, line 7: expected a label, found nothing; exclude it",
+        "about": "rows.csv, line 7",
+        "expected": "a label",
+        "found": "nothing",
+        "fix": "exclude it",
+    }
+
+
+@pytest.mark.parametrize(
+    ("step", "fix"),
+    [
+        ("train", "lower train.batch_size, or give it more: resources.train.memory"),
+        ("preprocess-clean", "give it more: resources.preprocess.memory"),
+        ("deploy", "give it more"),
+    ],
+)
+def test_too_little_memory_is_the_authors_to_fix_and_restarts_no_pod(
+    step: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(progress.VARIABLE, str(tmp_path / "events"))
+    with pytest.raises(ConfigError) as raised, stages.step(step):
+        raise MemoryError
+    assert str(raised.value) == f"{step} needs more memory than there is; {fix}"
+    assert node.code_of(raised.value) == node.IN_VAIN
+    event = json.loads((tmp_path / "events").read_text().splitlines()[-1])
+    assert (event["error"], event["fix"]) == ("ConfigError", fix)
+    assert f'"fix": "{fix}"' in capsys.readouterr().err
 
 
 def test_a_full_disk_is_said_in_our_words(tmp_path: Path) -> None:

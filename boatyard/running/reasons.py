@@ -27,36 +27,36 @@ FOLDER = "reasons"
 MARK = "boatyard-reason: "
 LOG = "executor-logs-0"
 MOUNT = PurePosixPath("/s3")  # where a step of Kubeflow finds its artifacts: /s3/BUCKET/KEY
-LONGEST = 2000  # letters of a sentence
+MAX_SENTENCE_CHARS = 2000
+FORMER_KEYS = {"expected": "wanted", "fix": "do"}  # what images before fields of errors called them
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a step failed; `wanted`, `found` and `do` are the parts of the sentence that say so, or empty."""
+    """Why a step failed; `expected`, `found` and `fix` are the parts of the sentence that say so, or empty."""
 
     step: str
     error: str
     sentence: str
-    wanted: str = ""
+    expected: str = ""
     found: str = ""
-    do: str = ""
+    fix: str = ""
     log: str = ""
 
     @classmethod
     def of(cls, step: str, error: BaseException) -> Self:
-        """Take an error apart: `expected X, found Y; do Z`, as all messages of ours are."""
+        """Take an error's sentence and fields; a foreign error has its kind and its text alone."""
         text = " ".join(str(error).split()) or type(error).__name__
-        sentence = (text if isinstance(error, BoatyardError) else f"{type(error).__name__}: {text}")[:LONGEST]
-        said, _, do = sentence.partition("; ")
-        parts = re.search(r"(?:expected|wanted) (.+?), found (.+)", said)
-        wanted, found = parts.groups() if parts else ("", "")
-        return cls(step, type(error).__name__, sentence, wanted, found, do if isinstance(error, BoatyardError) else "")
+        if not isinstance(error, BoatyardError):
+            return cls(step, type(error).__name__, f"{type(error).__name__}: {text}"[:MAX_SENTENCE_CHARS])
+        fields = _fields(text, error)
+        return cls(step, type(error).__name__, text[:MAX_SENTENCE_CHARS], **fields)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
-        """Take what `asdict` gave; raises TypeError or KeyError for anything else."""
-        known = {key: str(value.get(key, "")) for key in cls.__dataclass_fields__}
-        return cls(**{**known, "step": str(value["step"]), "sentence": str(value["sentence"])})
+        """Take what `asdict` gave, or an image of before; raises TypeError or KeyError for anything else."""
+        texts = {key: str(value.get(key, value.get(FORMER_KEYS.get(key, key), ""))) for key in cls.__dataclass_fields__}
+        return cls(**{**texts, "step": str(value["step"]), "sentence": str(value["sentence"])})
 
     @property
     def refused(self) -> bool:
@@ -69,17 +69,17 @@ class Reason:
 
 
 @contextmanager
-def left(step: str, path: str) -> Iterator[None]:
-    """Leave the reason when the block raises, whatever it raises; `path` is one of the step's artifacts."""
+def recording(step: str, path: str) -> Iterator[None]:
+    """Write the reason down when the block raises, whatever it raises; `path` is one of the step's artifacts."""
     try:
         yield
     except BaseException as error:
         if not isinstance(error, SystemExit | KeyboardInterrupt):
-            leave(Reason.of(step, error), path)
+            record(Reason.of(step, error), path)
         raise
 
 
-def leave(reason: Reason, path: str) -> None:
+def record(reason: Reason, path: str) -> None:
     """Print a reason, and write it below the run's folder in its bucket where there is one and its keys are known."""
     print(reason.line(), file=sys.stderr, flush=True)
     run = run_of(path)
@@ -110,16 +110,15 @@ def read(run: str) -> tuple[Reason, ...]:
     keys = sorted(bucket.list())
     logs = {_task(key): key for key in keys if key.rsplit("/", 1)[-1] == LOG}
     written = [_parsed(bucket.read(key)) for key in keys if key.startswith(f"{FOLDER}/") and key.endswith(".json")]
-    found = {reason.step: reason for reason in written if reason}
+    reasons = {reason.step: reason for reason in written if reason}
     for task, key in logs.items():
         lines = bucket.read(key).decode(errors="replace").splitlines()
         for line in lines:
-            if MARK in line and (said := _parsed(line.partition(MARK)[2])):
-                found.setdefault(said.step, said)
-        for step in found:
-            if step == task and not found[step].log:
-                found[step] = replace(found[step], log=f"{run}/{key}")
-    return tuple(found.values())
+            if MARK in line and (reason := _parsed(line.partition(MARK)[2])):
+                reasons.setdefault(reason.step, reason)
+        if task in reasons and not reasons[task].log:
+            reasons[task] = replace(reasons[task], log=f"{run}/{key}")
+    return tuple(reasons.values())
 
 
 def last_lines(run: str, task: str, count: int = 5) -> tuple[str, ...]:
@@ -137,6 +136,15 @@ def find(root: str, run: str) -> str:
         if run in parts[:-1]:
             return "/".join([root.rstrip("/"), *parts[: parts.index(run) + 1]])
     raise StorageError(f"{root}: expected objects of run {run}, found none; is this the run's pipeline root?")
+
+
+def _fields(text: str, error: BoatyardError) -> dict[str, str]:
+    if error.expected or error.found or error.fix:
+        return {key: " ".join(getattr(error, key).split())[:MAX_SENTENCE_CHARS] for key in ("expected", "found", "fix")}
+    sentence, _, fix = text.partition("; ")
+    parts = re.search(r"expected (.+?), found (.+)", sentence)
+    expected, found = parts.groups() if parts else ("", "")
+    return {"expected": expected, "found": found, "fix": fix}
 
 
 def _task(key: str) -> str:
