@@ -117,7 +117,7 @@ def checkpoint(path: Path, schema: Schema, seed: int = 0) -> Path:
     artifacts.write_bytes(path / "model.onnx", graph(schema, seed))
     artifacts.write_bytes(path / "weights.safetensors", (8).to_bytes(8, "little") + b"{}      ")
     artifacts.write_json(path / "schema.json", schema.to_dict())
-    artifacts.write_json(path / "checkpoint.json", {"recipe": "test", "seal": "0" * 64})
+    artifacts.write_json(path / "checkpoint.json", {"recipe": "test", "seal": "0" * 64, "dataset": "0" * 64})
     artifacts.seal(path, "checkpoint", {"seal": "0" * 64})
     return path
 

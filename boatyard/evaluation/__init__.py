@@ -2,7 +2,6 @@
 
 from boatyard.evaluation.evaluate import (
     BATCH_ROWS,
-    GRAPH,
     THUMBNAIL,
     Answered,
     batch_size,
@@ -16,7 +15,6 @@ from boatyard.evaluation.evaluate import (
 
 __all__ = [
     "BATCH_ROWS",
-    "GRAPH",
     "THUMBNAIL",
     "Answered",
     "batch_size",

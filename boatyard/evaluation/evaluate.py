@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from boatyard import __version__
-from boatyard.data import artifacts
+from boatyard.data import artifacts, checkpoints
+from boatyard.data.checkpoints import Checkpoint
 from boatyard.data.datasets import Dataset
 from boatyard.data.schema import Array, Batch, Schema
 from boatyard.errors import ArtifactError, DataError
@@ -30,7 +31,6 @@ from boatyard.project import EvaluateConfig
 from boatyard.running.progress import Progress
 
 logger = logging.getLogger(__name__)
-GRAPH = "model.onnx"
 BATCH_ROWS, BATCH_BYTES = 1024, 1 << 23  # rows answered at once: enough to be fast, few enough to bound memory
 THUMBNAIL = 96  # pixels a side of a picture in the report, at most
 POINTS = 1000  # of a regression's scatter plot
@@ -76,14 +76,14 @@ def evaluate(config: EvaluateConfig, dataset: Dataset, checkpoint: Path, out: Pa
     Raises ArtifactError when the checkpoint was changed or was trained on another dataset, DataError when there is
     no test row. Answers that are no numbers are counted and reported; `gate` refuses them.
     """
-    record = read_checkpoint(checkpoint, dataset)
+    trained = read_checkpoint(checkpoint, dataset)
     total = dataset.rows("test")
     if total == 0:
         raise DataError(f"{dataset.path}: expected test rows, found none; give preprocess.split.test a larger share")
-    logger.info("evaluate: %d test rows with %s", total, checkpoint / GRAPH)
+    logger.info("evaluate: %d test rows with %s", total, trained.graph)
     with artifacts.new_folder(out) as folder:
-        answered = answer(Engine(checkpoint / GRAPH, dataset.schema), dataset, config.worst, folder / PREDICTIONS)
-        report = measure(config, answered, origin(checkpoint, record, dataset))
+        answered = answer(Engine(trained.graph, dataset.schema), dataset, config.worst, folder / PREDICTIONS)
+        report = measure(config, answered, origin(trained, dataset))
         artifacts.write_json(folder / NUMBERS, report.to_dict())
         artifacts.write_bytes(folder / PAGE, page.render(report).encode())
         artifacts.seal(folder, KIND, {"graph": report.lineage["graph"], "dataset": dataset.digest})
@@ -92,17 +92,15 @@ def evaluate(config: EvaluateConfig, dataset: Dataset, checkpoint: Path, out: Pa
     return Report.read(out)
 
 
-def read_checkpoint(checkpoint: Path, dataset: Dataset) -> dict[str, Any]:
-    """Return checkpoint.json of a verified checkpoint that was trained on this dataset; raises ArtifactError."""
-    artifacts.verify(checkpoint, "checkpoint")
-    record = artifacts.read_json(checkpoint / "checkpoint.json")
-    trained_on = record.get("dataset")
-    if trained_on != dataset.digest:
+def read_checkpoint(path: Path, dataset: Dataset) -> Checkpoint:
+    """Return a verified checkpoint that was trained on this dataset; raises ArtifactError."""
+    checkpoint = checkpoints.read(path)
+    if checkpoint.record.dataset != dataset.digest:
         raise ArtifactError(
-            f"{checkpoint} was trained on dataset {str(trained_on)[:12]}…, not on {dataset.digest[:12]}… "
+            f"{path} was trained on dataset {checkpoint.record.dataset[:12]}…, not on {dataset.digest[:12]}… "
             f"at {dataset.path}: its training rows may be among these test rows; train again"
         )
-    return dict(record)
+    return checkpoint
 
 
 def answer(engine: Engine, dataset: Dataset, keep: int, predictions: Path) -> Answered:
@@ -316,20 +314,21 @@ def picture(pixels: Array) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def origin(checkpoint: Path, record: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+def origin(checkpoint: Checkpoint, dataset: Dataset) -> dict[str, Any]:
     """Say what was evaluated and by what: digests, versions, the training's numbers and the data's counts."""
+    record = checkpoint.record
     return {
-        "graph": artifacts.digest_file(checkpoint / GRAPH),
+        "graph": artifacts.digest_file(checkpoint.graph),
         "dataset": dataset.digest,
-        "checkpoint": artifacts.digest_file(checkpoint / artifacts.MANIFEST),
+        "checkpoint": checkpoint.digest,
         "schema": dataset.schema.digest,
-        "seal": record.get("seal"),
-        "recipe": str(record.get("recipe", "")),
-        "parameters": (record.get("training") or {}).get("parameters"),
-        "best_epoch": record.get("epoch"),
+        "seal": record.seal,
+        "recipe": record.recipe,
+        "parameters": record.training.parameters if record.training else None,
+        "best_epoch": record.epoch,
         "engine": f"onnxruntime {metadata.version('onnxruntime')}",
         "boatyard": __version__,
-        "training": history(checkpoint / "metrics.jsonl"),
+        "training": history(checkpoint.metrics),
         "data": {"rows": dataset.manifest["rows"], "cleaning": _cleaning(dataset)},
     }
 

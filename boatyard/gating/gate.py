@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from boatyard import packages
-from boatyard.data import artifacts
+from boatyard.data import artifacts, checkpoints
 from boatyard.data.datasets import Dataset
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ArtifactError, ConfigError
-from boatyard.evaluation import GRAPH, batch_size, intervals, losses, metrics, understand
+from boatyard.evaluation import batch_size, intervals, losses, metrics, understand
 from boatyard.evaluation.metrics import Metric
 from boatyard.evaluation.report import PREDICTIONS, Report
 from boatyard.prediction import Engine
@@ -88,13 +87,13 @@ def gate(config: GateConfig, report: Path, checkpoint: Path, dataset: Dataset, *
     Raises ArtifactError when report, checkpoint and dataset do not belong together or were changed, ConfigError for a
     rule about a metric that the report does not have.
     """
-    record = _verified(checkpoint)
+    trained = checkpoints.read(checkpoint)
     found = Report.read(report)
-    graph = artifacts.digest_file(checkpoint / GRAPH)
+    graph = artifacts.digest_file(trained.graph)
     _same("graph", found.lineage["graph"], graph, report, checkpoint)
     _same("dataset", found.lineage["dataset"], dataset.digest, report, dataset.path)
     digests = {"graph": graph, "dataset": dataset.digest, "report": found.digest, "seal": config.seal}
-    rules = [sealed(config, record.get("seal")), *threshold_rules(config, found)]
+    rules = [sealed(config, trained.record.seal), *threshold_rules(config, found)]
     notes: list[str] = []
     if config.not_worse:
         rule, more = compare(config.not_worse, found, report, dataset, production)
@@ -112,12 +111,6 @@ def verdict(rules: tuple[Rule, ...], notes: tuple[str, ...], digests: dict[str, 
     failed = [rule for rule in rules if not rule.passed]
     told = "; ".join(rule.sentence for rule in failed or rules)
     return Verdict(not failed, f"{'refused' if failed else 'passed'}: {told}", rules, notes, digests)
-
-
-def _verified(checkpoint: Path) -> Mapping[str, Any]:
-    artifacts.verify(checkpoint, "checkpoint")
-    record: Mapping[str, Any] = artifacts.read_json(checkpoint / "checkpoint.json")
-    return record
 
 
 def _same(what: str, found: str, wanted: str, report: Path, other: Path) -> None:

@@ -18,8 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from boatyard import __version__, recipes, training
-from boatyard.data import artifacts
+from boatyard import __version__, recipes
+from boatyard.data import artifacts, checkpoints
 from boatyard.data.datasets import Dataset
 from boatyard.data.features import empty
 from boatyard.errors import ConfigError, Interrupted
@@ -355,7 +355,7 @@ def run(
     seal: str,
     root: Path,
     work: Path | None,
-) -> training.Training:
+) -> checkpoints.Training:
     """Train and write the checkpoint: see `boatyard.training.train`."""
     with reproducible(), disk_of(work or out), Stop() as stop, joined(device_of(config), stop) as world:
         started = time.monotonic()
@@ -384,7 +384,7 @@ def run(
     return found
 
 
-def finish(trainer: Trainer, out: Path, seal: str, derived: dict[str, Any], started: float) -> training.Training:
+def finish(trainer: Trainer, out: Path, seal: str, derived: dict[str, Any], started: float) -> checkpoints.Training:
     """Have the first process write the checkpoint, and every process say what the run came to."""
     if trainer.world.first:
         found = write_checkpoint(trainer, out, seal, derived, time.monotonic() - started)
@@ -396,7 +396,7 @@ def finish(trainer: Trainer, out: Path, seal: str, derived: dict[str, Any], star
 
 def write_checkpoint(
     trainer: Trainer, out: Path, seal: str, derived: dict[str, Any], seconds: float
-) -> training.Training:
+) -> checkpoints.Training:
     """Export the best weights, check the graph against them and write the checkpoint, whole or not at all."""
     dataset, schema = trainer.dataset, trainer.dataset.schema
     model = trainer.model.to("cpu")
@@ -406,35 +406,31 @@ def write_checkpoint(
     sample = next(dataset.batches("validation", CHECKED))
     derived = derived | {"graph_difference": compare(data, graph, schema, sample.inputs)}
     found = summary(trainer, artifacts.digest_bytes(data), derived, seconds)
-    about = {
-        "recipe": trainer.config.recipe,
-        "model": trainer.recipe.dials.model_dump(mode="json"),
-        "train": trainer.config.model_dump(mode="json"),
-        "preprocess": trainer.how.model_dump(mode="json"),
-        "seal": seal,
-        "dataset": dataset.digest,
-        "schema": schema.digest,
-        "epoch": found.best_epoch,
-        "step": found.best_epoch * trainer.batches,
-        "best": {"validation_loss": found.validation_loss, **found.validation},
-        "graph": found.graph,
-        "rows_per_second": found.rows_per_second,
-        "derived": derived,
-        "versions": {"boatyard": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "training": found.to_dict(),
-    }
-    with artifacts.new_folder(out) as folder:
-        artifacts.write_bytes(folder / training.GRAPH, data)
-        weights = {name: value.contiguous() for name, value in trainer.best.items()}
-        artifacts.write_bytes(folder / training.WEIGHTS, safetensors.torch.save(weights))
-        artifacts.write_json(folder / training.ABOUT, about)
-        artifacts.write_json(folder / training.SCHEMA, schema.to_dict())
+    record = checkpoints.Record(
+        recipe=trainer.config.recipe,
+        model=trainer.recipe.dials.model_dump(mode="json"),
+        train=trainer.config,
+        preprocess=trainer.how,
+        seal=seal,
+        dataset=dataset.digest,
+        schema=schema.digest,
+        epoch=found.best_epoch,
+        step=found.best_epoch * trainer.batches,
+        best={"validation_loss": found.validation_loss, **found.validation},
+        graph=found.graph,
+        rows_per_second=found.rows_per_second,
+        derived=derived,
+        versions={"boatyard": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        training=found,
+    )
+    weights = safetensors.torch.save({name: value.contiguous() for name, value in trainer.best.items()})
+    about = {"graph": found.graph, "seal": seal, "dataset": dataset.digest}
+    with checkpoints.write(out, record, graph=data, weights=weights, schema=schema.to_dict(), seal=about) as folder:
         start_metrics(folder, trainer.run.history)
-        artifacts.seal(folder, training.KIND, {"graph": found.graph, "seal": seal, "dataset": dataset.digest})
     return found
 
 
-def summary(trainer: Trainer, graph: str, derived: dict[str, Any], seconds: float) -> training.Training:
+def summary(trainer: Trainer, graph: str, derived: dict[str, Any], seconds: float) -> checkpoints.Training:
     """Return the run's numbers."""
     run = trainer.run
     best = run.history[run.best_epoch - 1]
@@ -442,7 +438,7 @@ def summary(trainer: Trainer, graph: str, derived: dict[str, Any], seconds: floa
         name.removeprefix("validation_"): value for name, value in best.items() if name.startswith("validation_")
     }
     loss = metrics.pop("loss")
-    return training.Training(
+    return checkpoints.Training(
         recipe=trainer.config.recipe,
         parameters=trainer.parameters,
         epochs=run.epoch,
@@ -462,18 +458,18 @@ def summary(trainer: Trainer, graph: str, derived: dict[str, Any], seconds: floa
 def start_metrics(folder: Path, history: list[dict[str, float]]) -> None:
     """Begin the files of metrics with what is known so far."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / training.METRICS).write_bytes(b"")
-    tensorboard.start(folder / training.TENSORBOARD)
+    (folder / checkpoints.METRICS).write_bytes(b"")
+    tensorboard.start(folder / checkpoints.TENSORBOARD)
     write_metrics(folder, history)
 
 
 def write_metrics(folder: Path, lines: list[dict[str, float]]) -> None:
     """Add epochs to the JSON lines and to TensorBoard's file."""
     for line in lines:
-        with (folder / training.METRICS).open("a") as file:
+        with (folder / checkpoints.METRICS).open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         scalars = {name: value for name, value in line.items() if name not in ("epoch", "step")}
-        tensorboard.append(folder / training.TENSORBOARD, int(line["step"]), time.time(), scalars)
+        tensorboard.append(folder / checkpoints.TENSORBOARD, int(line["step"]), time.time(), scalars)
 
 
 def key_of(config: TrainConfig, how: PreprocessConfig, dataset: Dataset, seal: str, root: Path) -> str:

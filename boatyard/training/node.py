@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from boatyard import stages, storage, training
-from boatyard.data import artifacts, datasets
+from boatyard.data import artifacts, checkpoints, datasets
 from boatyard.errors import BoatyardError, Interrupted, PeerLost, StorageError
 from boatyard.project import GateConfig, PreprocessConfig, TrainConfig, section
 from boatyard.running import progress
@@ -57,7 +57,7 @@ def node(job: Job, text: str) -> tuple[int, str]:
             sealed.fetch(storage.open(job.dataset), SCRATCH / "dataset", kind=datasets.KIND)
         code, reason = torchrun(text)
         if code == 0 and storage.in_bucket(job.out) and (SCRATCH / "checkpoint").exists():
-            sealed.send(SCRATCH / "checkpoint", storage.open(job.out), kind=training.KIND)
+            sealed.send(SCRATCH / "checkpoint", storage.open(job.out), kind=checkpoints.KIND)
     except BoatyardError as error:
         return code_of(error), f"{type(error).__name__}: {error}"
     return code, reason

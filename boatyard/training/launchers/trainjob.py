@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boatyard import __version__, errors, storage, training
-from boatyard.data import artifacts, datasets
+from boatyard import __version__, errors, storage
+from boatyard.data import artifacts, checkpoints, datasets
 from boatyard.errors import BoatyardError, ConfigError, Interrupted
 from boatyard.project import GateConfig, PreprocessConfig, Project, StepConfig, TrainConfig, seconds
 from boatyard.settings import Settings
@@ -178,7 +178,7 @@ def train(
     pod: StepConfig | None = None,
     namespace: str | None = None,
     say: Callable[[str], None] = logger.info,
-) -> training.Training:
+) -> checkpoints.Training:
     """Train a dataset's recipe on the cluster and bring the checkpoint to `out`.
 
     The TrainJob's name follows from all that its result depends on: called again, it is followed where it is still
@@ -195,8 +195,8 @@ def train(
     put(dataset, job.dataset, datasets.KIND)
     wanted = manifest(place, job, config, pod, namespace=namespace, settings=settings)
     run(cluster, wanted, say=say)
-    bring(job.out, out, training.KIND)
-    return training.Training.read(out)
+    bring(job.out, out, checkpoints.KIND)
+    return checkpoints.Training.read(out)
 
 
 def name_of(name: str, config: TrainConfig, how: PreprocessConfig, gate: GateConfig, dataset: str, image: str) -> str:
