@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -67,14 +66,21 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
+        digest = _expected_digest()
         for source, folder in zip(given[::2], given[1::2], strict=True):
-            found = initialise(source, Path(folder), os.environ.get("BOATYARD_DIGEST") or None)
+            found = initialise(source, Path(folder), digest)
             logging.info("%s: package %s is whole and right", folder, found)
     except BoatyardError as error:
         return _fail(str(error))
     except OSError as error:
         return _fail(str(artifacts.storage_error(Path(error.filename or "."), error)))
     return 0
+
+
+def _expected_digest() -> str | None:
+    from boatyard.settings import Settings
+
+    return Settings().digest
 
 
 def _fail(message: str) -> int:

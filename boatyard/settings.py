@@ -1,121 +1,170 @@
-"""Where things are on this machine: the environment, read here and nowhere else. What to do is the project's."""
+"""Where things are for this process: its environment, read here and nowhere else. What to do is the project's.
+
+Read it at the edges (the command, a step, a training pod, the server). It takes pydantic-settings, 0.1 s of CPU to
+import: modules that a server or a pod's initializer imports do so inside a function.
+"""
 
 from __future__ import annotations
 
-import math
 import os
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from boatyard.errors import ConfigError
+from boatyard.machine import processors
 
 PROMETHEUS = "http://prometheus.monitoring.svc.cluster.local:9090"
-QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU a period, as a container's limit sets it
-MEMORY = (  # the limit of a container and what is used of it, of both versions of control groups
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
+IMAGE_REFERENCE = re.compile(r"[A-Za-z0-9][\w.-]*(:\d+)?(/[\w.-]+)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
+ROLES = (  # of the clouds, each of which gives a pod the right to ask a bucket
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
 )
+MAY_BE_EMPTY = ("BOATYARD_DIGEST", "BOATYARD_ADMIN_TOKEN")  # a pod has them of an annotation or a Secret that may lack
 
 
-def available_memory() -> int:
-    """Return the bytes that this process may still take: of the machine, or of its container if that has less."""
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 4 << 30)
-    for limit, used in MEMORY:
-        if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
-            free = min(free, max(int(text) - int(used.read_text()), 0))
-    return free
+def _whole(least: int) -> BeforeValidator:
+    """Take a whole number of `least` or more, as text or as a number."""
+
+    def read(value: Any) -> int:
+        if not re.fullmatch(r"\s*[0-9]{1,9}\s*", str(value)) or int(value) < least:
+            raise ValueError(f"expected a whole number of {least} or more")
+        return int(value)
+
+    return BeforeValidator(read)
 
 
-def _cpus() -> int:
-    """Count the processors that this process may use: its share of its container's limit, rounded up."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = (QUOTA.read_text() if QUOTA.is_file() else "max 1").strip().partition(" ")
-    if quota != "max":
-        processors = max(1, min(processors, math.ceil(int(quota) / int(period))))
-    return max(1, processors // _number("LOCAL_WORLD_SIZE", 1))
+def _url(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[^\s/]+\S*", value):
+        raise ValueError("expected a URL such as http://HOST:PORT")
+    return value
 
 
-def _number(name: str, default: int) -> int:
-    return int(os.environ.get(name) or default)
+def _image(value: str) -> str:
+    if not IMAGE_REFERENCE.fullmatch(value):
+        raise ValueError("expected an image such as registry.example/boatyard/train:0.1.0")
+    return value
 
 
-def _path(name: str) -> Path | None:
-    value = os.environ.get(name)
-    return Path(value) if value else None
+def _yes(value: Any) -> bool:
+    """Take what AWS's own tools take for yes; all else is no."""
+    return value is True or str(value).lower() in ("1", "true", "yes")
 
 
-def _kubeflow() -> str:
-    return os.environ.get("BOATYARD_KUBEFLOW") or os.environ.get("KF_PIPELINES_ENDPOINT", "")
+FromZero = Annotated[int, _whole(0)]
+FromOne = Annotated[int, _whole(1)]
+Url = Annotated[str, AfterValidator(_url)]
+Image = Annotated[str, AfterValidator(_image)]
+Yes = Annotated[bool, BeforeValidator(_yes)]
 
 
-def _work() -> Path | None:
-    return _path("BOATYARD_WORK")
+def _variable(default: Any, *names: str, **more: Any) -> Any:
+    """Describe a setting that the first of some environment variables gives."""
+    return Field(default, validation_alias=AliasChoices(*names), **more)
 
 
-def _cache() -> Path:
-    home = _path("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return _path("BOATYARD_CACHE") or home / "boatyard"
-
-
-def _endpoint() -> str:
-    return (
-        os.environ.get("AWS_ENDPOINT_URL_S3")
-        or os.environ.get("AWS_ENDPOINT_URL")
-        or os.environ.get("AWS_ENDPOINT", "")
-    )
-
-
-def _yes(name: str) -> bool:
-    return os.environ.get(name, "").lower() in ("1", "true", "yes")
-
-
-def _credentials() -> bool:
-    """Whether the environment says who asks a bucket: a key, or one of the roles that a cloud gives a pod."""
-    key = os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")
-    role = (
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    )
-    return bool(key) or any(os.environ.get(name) for name in role)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Read from BOATYARD_* variables.
+class Settings(BaseSettings):
+    """Read from BOATYARD_* variables, and those of torchrun and AWS; raises ConfigError, one line for each wrong one.
 
     `image` runs the components on a cluster, `serve_image` an endpoint; `prometheus` is where an autoscaler that counts
     requests asks; `project` is the folder that own recipes are imported from;
     `kubeflow` is the URL of the Kubeflow Pipelines API, `kubeflow_token` what it lets us in with;
     `work` is a folder that outlives a killed step (training goes on from it; none: it starts anew); `retries` is how
     often a step asks a store once more;
-    `threads` bounds the threads of a stage (the processors this process may use).
-    `rank`, `processes` and `local_rank` are torchrun's: which process of a training run this is, of how many, and
-    which on its node; `patience` is how many seconds one waits for the others within a step.
+    `threads` bounds the threads of a stage (0: the processors this process may use).
+    `rank`, `processes`, `local_rank` and `local_processes` are torchrun's: which process of a training run this is, of
+    how many, and the same on its node; `patience` is how many seconds one waits for the others within a step.
     `cache` keeps what was pulled from buckets, `claims` is the folder below which volume claims are mounted by name.
+    `digest` is what a pod's package must have, `admin_token` lets in whoever loads models into a server.
     `endpoint`, `credentials`, `anonymous`, `virtual_hosts` and `certificates` say where an S3 store is and who asks:
     the variables are those of AWS's own tools, and those that KServe makes of a Secret.
     """
 
-    image: str = field(default_factory=lambda: os.environ.get("BOATYARD_IMAGE", "boatyard/train:0.1.0"))
-    serve_image: str = field(default_factory=lambda: os.environ.get("BOATYARD_SERVE_IMAGE", "boatyard/serve:0.1.0"))
-    prometheus: str = field(default_factory=lambda: os.environ.get("BOATYARD_PROMETHEUS", PROMETHEUS))
-    project: Path = field(default_factory=lambda: Path(os.environ.get("BOATYARD_PROJECT", ".")))
-    kubeflow: str = field(default_factory=_kubeflow)
-    kubeflow_token: str = field(default_factory=lambda: os.environ.get("BOATYARD_KUBEFLOW_TOKEN", ""), repr=False)
-    work: Path | None = field(default_factory=_work)
-    retries: int = field(default_factory=lambda: int(os.environ.get("BOATYARD_RETRIES", "0")))
-    threads: int = field(default_factory=lambda: _number("BOATYARD_THREADS", 0) or _cpus())
-    rank: int = field(default_factory=lambda: _number("RANK", 0))
-    processes: int = field(default_factory=lambda: _number("WORLD_SIZE", 1))
-    local_rank: int = field(default_factory=lambda: _number("LOCAL_RANK", 0))
-    patience: int = field(default_factory=lambda: _number("BOATYARD_PATIENCE", 120))
-    cache: Path = field(default_factory=_cache)
-    claims: Path = field(default_factory=lambda: Path(os.environ.get("BOATYARD_CLAIMS", "/mnt/pvc")))
-    endpoint: str = field(default_factory=_endpoint)
-    credentials: bool = field(default_factory=_credentials)
-    anonymous: bool = field(default_factory=lambda: _yes("AWS_SKIP_SIGNATURE") or _yes("awsAnonymousCredential"))
-    virtual_hosts: bool = field(default_factory=lambda: _yes("S3_USER_VIRTUAL_BUCKET"))
-    certificates: Path | None = field(default_factory=lambda: _path("AWS_CA_BUNDLE"))
+    model_config = SettingsConfigDict(
+        frozen=True, case_sensitive=True, env_ignore_empty=True, populate_by_name=True, extra="forbid"
+    )
+
+    image: Image = _variable("boatyard/train:0.1.0", "BOATYARD_IMAGE")
+    serve_image: Image = _variable("boatyard/serve:0.1.0", "BOATYARD_SERVE_IMAGE")
+    prometheus: Url = _variable(PROMETHEUS, "BOATYARD_PROMETHEUS")
+    project: Path = _variable(Path(), "BOATYARD_PROJECT")
+    kubeflow: str = _variable("", "BOATYARD_KUBEFLOW", "KF_PIPELINES_ENDPOINT")
+    kubeflow_token: str = _variable("", "BOATYARD_KUBEFLOW_TOKEN", repr=False)
+    work: Path | None = _variable(None, "BOATYARD_WORK")
+    retries: FromZero = _variable(0, "BOATYARD_RETRIES")
+    threads: FromZero = _variable(0, "BOATYARD_THREADS")
+    rank: FromZero = _variable(0, "RANK")
+    processes: FromOne = _variable(1, "WORLD_SIZE")
+    local_rank: FromZero = _variable(0, "LOCAL_RANK")
+    local_processes: FromOne = _variable(1, "LOCAL_WORLD_SIZE")
+    patience: FromOne = _variable(120, "BOATYARD_PATIENCE")
+    cache: Path = _variable(Path(), "BOATYARD_CACHE")
+    claims: Path = _variable(Path("/mnt/pvc"), "BOATYARD_CLAIMS")
+    digest: str | None = _variable(None, "BOATYARD_DIGEST")
+    admin_token: str | None = _variable(None, "BOATYARD_ADMIN_TOKEN", repr=False)
+    endpoint: str = _variable("", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    virtual_hosts: Yes = _variable(False, "S3_USER_VIRTUAL_BUCKET")
+    certificates: Path | None = _variable(None, "AWS_CA_BUNDLE")
+
+    def __init__(self, **values: Any) -> None:
+        """Read the environment; what is given by name goes before it."""
+        problems = [f"{name}: expected a value, found it empty; give one, or unset it" for name in _empty(os.environ)]
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems += [_sentence(each) for each in error.errors()]
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _placed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Keep what was pulled where the user's other caches are, unless told where."""
+        if "BOATYARD_CACHE" in values or "cache" in values:
+            return values
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return {**values, "cache": home / "boatyard"}
+
+    @model_validator(mode="after")
+    def _counted(self) -> Self:
+        """Take the processors of this process where no number of threads was given: its part of its node's."""
+        if not self.threads:
+            object.__setattr__(self, "threads", max(1, processors() // self.local_processes))
+        return self
+
+    @property
+    def credentials(self) -> bool:
+        """Whether the environment says who asks a bucket: a key, or one of the roles that a cloud gives a pod."""
+        key = os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")
+        return bool(key) or any(os.environ.get(name) for name in ROLES)
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether buckets are asked without saying who asks."""
+        return any(_yes(os.environ.get(name)) for name in ("AWS_SKIP_SIGNATURE", "awsAnonymousCredential"))
+
+
+def variables() -> tuple[str, ...]:
+    """Return the names of all environment variables that settings are read from."""
+    aliases = (field.validation_alias for field in Settings.model_fields.values())
+    return tuple(str(name) for alias in aliases if isinstance(alias, AliasChoices) for name in alias.choices)
+
+
+def _empty(environment: Mapping[str, str]) -> list[str]:
+    """Find our variables that are set to nothing: the line that was to set them went wrong."""
+    ours = [name for name in variables() if name.startswith("BOATYARD_") and name not in MAY_BE_EMPTY]
+    return [name for name in ours if environment.get(name) == ""]
+
+
+def _sentence(error: Any) -> str:
+    """Say which variable is wrong, what was expected and what was found."""
+    field = Settings.model_fields.get(str(error["loc"][0]))
+    alias = field.validation_alias if field else None
+    name = alias.choices[0] if isinstance(alias, AliasChoices) else error["loc"][0]
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}, found {str(error['input'])[:100]!r}; change it, or unset it"

@@ -7,12 +7,16 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from boatyard import storage
 from boatyard.errors import BoatyardError
 
 from . import serve
 from .limits import BODY_LIMIT, Limits
+
+if TYPE_CHECKING:
+    from boatyard.settings import Settings
 
 MOUNT = "/mnt/models"  # where KServe's storage initializer puts what STORAGE_URI names
 
@@ -41,12 +45,19 @@ def main(arguments: list[str] | None = None) -> int:
             repository=options.repository,
             certificate=options.tls_certificate,
             key=options.tls_key,
-            token=os.environ.get("BOATYARD_ADMIN_TOKEN") or None,
+            token=_settings().admin_token,
         )
     except BoatyardError as error:
         print(error, file=sys.stderr, flush=True)
         return 1
     return 0
+
+
+def _settings() -> Settings:
+    """Read the environment; the import takes time that `--help` does not need."""
+    from boatyard.settings import Settings
+
+    return Settings()
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -11,7 +11,6 @@ import numpy as np
 
 from boatyard.data.schema import Array
 from boatyard.prediction import Engine, Predictor
-from boatyard.settings import Settings
 
 from .limits import Plan
 
@@ -29,6 +28,8 @@ def calibrate(package: Predictor, threads: int | None, batch: int | None, proces
 
     `package` comes with an engine of one thread, or of the `threads` given; `processes` share the processors.
     """
+    from boatyard.settings import Settings
+
     rows = package.package.golden.inputs
     if threads is None and (most := Settings().threads) > 1 and len(package.package.golden):
         other = replace(package, engine=type(package.engine)(package.package.graph, package.schema, most))

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import generate_latest
 
-from boatyard.settings import Settings, available_memory
+from boatyard.machine import available_memory
 
 from .channel import Channel, finished, hand
 from .limits import Options
@@ -259,6 +259,8 @@ class Pool:
 
     def _most(self) -> int:
         """Return how many processes the processors are for: each runs its model on so many of them as was chosen."""
+        from boatyard.settings import Settings
+
         threads = max((model.plan.threads for model in self.models.all()), default=1)
         return min(MOST, Settings().threads // threads) if hasattr(socket, "send_fds") else 1
 

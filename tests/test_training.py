@@ -27,11 +27,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from torch import nn
 
-from boatyard import recipes, training
+from boatyard import machine, recipes, training
 from boatyard.data import artifacts
 from boatyard.errors import ConfigError, DataError, Interrupted
+from boatyard.machine import available_memory
 from boatyard.project import AugmentConfig, PreprocessConfig, TrainConfig
-from boatyard.settings import available_memory
 from boatyard.training import Training, augmentation, loader, losses, optimisers, states
 
 HOW = PreprocessConfig()
@@ -530,7 +530,11 @@ def test_a_dataset_larger_than_memory_is_streamed_and_learnt(tmp_path: Path, mon
 def test_a_containers_limit_bounds_what_counts_as_available(tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / "max").write_text("5000\n")
     (tmp_path / "current").write_text("4000\n")
-    monkeypatch.setattr("boatyard.settings.MEMORY", ((tmp_path / "max", tmp_path / "current"),))
+    (tmp_path / "stat").write_text("anon 1000\nfile 3000\ninactive_file 2500\nactive_file 500\n")
+    group = machine.MemoryCgroup(tmp_path / "max", tmp_path / "current", tmp_path / "stat", "inactive_file")
+    monkeypatch.setattr(machine, "MEMORY_CGROUPS", (group,))
+    assert available_memory() == 5000 - (4000 - 2500)  # pages of files read once are given back when needed
+    (tmp_path / "stat").unlink()
     assert available_memory() == 1000
     (tmp_path / "max").write_text("max\n")
     assert available_memory() > 1 << 20

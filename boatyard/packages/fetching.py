@@ -14,7 +14,6 @@ from boatyard import storage
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError
 from boatyard.packages.verifying import KIND, NAME, verify
-from boatyard.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +24,7 @@ def fetch(uri: str, digest: str | None = None, *, to: Path | None = None) -> Pat
     With `digest`, or one in the URI (…/sha256-<hex>), it must be that package. Raises ArtifactError when it is not
     whole and right, StorageError when it cannot be read.
     """
+    from boatyard.settings import Settings
     from boatyard.storage import sealed
 
     source = storage.open(uri)

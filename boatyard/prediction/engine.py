@@ -14,7 +14,6 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 from boatyard.data.schema import Array, Schema, Tensor
 from boatyard.errors import ArtifactError, RequestError
 from boatyard.prediction import protobuf
-from boatyard.settings import Settings
 
 ROWS = 256  # at once: what a graph holds in between grows with them, and a large request must not take all memory
 ELEMENTS = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "str": "tensor(string)"}
@@ -103,6 +102,8 @@ class Engine:
         Raises ArtifactError when it is no graph, keeps data outside its own bytes, or does not have the schema's inputs
         and outputs.
         """
+        from boatyard.settings import Settings
+
         self.schema = schema
         self.tensors = schema.tensors()
         data = graph if isinstance(graph, bytes) else _read(graph)

@@ -16,7 +16,6 @@ import numpy as np
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ArtifactError, ConfigError, RequestError
 from boatyard.prediction.engine import Engine, check_ends, wanted_inputs, wanted_outputs
-from boatyard.settings import Settings
 
 # It would tell its maker of every import; where it is not installed, OpenVINO has one of its own that tells nobody.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -45,6 +44,8 @@ class OpenVino(Engine):
 
     def _load(self, data: bytes, threads: int) -> None:
         """Compile a graph; raises ArtifactError when it is another than the schema says, or has what OpenVINO lacks."""
+        from boatyard.settings import Settings
+
         if strings := [tensor.name for tensor in self.tensors if tensor.dtype == "str"]:
             raise _unfit(f"a graph that takes strings, at {', '.join(strings)}")
         model = _parsed(data)

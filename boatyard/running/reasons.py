@@ -20,7 +20,6 @@ from typing import Any, Self
 from boatyard import storage
 from boatyard.data import artifacts
 from boatyard.errors import BoatyardError, StorageError
-from boatyard.settings import Settings
 
 logger = logging.getLogger(__name__)
 FOLDER = "reasons"
@@ -81,6 +80,8 @@ def recording(step: str, path: str) -> Iterator[None]:
 
 def record(reason: Reason, path: str) -> None:
     """Print a reason, and write it below the run's folder in its bucket where there is one and its keys are known."""
+    from boatyard.settings import Settings
+
     print(reason.line(), file=sys.stderr, flush=True)
     run = run_of(path)
     if run is None or not Settings().credentials:

@@ -21,7 +21,6 @@ from obstore.store import GCSStore, LocalStore, S3Store
 
 from boatyard import storage
 from boatyard.errors import StorageError
-from boatyard.settings import Settings
 
 CLIENT = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "120s", "user_agent": "boatyard"}
 RETRY: Any = {
@@ -179,6 +178,8 @@ def open(uri: str) -> Bucket:
 
 
 def _s3(bucket: str) -> Any:
+    from boatyard.settings import Settings
+
     settings = Settings()
     more: dict[str, Any] = {"virtual_hosted_style_request": True} if settings.virtual_hosts else {}
     if settings.anonymous:
@@ -192,6 +193,8 @@ def _s3(bucket: str) -> Any:
 
 
 def _client() -> Any:
+    from boatyard.settings import Settings
+
     settings = Settings()
     if settings.endpoint and not ENDPOINT.fullmatch(settings.endpoint):
         raise StorageError(f"AWS_ENDPOINT_URL: expected http://HOST:PORT or https://HOST, found {settings.endpoint!r}")
@@ -214,6 +217,8 @@ def _translated(uri: str) -> Iterator[None]:
 
 
 def _sentence(uri: str, error: Exception) -> str:
+    from boatyard.settings import Settings
+
     text, code = str(error), _code(error)
     at = Settings().endpoint or "the store"
     if code == "NoSuchBucket":

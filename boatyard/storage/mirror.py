@@ -14,7 +14,6 @@ from urllib.parse import quote
 from boatyard import storage
 from boatyard.data import artifacts
 from boatyard.errors import StorageError
-from boatyard.settings import Settings
 from boatyard.storage.buckets import Bucket, Object
 
 logger = logging.getLogger(__name__)
@@ -28,6 +27,8 @@ def mirror(uri: str) -> Path:
 
     The folder is the cache's, the same every time. Raises StorageError when there is nothing, or it cannot be read.
     """
+    from boatyard.settings import Settings
+
     place = storage.open(uri)
     above, name = place.above()
     one = above.look(name) if name else None

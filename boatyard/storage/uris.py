@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from boatyard.errors import StorageError
-from boatyard.settings import Settings
 
 if TYPE_CHECKING:
     from boatyard.storage.buckets import Bucket
@@ -93,6 +92,8 @@ def _local(uri: str) -> Path:
 
 def _claim(uri: str) -> Path:
     """Return where a claim's folder is in this pod, or on a machine that has it mounted at the same place."""
+    from boatyard.settings import Settings
+
     claim, _, below = uri.partition("://")[2].partition("/")
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", claim) or ".." in below.split("/"):
         raise StorageError(f"{uri}: expected pvc://CLAIM/FOLDER, found claim {claim!r} and folder {below!r}")

@@ -16,7 +16,7 @@ from boatyard.data.datasets import Dataset, Split
 from boatyard.data.features import empty, tensors
 from boatyard.data.schema import Schema
 from boatyard.errors import DataError
-from boatyard.settings import available_memory
+from boatyard.machine import available_memory
 from boatyard.training.losses import Target
 
 SHARE = 0.25  # of the available memory that a split may take

@@ -83,10 +83,10 @@ def torchrun(text: str) -> tuple[int, str]:
 
 def process(job: Job) -> int:
     """Train as one of the processes; return the exit code."""
-    rank = Settings().rank
-    if rank:
-        os.environ.pop(progress.VARIABLE, None)
     try:
+        settings = Settings()
+        if settings.rank:
+            os.environ.pop(progress.VARIABLE, None)
         with stages.step("train"):
             training.train(
                 section(TrainConfig, job.train),
@@ -94,7 +94,7 @@ def process(job: Job) -> int:
                 datasets.read(local(job.dataset, "dataset")),
                 local(job.out, "checkpoint"),
                 seal=section(GateConfig, job.gate).seal,
-                root=Settings().project,
+                root=settings.project,
                 work=local(job.work, "work"),
             )
     except BoatyardError as error:
