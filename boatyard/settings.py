@@ -74,8 +74,8 @@ class Settings(BaseSettings):
     `image` runs the components on a cluster, `serve_image` an endpoint; `prometheus` is where an autoscaler that counts
     requests asks; `project` is the folder that own recipes are imported from;
     `kubeflow` is the URL of the Kubeflow Pipelines API, `kubeflow_token` what it lets us in with;
-    `work` is a folder that outlives a killed step (training goes on from it; none: it starts anew); `retries` is how
-    often a step asks a store once more;
+    `work` is a folder that outlives a killed step (training goes on from it; none: it starts anew); `progress` is the
+    file that a step's runner follows; `retries` is how often a step asks a store once more;
     `threads` bounds the threads of a stage (0: the processors this process may use).
     `rank`, `processes`, `local_rank` and `local_processes` are torchrun's: which process of a training run this is, of
     how many, and the same on its node; `patience` is how many seconds one waits for the others within a step.
@@ -96,6 +96,7 @@ class Settings(BaseSettings):
     kubeflow: str = _variable("", "BOATYARD_KUBEFLOW", "KF_PIPELINES_ENDPOINT")
     kubeflow_token: str = _variable("", "BOATYARD_KUBEFLOW_TOKEN", repr=False)
     work: Path | None = _variable(None, "BOATYARD_WORK")
+    progress: Path | None = _variable(None, "BOATYARD_PROGRESS")
     retries: FromZero = _variable(0, "BOATYARD_RETRIES")
     threads: FromZero = _variable(0, "BOATYARD_THREADS")
     rank: FromZero = _variable(0, "RANK")

@@ -6,35 +6,29 @@ to a small JSON file as well as to the UI, because metrics cannot be read back f
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
-import os
 import re
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from boatyard.data import artifacts
 from boatyard.data.lineage import SECTIONS, code_digest, environment, lineage
-from boatyard.errors import BoatyardError, ConfigError, Refused, StorageError
+from boatyard.errors import Refused
 from boatyard.project import (
     DataConfig,
     EvaluateConfig,
     GateConfig,
     PreprocessConfig,
     PushConfig,
-    ResourcesConfig,
     ServeConfig,
     StepConfig,
     TrainConfig,
     section,
 )
-from boatyard.running import progress, reasons
+from boatyard.running import releasing
+from boatyard.running.step import PARENT, follow_parent, step
 from boatyard.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,11 +39,13 @@ if TYPE_CHECKING:
     from boatyard.registry import Version
 
 __all__ = [
+    "PARENT",
     "SECTIONS",
     "code_digest",
     "deploy",
     "environment",
     "evaluate",
+    "follow_parent",
     "gate",
     "lineage",
     "preprocess",
@@ -66,9 +62,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-PARENT = "BOATYARD_PARENT"  # a descriptor that closes when the runner dies
-BACKOFF = 1.0  # seconds before the first further attempt; twice as long before each after it
-T = TypeVar("T")
 Numbers = dict[str, float]
 Values = Mapping[str, Any]
 
@@ -85,7 +78,7 @@ def preprocess(data: Values, how: Values, task: str, out: str, numbers: str) -> 
             root=Settings().project,
             task=task,  # type: ignore[arg-type]
         )
-        return _write(numbers, _rows(dataset))
+        return artifacts.write_numbers(Path(numbers), _rows(dataset))
 
 
 def preprocess_look(data: Values, how: Values, task: str, part: int, of: int, out: str) -> None:
@@ -139,7 +132,7 @@ def preprocess_join(
     with step("preprocess-join", out):
         written = [Path(part) for part in shards]
         dataset = parts.join(_job(data, how, task), Path(plan), Path(division), written, Path(out))
-        return _write(numbers, _rows(dataset))
+        return artifacts.write_numbers(Path(numbers), _rows(dataset))
 
 
 def _job(data: Values, how: Values, task: str) -> Job:
@@ -175,7 +168,9 @@ def train(
     with step("train", out):
         settings = Settings()
         if section(TrainConfig, config).processes > 1:
-            return _write(numbers, _train_together(config, how, gate, dataset, out, name, pod or {}))
+            return artifacts.write_numbers(
+                Path(numbers), _train_together(config, how, gate, dataset, out, name, pod or {})
+            )
         result = training.train(
             section(TrainConfig, config),
             section(PreprocessConfig, how),
@@ -185,7 +180,7 @@ def train(
             root=settings.project,
             work=settings.work,
         )
-        return _write(numbers, result.numbers())
+        return artifacts.write_numbers(Path(numbers), result.numbers())
 
 
 def _train_together(
@@ -215,29 +210,25 @@ def evaluate(config: Values, dataset: str, checkpoint: str, out: str, numbers: s
         report = evaluation.evaluate(
             section(EvaluateConfig, config), datasets.read(Path(dataset)), Path(checkpoint), Path(out)
         )
-        _write(numbers, report.numbers())
+        artifacts.write_numbers(Path(numbers), report.numbers())
         return report
 
 
 def gate(config: Values, push: Values, name: str, dataset: str, checkpoint: str, report: str, out: str) -> Verdict:
     """Report in, verdict out; the version in production, where there is one, is asked the same test rows."""
-    from boatyard import gating, registry
-    from boatyard.data import datasets
-
     with step("gate", out):
-        rules, settings = section(GateConfig, config), Settings()
-        production = None
-        if rules.not_worse:
-            shelf = registry.open(section(PushConfig, push).registry, settings.project)
-            alias = rules.not_worse.alias
-            production = _patiently(lambda: shelf.find(name, alias))
-        verdict = gating.gate(
-            rules, Path(report), Path(checkpoint), datasets.read(Path(dataset)), production=production
+        settings = Settings()
+        return releasing.judge(
+            section(GateConfig, config),
+            section(PushConfig, push),
+            name,
+            dataset=Path(dataset),
+            checkpoint=Path(checkpoint),
+            report=Path(report),
+            out=Path(out),
+            root=settings.project,
+            retries=settings.retries,
         )
-        verdict = _standing(verdict, production)
-        verdict.write(Path(out))
-        logger.info("%s", verdict.sentence)
-        return verdict
 
 
 def push(
@@ -250,26 +241,19 @@ def push(
     out: str,
 ) -> Version:
     """Everything in, package out, and into the registry; return the version."""
-    from boatyard import packages, registry
-    from boatyard.data import datasets
-
     with step("push", out):
-        wanted, settings = section(PushConfig, config), Settings()
-        data = datasets.read(Path(dataset))
-        package = packages.pack(
-            name=str(project["name"]),
+        settings = Settings()
+        return releasing.release(
+            section(PushConfig, config),
+            project,
+            dataset=Path(dataset),
             checkpoint=Path(checkpoint),
             report=Path(report),
             verdict=Path(verdict),
-            dataset=data,
             out=Path(out),
-            golden=wanted.golden,
-            lineage=lineage(project, data.digest, data.manifest.get("source", {})),
+            root=settings.project,
+            retries=settings.retries,
         )
-        shelf = registry.open(wanted.registry, settings.project)
-        version = _patiently(lambda: shelf.push(package.path, alias=wanted.alias))
-        logger.info("%s version %s at %s", version.name, version.version, version.uri)
-        return version
 
 
 def deploy(config: Values, version: str, uri: str, package: str, out: str) -> str:
@@ -292,19 +276,6 @@ def deploy(config: Values, version: str, uri: str, package: str, out: str) -> st
         return serves.digest
 
 
-def _standing(verdict: Verdict, production: Path | None) -> Verdict:
-    """Return production's own verdict when it is of this graph, report and rules: the same version."""
-    from boatyard.gating import Verdict
-
-    if production is None:
-        return verdict
-    earlier = Verdict.read(production / "verdict.json")
-    about = [
-        {key: found.digests.get(key) for key in ("graph", "dataset", "report", "seal")} for found in (verdict, earlier)
-    ]
-    return earlier if about[0] == about[1] else verdict
-
-
 def settle(verdict: str) -> None:
     """End a run: raise Refused with the gate's sentence unless it passed."""
     from boatyard import gating
@@ -314,75 +285,3 @@ def settle(verdict: str) -> None:
         if not found.passed:
             raise Refused(found.sentence)
         logger.info("%s", found.sentence)
-
-
-@contextlib.contextmanager
-def step(name: str, path: str = "") -> Iterator[None]:
-    """Log a step's start and end, and leave its error where the runner looks for it, and where a person does.
-
-    `path` is one of its artifacts, which says what run it is of.
-    """
-    if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    follow_parent()
-    started = time.monotonic()
-    logger.info("%s starts", name)
-    with reasons.recording(name, path):
-        try:
-            yield
-        except BoatyardError as error:
-            _emit_error(error)
-            raise
-        except OSError as error:
-            raise _emit_error(artifacts.storage_error(Path(error.filename or "."), error)) from error
-        except MemoryError as error:
-            # started again, it would need as much: so the author is asked, and no pod restarts for it (exit code 78)
-            raise _emit_error(_out_of_memory(name)) from error
-    logger.info("%s done in %.1f s", name, time.monotonic() - started)
-
-
-def _emit_error(error: BoatyardError) -> BoatyardError:
-    progress.emit({"error": type(error).__name__, "message": str(error), **error.fields()})
-    return error
-
-
-def _out_of_memory(step: str) -> ConfigError:
-    stage = step.partition("-")[0]  # the steps of one stage share their resources
-    memory = f"give it more: resources.{stage}.memory" if stage in ResourcesConfig.model_fields else "give it more"
-    fix = f"lower train.batch_size, or {memory}" if stage == "train" else memory
-    return ConfigError(f"{step} needs more memory than there is", fix=fix)
-
-
-def _patiently(work: Callable[[], T]) -> T:
-    """Do what a store may refuse for a moment, once more for each of the step's `retries`.
-
-    A Kubeflow backend's own retries do nothing on a default installation for a step that exits with an error.
-    """
-    for attempt in range(Settings().retries):
-        try:
-            return work()
-        except StorageError as error:
-            logger.warning("%s; attempt %d, trying again", error, attempt + 1)
-            time.sleep(BACKOFF * 2**attempt)
-    return work()
-
-
-def follow_parent() -> None:
-    """End as after SIGTERM when the runner that started this step is gone: nobody would take its result."""
-    descriptor = os.environ.pop(PARENT, None)
-
-    def wait() -> None:
-        os.read(int(descriptor or 0), 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    if descriptor:
-        threading.Thread(target=wait, daemon=True).start()
-
-
-def _write(path: str, numbers: Numbers) -> Numbers:
-    """Write a step's numbers as JSON beside the artifacts, and return them; a NaN would fail the step."""
-    for name in [name for name, value in numbers.items() if not math.isfinite(value)]:
-        logger.warning("%s is %s and left out", name, numbers[name])
-        numbers = {key: value for key, value in numbers.items() if key != name}
-    artifacts.write_json(Path(path), numbers)
-    return numbers

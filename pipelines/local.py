@@ -37,8 +37,9 @@ from boatyard import stages
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, BoatyardError, ConfigError, Interrupted, Refused, StorageError
 from boatyard.project import DataConfig, section
-from boatyard.running import runs
+from boatyard.running import progress, runs
 from boatyard.running.display import Display
+from boatyard.running.progress import Follower
 
 logger = logging.getLogger(__name__)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where PyYAML was built with it
@@ -219,12 +220,12 @@ class _Runner:
         started = time.monotonic()
         work = self.work(name)
         _sweep(self.run.path / "artifacts" / name)
-        events = self.run.path / "logs" / f".{name}.progress"
-        events.unlink(missing_ok=True)
+        events = Follower(self.run.path / "logs" / f".{name}.progress")
+        events.path.unlink(missing_ok=True)
         environment = {
             **os.environ,
             **(env_vars or {}),
-            "BOATYARD_PROGRESS": str(events),
+            progress.VARIABLE: str(events.path),
             "BOATYARD_PROJECT": str(self.folder),
             "BOATYARD_WORK": str(work),
             "PYTHONUNBUFFERED": "1",
@@ -269,21 +270,13 @@ class _Runner:
     def note(self, step: runs.Step) -> None:
         self.run = self.run.with_step(step).write()
 
-    def follow(self, name: str, events: Path) -> None:
+    def follow(self, name: str, events: Follower) -> None:
         """Hand on the events that a step wrote since the last look."""
-        if not events.exists():
-            return
-        with open(events) as file:
-            file.seek(self._read.get(name, 0))
-            while (line := file.readline()).endswith("\n"):
-                event = json.loads(line)
-                if "error" in event:
-                    self.errors[name] = event
-                else:
-                    self.display.event(name, event)
-                self._read[name] = file.tell()
-
-    _read: dict[str, int] = field(default_factory=dict)
+        for event in events.read():
+            if "error" in event:
+                self.errors[name] = event
+            else:
+                self.display.event(name, event)
 
     def broken(self, error: BoatyardError) -> BoatyardError:
         """Record, where that can be written, that the runner itself could not go on, and return the error to raise."""

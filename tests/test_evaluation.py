@@ -28,6 +28,7 @@ from boatyard.errors import ArtifactError, DataError
 from boatyard.evaluation import slices
 from boatyard.evaluation.report import Report
 from boatyard.project import EvaluateConfig
+from boatyard.running import progress
 
 QUICK = EvaluateConfig(bootstrap=100, worst=5)
 
@@ -168,11 +169,12 @@ def test_a_report_of_another_shape_is_an_artifact_error(tmp_path: Path) -> None:
         Report.read(tmp_path)
 
 
-def test_progress_counts_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BOATYARD_PROGRESS", str(tmp_path / "events"))
+def test_progress_counts_the_rows(tmp_path: Path) -> None:
+    events: list[Any] = []
     target = np.arange(2000) % 3
-    measured(tmp_path, echoes.certain(target, 3), target)
-    last = json.loads((tmp_path / "events").read_text().splitlines()[-1])
+    with progress.sent_to(events.append):
+        measured(tmp_path, echoes.certain(target, 3), target)
+    last = events[-1]
     assert (last["stage"], last["done"], last["total"]) == ("evaluate", 2000, 2000)
 
 

@@ -18,6 +18,7 @@ from boatyard.data.datasets import SPLITS
 from boatyard.errors import DataError
 from boatyard.preprocessing import block, shards, splitting, statistics
 from boatyard.project import DataConfig
+from boatyard.running import progress
 
 
 def is_label(text: str) -> bool:
@@ -364,10 +365,10 @@ def test_booleans_big_numbers_and_constants_come_through(tmp_path: Path) -> None
     assert dataset.statistics["big"]["mean"] == pytest.approx(2**60, rel=1)
 
 
-def test_progress_counts_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BOATYARD_PROGRESS", str(tmp_path / "events"))
-    sources.csv(tmp_path, sources.table(60))
-    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+def test_progress_counts_the_rows(tmp_path: Path) -> None:
+    events: list[Any] = []
+    with progress.sent_to(events.append):
+        sources.csv(tmp_path, sources.table(60))
     assert events[-1] == {"stage": "preprocess", "done": events[-1]["total"], "total": 120, "unit": "row"}
 
 

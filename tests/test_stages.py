@@ -11,13 +11,12 @@ import pytest
 
 from boatyard import project, stages
 from boatyard.errors import ConfigError, DataError, StorageError
-from boatyard.running import progress
+from boatyard.running import progress, releasing
 from boatyard.training import node
 
 
 def test_a_store_is_asked_again_as_often_as_the_step_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "BACKOFF", 0.0)
-    monkeypatch.setenv("BOATYARD_RETRIES", "2")
+    monkeypatch.setattr(releasing, "BACKOFF", 0.0)
     asked: list[int] = []
 
     def answer() -> str:
@@ -26,16 +25,14 @@ def test_a_store_is_asked_again_as_often_as_the_step_says(monkeypatch: pytest.Mo
             raise StorageError("the registry does not answer")
         return "version 1"
 
-    assert stages._patiently(answer) == "version 1"
+    assert releasing.patiently(answer, 2) == "version 1"
     asked.clear()
-    monkeypatch.setenv("BOATYARD_RETRIES", "1")
     with pytest.raises(StorageError):
-        stages._patiently(answer)
+        releasing.patiently(answer, 1)
     assert len(asked) == 2
 
 
-def test_only_a_stores_errors_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BOATYARD_RETRIES", "5")
+def test_only_a_stores_errors_are_tried_again() -> None:
     asked: list[int] = []
 
     def answer() -> None:
@@ -43,7 +40,7 @@ def test_only_a_stores_errors_are_tried_again(monkeypatch: pytest.MonkeyPatch) -
         raise DataError("no such column")
 
     with pytest.raises(DataError):
-        stages._patiently(answer)
+        releasing.patiently(answer, 5)
     assert len(asked) == 1
 
 

@@ -32,6 +32,7 @@ from boatyard.data import artifacts
 from boatyard.errors import ConfigError, DataError, Interrupted
 from boatyard.machine import available_memory
 from boatyard.project import AugmentConfig, PreprocessConfig, TrainConfig
+from boatyard.running import progress
 from boatyard.training import Training, augmentation, loader, losses, optimisers, states
 
 HOW = PreprocessConfig()
@@ -358,10 +359,11 @@ def test_every_loss_of_numbers_learns(tmp_path: Path, loss: str) -> None:
     assert found.validation["rmse"] < 0.7 * dataset.statistics["__target__"]["std"]
 
 
-def test_progress_says_loss_epoch_and_rate(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("BOATYARD_PROGRESS", str(tmp_path / "events"))
-    train(rows.numbers(), tmp_path / "out", recipe="linear", epochs=2)
-    last = json.loads((tmp_path / "events").read_text().splitlines()[-1])
+def test_progress_says_loss_epoch_and_rate(tmp_path: Path) -> None:
+    events: list[Any] = []
+    with progress.sent_to(events.append):
+        train(rows.numbers(), tmp_path / "out", recipe="linear", epochs=2)
+    last = events[-1]
     assert last["stage"] == "train" and last["done"] == last["total"] == 640
     assert last["epoch"] == 2 and {"loss", "rate"} <= set(last)
 

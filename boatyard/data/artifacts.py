@@ -6,6 +6,8 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
+import math
 import os
 import re
 import shutil
@@ -17,6 +19,7 @@ from typing import Any
 
 from boatyard.errors import ArtifactError, StorageError
 
+logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20
 
@@ -155,6 +158,15 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all. NaN and infinity are refused (ValueError)."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_numbers(path: Path, numbers: dict[str, float]) -> dict[str, float]:
+    """Write a stage's numbers as JSON, and return them; one that is not finite, which fails a step, is left out."""
+    for name in [name for name, value in numbers.items() if not math.isfinite(value)]:
+        logger.warning("%s is %s and left out", name, numbers[name])
+        numbers = {key: value for key, value in numbers.items() if key != name}
+    write_json(path, numbers)
+    return numbers
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -21,7 +21,6 @@ from boatyard import stages, storage, training
 from boatyard.data import artifacts, checkpoints, datasets
 from boatyard.errors import BoatyardError, Interrupted, PeerLost, StorageError
 from boatyard.project import GateConfig, PreprocessConfig, TrainConfig, section
-from boatyard.running import progress
 from boatyard.settings import Settings
 from boatyard.storage import sealed
 from boatyard.training.launchers.trainjob import Job
@@ -85,9 +84,7 @@ def process(job: Job) -> int:
     """Train as one of the processes; return the exit code."""
     try:
         settings = Settings()
-        if settings.rank:
-            os.environ.pop(progress.VARIABLE, None)
-        with stages.step("train"):
+        with stages.step("train", watched=settings.rank == 0):
             training.train(
                 section(TrainConfig, job.train),
                 section(PreprocessConfig, job.preprocess),

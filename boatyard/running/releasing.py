@@ -1,0 +1,112 @@
+"""The stages that ask the registry: the gate, which compares with production, and the push, which adds a version."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from boatyard.data.lineage import lineage
+from boatyard.errors import StorageError
+from boatyard.project import GateConfig, PushConfig
+
+if TYPE_CHECKING:
+    from boatyard.gating import Verdict
+    from boatyard.registry import Version
+
+logger = logging.getLogger(__name__)
+BACKOFF = 1.0  # seconds before the first further attempt; twice as long before each after it
+T = TypeVar("T")
+
+
+def judge(
+    rules: GateConfig,
+    push: PushConfig,
+    name: str,
+    *,
+    dataset: Path,
+    checkpoint: Path,
+    report: Path,
+    out: Path,
+    root: Path,
+    retries: int = 0,
+) -> Verdict:
+    """Hold a report against the rules and write the verdict; the version in production is asked the same test rows.
+
+    The registry's relative path starts at `root`; a store that refuses for a moment is asked `retries` times more.
+    """
+    from boatyard import gating, registry
+    from boatyard.data import datasets
+
+    production = None
+    if rules.not_worse:
+        shelf = registry.open(push.registry, root)
+        alias = rules.not_worse.alias
+        production = patiently(lambda: shelf.find(name, alias), retries)
+    verdict = gating.gate(rules, report, checkpoint, datasets.read(dataset), production=production)
+    verdict = _standing(verdict, production)
+    verdict.write(out)
+    logger.info("%s", verdict.sentence)
+    return verdict
+
+
+def release(
+    config: PushConfig,
+    project: Mapping[str, Any],
+    *,
+    dataset: Path,
+    checkpoint: Path,
+    report: Path,
+    verdict: Path,
+    out: Path,
+    root: Path,
+    retries: int = 0,
+) -> Version:
+    """Pack what the stages made and push it to the registry; return the version. `project` is for the lineage."""
+    from boatyard import packages, registry
+    from boatyard.data import datasets
+
+    data = datasets.read(dataset)
+    package = packages.pack(
+        name=str(project["name"]),
+        checkpoint=checkpoint,
+        report=report,
+        verdict=verdict,
+        dataset=data,
+        out=out,
+        golden=config.golden,
+        lineage=lineage(project, data.digest, data.manifest.get("source", {})),
+    )
+    shelf = registry.open(config.registry, root)
+    version = patiently(lambda: shelf.push(package.path, alias=config.alias), retries)
+    logger.info("%s version %s at %s", version.name, version.version, version.uri)
+    return version
+
+
+def patiently(work: Callable[[], T], retries: int) -> T:
+    """Do what a store may refuse for a moment, `retries` times more.
+
+    A Kubeflow backend's own retries do nothing on a default installation for a step that exits with an error.
+    """
+    for attempt in range(retries):
+        try:
+            return work()
+        except StorageError as error:
+            logger.warning("%s; attempt %d, trying again", error, attempt + 1)
+            time.sleep(BACKOFF * 2**attempt)
+    return work()
+
+
+def _standing(verdict: Verdict, production: Path | None) -> Verdict:
+    """Return production's own verdict when it is of this graph, report and rules: the same version."""
+    from boatyard.gating import Verdict
+
+    if production is None:
+        return verdict
+    earlier = Verdict.read(production / "verdict.json")
+    about = [
+        {key: found.digests.get(key) for key in ("graph", "dataset", "report", "seal")} for found in (verdict, earlier)
+    ]
+    return earlier if about[0] == about[1] else verdict

@@ -1,0 +1,76 @@
+"""What every step of a pipeline does around its stage: says start and end, leaves its error, ends with its runner."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from boatyard.data import artifacts
+from boatyard.errors import BoatyardError, ConfigError
+from boatyard.project import ResourcesConfig
+from boatyard.running import progress, reasons
+from boatyard.settings import Settings
+
+logger = logging.getLogger(__name__)
+PARENT = "BOATYARD_PARENT"  # a descriptor that closes when the runner dies
+
+
+@contextlib.contextmanager
+def step(name: str, path: str = "", *, watched: bool = True) -> Iterator[None]:
+    """Log a step's start and end, and leave its error where the runner looks for it, and where a person does.
+
+    `path` is one of its artifacts, which says what run it is of; one of several processes is `watched` by the runner.
+    """
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    follow_parent()
+    started = time.monotonic()
+    logger.info("%s starts", name)
+    with reasons.recording(name, path), progress.sent_to(_writer() if watched else None):
+        try:
+            yield
+        except BoatyardError as error:
+            _emit_error(error)
+            raise
+        except OSError as error:
+            raise _emit_error(artifacts.storage_error(Path(error.filename or "."), error)) from error
+        except MemoryError as error:
+            # started again, it would need as much: so the author is asked, and no pod restarts for it (exit code 78)
+            raise _emit_error(_out_of_memory(name)) from error
+    logger.info("%s done in %.1f s", name, time.monotonic() - started)
+
+
+def _emit_error(error: BoatyardError) -> BoatyardError:
+    progress.emit({"error": type(error).__name__, "message": str(error), **error.fields()})
+    return error
+
+
+def _out_of_memory(step: str) -> ConfigError:
+    stage = step.partition("-")[0]  # the steps of one stage share their resources
+    memory = f"give it more: resources.{stage}.memory" if stage in ResourcesConfig.model_fields else "give it more"
+    fix = f"lower train.batch_size, or {memory}" if stage == "train" else memory
+    return ConfigError(f"{step} needs more memory than there is", fix=fix)
+
+
+def _writer() -> progress.Sink | None:
+    """Return what writes to the file that the runner follows; without a runner, what is set already."""
+    file = Settings().progress
+    return progress.Writer(file) if file else progress.sink()
+
+
+def follow_parent() -> None:
+    """End as after SIGTERM when the runner that started this step is gone: nobody would take its result."""
+    descriptor = os.environ.pop(PARENT, None)
+
+    def wait() -> None:
+        os.read(int(descriptor or 0), 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if descriptor:
+        threading.Thread(target=wait, daemon=True).start()
