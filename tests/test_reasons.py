@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from boatyard import stages, storage
+from boatyard.data import artifacts
 from boatyard.diagnosis.runs import of_kubeflow
 from boatyard.diagnosis.snapshot import Subject
 from boatyard.errors import ArtifactError, DataError, Refused
@@ -98,5 +99,5 @@ def test_a_store_that_is_away_hides_no_error(bucket: str, monkeypatch: pytest.Mo
 
 
 def test_a_number_that_is_not_finite_is_left_out_and_fails_no_step(tmp_path: Path) -> None:
-    kept = stages._write(str(tmp_path / "numbers"), {"a": 1.0, "b": math.nan, "c": math.inf})
+    kept = artifacts.write_numbers(tmp_path / "numbers", {"a": 1.0, "b": math.nan, "c": math.inf})
     assert kept == {"a": 1.0}
