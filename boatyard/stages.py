@@ -256,9 +256,10 @@ def push(
         )
 
 
-def deploy(config: Values, version: str, uri: str, package: str, out: str) -> str:
+def deploy(config: Values, version: str, uri: str, package: str, out: str, number: int | None = None) -> str:
     """Roll a version out and prove it; return the digest that serves.
 
+    `number` is the version's in the registry; without it, as in older specs, the registry's URI may say it.
     Pods take the package from the registry where that is in a bucket, else from where the pipeline has it (`uri`).
     """
     from boatyard import deployment, packages, storage
@@ -267,10 +268,9 @@ def deploy(config: Values, version: str, uri: str, package: str, out: str) -> st
     with step("deploy", out):
         found = packages.verify(Path(package))
         place = next((one for one in (version, uri) if storage.in_bucket(one)), None)
-        number = re.search(r"/versions/(\d+)/?$", version)
-        objects = deployment.manifests(
-            found, section(ServeConfig, config), place, version=int(number[1]) if number else None
-        )
+        if number is None and (match := re.search(r"/versions/(\d+)/?$", version)):
+            number = int(match[1])
+        objects = deployment.manifests(found, section(ServeConfig, config), place, version=number)
         serves = deployment.deploy(cluster.connect(), objects, deployment.proof(found), say=logger.info)
         artifacts.write_json(Path(out), asdict(serves))
         return serves.digest

@@ -23,4 +23,7 @@ def deploy(serve: dict[str, Any], version: str, package: Input[Model], endpoint:
     """
     from boatyard import stages
 
-    return stages.deploy(serve, version, package.uri, package.path, endpoint.path)
+    number = package.metadata.get("version")  # push leaves it; a backend may hand it on as a float
+    return stages.deploy(
+        serve, version, package.uri, package.path, endpoint.path, number=None if number is None else int(number)
+    )

@@ -16,7 +16,7 @@ from boatyard.deployment.endpoints import Progress, progress
 from boatyard.deployment.leases import CURRENT, FORMER, Held, hold, lease_name
 from boatyard.deployment.proving import Proof, prove
 from boatyard.deployment.rendering import ROLLED
-from boatyard.errors import ClusterError, Conflict, Forbidden, RolledBack, Unreachable
+from boatyard.errors import BoatyardError, ClusterError, Conflict, Forbidden, RolledBack, Unreachable
 from boatyard.kubernetes.cluster import Cluster
 
 PATIENCE = 600.0  # seconds for a new version to serve: a node may have to come, an image to be pulled
@@ -52,7 +52,8 @@ def deploy(
 ) -> Deployed:
     """Roll out what was rendered, and prove it; return what serves now.
 
-    Raises RolledBack when it did not serve and the former version does, Conflict when another deploys, ClusterError.
+    Raises RolledBack when it did not serve and the former version does, whatever went wrong; Conflict when another
+    deploys and Unreachable when the API server is gone, which leave things as they are; ClusterError.
     """
     service = _service(wanted)
     name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
@@ -101,8 +102,8 @@ def _deploy(held: Held, wanted: list[Object], evidence: Proof | None, patience: 
         proven = _proven(cluster, service, evidence, ready)
     except (Conflict, Unreachable):
         raise
-    except ClusterError as error:
-        raise _back(held, wanted, served, str(error), patience, say) from error
+    except Exception as error:  # ours too: a version that is not proven must not stay in front of users
+        raise _back(held, wanted, served, _reason(error), patience, say) from error
     before = former if served and _same(served, wanted) else served
     held.remember(wanted, before)
     notes, meta = service["metadata"]["annotations"], service["metadata"]
@@ -190,6 +191,10 @@ def _back(
             f"{name}: {label} does not serve: {reason}; {former} was put back and is not ready: {error}"
         )
     return RolledBack(f"{name}: {label} does not serve: {reason}; {former} was put back and serves")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, BoatyardError) else f"{type(error).__name__}: {error}"
 
 
 def _live(cluster: Cluster, service: Object) -> list[Object] | None:
