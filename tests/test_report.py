@@ -148,11 +148,27 @@ def test_a_page_of_many_labels_stays_under_a_megabyte(labels: int) -> None:
     assert "The commonest confusions" in text
 
 
-def test_a_surely_worse_slice_is_said_at_the_top() -> None:
+def test_a_significantly_worse_slice_is_said_at_the_top() -> None:
     one = KINDS["two labels"]
     bad = replace(one.slices[0], field="site", value="<west>", worse=True)
     text = page.render(replace(one, slices=(bad, *one.slices[1:])))
-    assert text.index("surely worse than the whole: site = &lt;west&gt;") < text.index('<section id="metrics"')
+    said = "significantly worse than overall (95 %, Wilson, Bonferroni): site = &lt;west&gt;."
+    assert text.index(said) < text.index('<section id="metrics"')
+
+
+@pytest.mark.parametrize(
+    ("kind", "lead"), [("images", "classification of {}, 3 classes,"), ("regression", "regression of {},")]
+)
+def test_the_page_says_what_is_predicted(kind: str, lead: str) -> None:
+    words = " ".join("".join(Page(page.render(KINDS[kind])).words).split())
+    assert f"{lead.format(EVIL)} measured on 200 test rows that training never saw" in words
+
+
+def test_a_section_is_there_where_the_report_has_something_for_it() -> None:
+    names = {kind: [a["href"] for a in Page(page.render(one)).all("a")] for kind, one in KINDS.items()}
+    assert "#residuals" in names["regression"] and "#confusion" not in names["regression"]
+    assert "#confusion" in names["images"] and "#residuals" not in names["images"]
+    assert "#slices" not in [a["href"] for a in Page(page.render(replace(KINDS["images"], slices=()))).all("a")]
 
 
 def test_few_rows_are_said_at_the_top() -> None:
@@ -200,4 +216,4 @@ def test_the_style_is_in_the_package(tmp_path: Path) -> None:
     import tomllib
 
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
-    assert "style.css" in project["tool"]["setuptools"]["package-data"]["boatyard.evaluation.report"]
+    assert "templates/*" in project["tool"]["setuptools"]["package-data"]["boatyard.evaluation.report"]

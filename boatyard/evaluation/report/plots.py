@@ -198,7 +198,7 @@ def _cells(labels: Sequence[str], cells: Cells, totals: Sequence[int], left: flo
         share = rows / totals[true]
         x, y = left + given * side, 6 + true * side
         kind = "hit" if true == given else "miss"
-        title = f"{labels[true]} taken for {labels[given]}: {rows} of {totals[true]} ({share:.1%})"
+        title = f"{labels[true]} predicted as {labels[given]}: {rows} of {totals[true]} ({share:.1%})"
         dark = " on" if _opacity(share) > 0.62 else ""
         parts.append(
             f'<g><title>{text(title)}</title><rect class="{kind}" x="{n(x + 1)}" y="{n(y + 1)}" width="{n(side - 2)}" '
