@@ -136,7 +136,7 @@ def compile(project: Project, path: Path, cached: bool = True) -> None:
         try:
             compiler.Compiler().compile(pipeline(project, cached), str(spec))
         except ValueError as error:
-            raise ConfigError(f"{project.name} cannot be compiled: {error}; see its dials") from error
+            raise ConfigError(f"{project.name} cannot be compiled: {error}; see its settings") from error
         artifacts.write_bytes(path, spec.read_bytes())
 
 

@@ -153,9 +153,9 @@ def test_every_pod_has_what_the_project_gives_all_of_them_and_a_step_its_own_bes
 @pytest.mark.parametrize(
     ("dials", "said"),
     [
-        ({"root": "minio://bucket/x"}, "kubeflow: root wants s3://BUCKET/FOLDER, found 'minio://bucket/x'"),
-        ({"volumes": {"/tmp": "a"}}, "volumes wants a folder such as /data for the claim, found '/tmp'"),
-        ({"secrets": {"A": "b"}}, "secrets.A wants secret/key, found 'b'"),
+        ({"root": "minio://bucket/x"}, "kubeflow: root: expected s3://BUCKET/FOLDER, found 'minio://bucket/x'"),
+        ({"volumes": {"/tmp": "a"}}, "volumes: expected a folder such as /data for the claim, found '/tmp'"),
+        ({"secrets": {"A": "b"}}, "secrets.A: expected secret/key, found 'b'"),
         ({"image_pull_secrets": ["A B"]}, "kubeflow.image_pull_secrets.0"),
     ],
 )

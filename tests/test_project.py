@@ -33,17 +33,19 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("train.epochs", 2.5, "train.epochs: input should be a valid integer"),
         ("train.learning_rate", float("nan"), "train.learning_rate: expected a finite number"),
         ("train.optimizer", "adamax", "train.optimizer: input should be 'sgd', 'adam', 'adamw' or 'adagrad'"),
+        ("train.model", {"dense": [64, None]}, "train.model: dense.1 is null; remove it for its default"),
+        ("train.model", {"dropout": None}, "train.model: dropout is null; remove it for its default"),
         ("train.momentum", 0.9, "momentum is for sgd, optimizer is adamw"),
         ("train.patience", 9, "patience 9 can never stop a run of 5 epochs"),
         ("resources.train.memory", "4GB", "resources.train.memory: expected a Kubernetes quantity such as"),
         ("resources.train.timeout", 30, "resources.train.timeout: expected a duration with its unit such as"),
         ("resources.train.gpus", 1, "resources.train.gpus: no such key; did you mean gpu?"),
-        ("resources.train.secrets", {"A": "nokey"}, "secrets.A wants secret/key, found 'nokey'"),
+        ("resources.train.secrets", {"A": "nokey"}, "secrets.A: expected secret/key, found 'nokey'"),
         ("preprocess.split", {"train": 0.5}, "add up to 0.7, expected 1"),
         ("preprocess.split", {"train": 1, "validation": 0, "test": 0}, "every split needs rows"),
         ("data.features", ["a", "label"], "a model must not see its answer"),
         ("data.ranges", {"age": [9, 1]}, "ranges.age is [9.0, 1.0]; the least comes first"),
-        ("data.sha256", {"rows.csv": "12"}, "sha256.rows.csv wants 64 lower-case hex digits"),
+        ("data.sha256", {"rows.csv": "12"}, "sha256.rows.csv: expected 64 lower-case hex digits"),
         ("gate", {"minimum": {"f": 0.9}, "maximum": {"f": 0.1}}, "nothing can pass: f expected ≥ 0.9 and ≤ 0.1"),
         (
             "gate.minimum",
@@ -158,6 +160,18 @@ def test_a_new_project_file_says_every_dial_and_its_default() -> None:
     assert project.check(project.parse(text, "f"), "f") == plain
     uncommented = re.sub(r"^(\s*)# (?=\s*[a-z_]+:)", r"\1", text, flags=re.M)
     assert project.check(project.parse(uncommented, "f"), "f") == plain
+
+
+@pytest.mark.parametrize("here", [".", "flowers", "flowers/raw", "elsewhere"])
+def test_init_writes_a_path_that_leads_to_the_data(here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = Path(here) / "rows.csv"
+    rows.parent.mkdir(parents=True, exist_ok=True)
+    rows.write_text("a,label\n1,x\n")
+    file = templates.write(Path("flowers"), rows)
+    path = Path(project.load(file).data.path)
+    assert (file.parent / path).resolve() == rows.resolve()
+    assert path.is_absolute() is not here.startswith("flowers")
 
 
 def test_init_does_not_overwrite(tmp_path: Path) -> None:

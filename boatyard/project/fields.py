@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -11,7 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 EXACT = 2**53  # the greatest whole number that comes out of a pipeline's parameter as it went in
 
 
-def _number(value: Any) -> Any:
+def finite_number(value: Any) -> Any:
+    """Refuse what YAML and pydantic would take for a number and people would not: text, true, infinity."""
     if isinstance(value, bool | str):
         raise ValueError(f"expected a number, found {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
@@ -31,16 +33,17 @@ def _duration(value: Any) -> Any:
     return str(value)
 
 
-def _off(value: Any) -> Any:
+def null_of_false(value: Any) -> Any:
+    """Take false for null, which stands for "off" where null is not the default: KFP's parameters know no null."""
     return None if value is False else value
 
 
-Count = Annotated[int, BeforeValidator(_number), Field(ge=1, le=EXACT)]
-Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, le=EXACT)]
-Number = Annotated[float, BeforeValidator(_number)]
-Bound = Annotated[Number | None, BeforeValidator(_off)]
-Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
-Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Count = Annotated[int, BeforeValidator(finite_number), Field(ge=1, le=EXACT)]
+Seed = Annotated[int, BeforeValidator(finite_number), Field(ge=0, le=EXACT)]
+Number = Annotated[float, BeforeValidator(finite_number)]
+Bound = Annotated[Number | None, BeforeValidator(null_of_false)]
+Fraction = Annotated[float, BeforeValidator(finite_number), Field(ge=0, le=1)]
+Positive = Annotated[float, BeforeValidator(finite_number), Field(gt=0)]
 Cpu = Annotated[str, BeforeValidator(_quantity)]
 Memory = Annotated[str, BeforeValidator(_quantity)]
 Duration = Annotated[str, BeforeValidator(_duration)]
@@ -57,6 +60,15 @@ def _without_null(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_null(item) for key, item in value.items() if item is not None}
     return [False if item is None else _without_null(item) for item in value] if isinstance(value, list) else value
+
+
+def null_paths(value: Any, path: str = "") -> Iterator[str]:
+    """Give where null is in plain values, such as `dense.0`."""
+    if value is None:
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, item in items:
+        yield from null_paths(item, f"{path}.{key}".lstrip("."))
 
 
 class Section(BaseModel):
@@ -81,7 +93,7 @@ class Section(BaseModel):
         }
 
     def _plain(self, key: str) -> Any:
-        """Return a field's plain value; null stays unsaid where it is the default, else it is false (`_off`)."""
+        """Return a field's plain value; null stays unsaid where it is the default, else it is false."""
         value = getattr(self, key)
         if value is None:
             return None if type(self).model_fields[key].default is None else False

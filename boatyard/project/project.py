@@ -57,7 +57,7 @@ class Project(Section):
     serve: ServeConfig = Field(ServeConfig(), description="the endpoint")
     resources: ResourcesConfig = Field(
         ResourcesConfig(),
-        description="pods on a cluster: preprocess, train, evaluate, gate and push, each with these dials",
+        description="pods on a cluster: preprocess, train, evaluate, gate and push, each with these settings",
     )
     kubeflow: KubeflowConfig = Field(KubeflowConfig(), description="the pipeline on Kubeflow: for all its pods")
 

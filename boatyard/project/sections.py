@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from boatyard.data.artifacts import digest_json
 from boatyard.project.fields import (
@@ -24,8 +24,9 @@ from boatyard.project.fields import (
     Positive,
     Section,
     Seed,
-    _number,
-    _off,
+    finite_number,
+    null_of_false,
+    null_paths,
 )
 
 OPTIMIZERS: dict[str, tuple[float, float, float | None]] = {  # learning rate, weight decay, momentum that suit it
@@ -79,7 +80,7 @@ class DataConfig(Section):
                 raise ValueError(f"ranges.{column} is [{low}, {high}]; the least comes first")
         for name, digest in self.sha256.items():
             if not re.fullmatch(r"[0-9a-f]{64}", digest):
-                raise ValueError(f"sha256.{name} wants 64 lower-case hex digits, found {digest!r}")
+                raise ValueError(f"sha256.{name}: expected 64 lower-case hex digits, found {digest!r}")
         return self
 
 
@@ -105,13 +106,13 @@ class AugmentConfig(Section):
     """Random changes of training images, drawn anew each epoch; never at evaluation or in the graph."""
 
     flip: bool = Field(False, description="mirror left to right with probability 0.5")
-    shift: Annotated[int, BeforeValidator(_number), Field(ge=0, le=64)] = Field(
+    shift: Annotated[int, BeforeValidator(finite_number), Field(ge=0, le=64)] = Field(
         0, description="move by up to this many pixels"
     )
-    noise: Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)] = Field(
+    noise: Annotated[float, BeforeValidator(finite_number), Field(ge=0, le=1)] = Field(
         0.0, description="standard deviation of Gaussian noise, in units of the normalised image"
     )
-    erase: Annotated[int, BeforeValidator(_number), Field(ge=0, le=64)] = Field(
+    erase: Annotated[int, BeforeValidator(finite_number), Field(ge=0, le=64)] = Field(
         0, description="side in pixels of a square that is blanked"
     )
 
@@ -160,10 +161,10 @@ class TrainConfig(Section):
     learning_rate: Positive | None = Field(
         None, description="of the first step at full rate; by default what suits the optimizer"
     )
-    momentum: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)] | None = Field(
+    momentum: Annotated[float, BeforeValidator(finite_number), Field(ge=0, lt=1)] | None = Field(
         None, description="sgd only; 0.9 by default"
     )
-    weight_decay: Annotated[float, BeforeValidator(_number), Field(ge=0)] | None = Field(
+    weight_decay: Annotated[float, BeforeValidator(finite_number), Field(ge=0)] | None = Field(
         None, description="0.01 for adamw, 0 for the others by default"
     )
     schedule: Literal["constant", "cosine", "step", "onecycle"] = Field(
@@ -180,7 +181,7 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU when there is one")
     seed: Seed = Field(0, description="of weights, order, dropout, augmentation")
     nodes: Count = Field(1, description="pods that train together on a cluster; one process does it elsewhere")
-    gpus: Annotated[int, BeforeValidator(_number), Field(ge=0, le=64)] = Field(
+    gpus: Annotated[int, BeforeValidator(finite_number), Field(ge=0, le=64)] = Field(
         0, description="GPUs of each node, one process each; with one process give resources.train.gpu instead"
     )
     claim: Name = Field("boatyard-training", description="volume claim that the nodes share and keep states on")
@@ -209,6 +210,14 @@ class TrainConfig(Section):
         """How many processes share each batch on a cluster."""
         return self.nodes * max(self.gpus, 1)
 
+    @field_validator("model")
+    @classmethod
+    def _said(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Refuse null, which a pipeline's parameters cannot hold: the setting would be at its default, unsaid."""
+        for path in null_paths(settings):
+            raise ValueError(f"{path} is null; remove it for its default, or give false where the recipe takes that")
+        return settings
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.gpus and self.processes == 1:
@@ -229,16 +238,16 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """What is measured on the test split."""
 
-    confidence: Annotated[float, BeforeValidator(_number), Field(gt=0.5, lt=1)] = Field(
+    confidence: Annotated[float, BeforeValidator(finite_number), Field(gt=0.5, lt=1)] = Field(
         0.95, description="of every interval"
     )
-    bootstrap: Annotated[int, BeforeValidator(_number), Field(ge=100, le=1_000_000)] = Field(
+    bootstrap: Annotated[int, BeforeValidator(finite_number), Field(ge=100, le=1_000_000)] = Field(
         1000, description="resamples, for metrics that have no closed interval"
     )
-    bins: Annotated[int, BeforeValidator(_number), Field(ge=2, le=100)] = Field(
+    bins: Annotated[int, BeforeValidator(finite_number), Field(ge=2, le=100)] = Field(
         15, description="of the calibration curve"
     )
-    worst: Annotated[int, BeforeValidator(_number), Field(ge=0, le=200)] = Field(
+    worst: Annotated[int, BeforeValidator(finite_number), Field(ge=0, le=200)] = Field(
         24, description="examples shown that the model got most wrong"
     )
     seed: Seed = Field(0, description="of the bootstrap")
@@ -250,10 +259,12 @@ class NotWorseConfig(Section):
     alias: Name = Field(
         "production", description="which version to compare with; none there yet means nothing to compare"
     )
-    margin: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=0.5)] = Field(
+    margin: Annotated[float, BeforeValidator(finite_number), Field(gt=0, lt=0.5)] = Field(
         0.01, description="greatest loss of accuracy that still counts as not worse"
     )
-    confidence: Annotated[float, BeforeValidator(_number), Field(gt=0.5, lt=1)] = Field(0.95, description="one-sided")
+    confidence: Annotated[float, BeforeValidator(finite_number), Field(gt=0.5, lt=1)] = Field(
+        0.95, description="one-sided"
+    )
 
 
 class GateConfig(Section):
@@ -266,7 +277,7 @@ class GateConfig(Section):
         description="what must satisfy minimum and maximum: the estimate, or the unfavourable end of its interval",
     )
     rows: Count = Field(100, description="least number of test rows; with fewer the answer is no")
-    not_worse: Annotated[NotWorseConfig | None, BeforeValidator(_off)] = Field(
+    not_worse: Annotated[NotWorseConfig | None, BeforeValidator(null_of_false)] = Field(
         NotWorseConfig(), description="compare with the version in production; null: do not"
     )
 
@@ -291,10 +302,10 @@ class PushConfig(Section):
     registry: str = Field(
         "registry", description="folder of the registry, relative to the project file, or its URI (file, pvc, s3, gs)"
     )
-    alias: Annotated[Name | None, BeforeValidator(_off)] = Field(
+    alias: Annotated[Name | None, BeforeValidator(null_of_false)] = Field(
         "production", description="alias to move to the new version; null moves none"
     )
-    golden: Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)] = Field(
+    golden: Annotated[int, BeforeValidator(finite_number), Field(ge=1, le=1000)] = Field(
         16, description="test rows sealed with the answers that every server must give"
     )
 
@@ -336,7 +347,7 @@ class StepConfig(Section):
     secrets: dict[str, str] = Field({}, description="environment variable → secret/key")
     volumes: dict[str, Name] = Field({}, description="folder in the pod → claim that is mounted there")
     timeout: Duration | None = Field(None, description="such as 30m or 2h")
-    retries: Annotated[int, BeforeValidator(_number), Field(ge=0, le=10)] = Field(
+    retries: Annotated[int, BeforeValidator(finite_number), Field(ge=0, le=10)] = Field(
         0, description="further attempts after a failure"
     )
 
@@ -350,13 +361,13 @@ class StepConfig(Section):
 def _check_secrets(secrets: Mapping[str, str]) -> None:
     for variable, secret in secrets.items():
         if not re.fullmatch(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", secret):
-            raise ValueError(f"secrets.{variable} wants secret/key, found {secret!r}")
+            raise ValueError(f"secrets.{variable}: expected secret/key, found {secret!r}")
 
 
 def _check_volumes(volumes: Mapping[str, str]) -> None:
     for folder in volumes:
         if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", folder) or folder in ("/tmp", "/dev/shm"):
-            raise ValueError(f"volumes wants a folder such as /data for the claim, found {folder!r}")
+            raise ValueError(f"volumes: expected a folder such as /data for the claim, found {folder!r}")
 
 
 class KubeflowConfig(Section):
@@ -379,7 +390,7 @@ class KubeflowConfig(Section):
     tolerations: tuple[TolerationConfig, ...] = Field((), description="taints that every pod stands")
     image_pull_secrets: tuple[Name, ...] = Field((), description="secrets that the images are pulled with")
     deploy: bool = Field(False, description="whether a version that was pushed is rolled out as well, by serve")
-    workers: Annotated[int, BeforeValidator(_number), Field(ge=1, le=64)] = Field(
+    workers: Annotated[int, BeforeValidator(finite_number), Field(ge=1, le=64)] = Field(
         1, description="pods that share the preprocessing, each a part of the source's files; the same bytes come out"
     )
 
@@ -388,7 +399,7 @@ class KubeflowConfig(Section):
         _check_secrets(self.secrets)
         _check_volumes(self.volumes)
         if self.root is not None and not re.fullmatch(r"s3://[A-Za-z0-9][-A-Za-z0-9._]+(/[^\s]*)?", self.root):
-            raise ValueError(f"root wants s3://BUCKET/FOLDER, found {self.root!r}")
+            raise ValueError(f"root: expected s3://BUCKET/FOLDER, found {self.root!r}")
         return self
 
 
@@ -416,7 +427,7 @@ class ResourcesConfig(Section):
 class AutoscalingConfig(Section):
     """One block for every autoscaler."""
 
-    minimum: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(1, description="replicas at rest")
+    minimum: Annotated[int, BeforeValidator(finite_number), Field(ge=0)] = Field(1, description="replicas at rest")
     maximum: Count = Field(3, description="replicas at most")
     metric: Literal["cpu", "concurrency"] = Field(
         "cpu", description="percent of the request, or requests in flight a replica"

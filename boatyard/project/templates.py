@@ -20,7 +20,7 @@ SAMPLE = "digits.npz"
 MISSING: Any = object()
 HEAD = """\
 # yaml-language-server: $schema=./{schema}
-# A Boatyard project. Lines that begin with # are settings at their defaults: take the # away to turn one.
+# A Boatyard project. Lines that begin with # are settings at their defaults: take the # away to set one.
 # `boatyard check` says what is wrong, `boatyard run` goes from the data to a package.
 """
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -61,7 +61,8 @@ def sample() -> dict[str, Any]:
 def guess(data: Path, folder: Path) -> dict[str, Any]:
     """Return a project for data of one's own: the kind of files is seen, the rest is for the author to fill in."""
     source = kind(data)
-    path = str(data.absolute() if not data.absolute().is_relative_to(folder.absolute()) else data)
+    inside = data.absolute().is_relative_to(folder.absolute())  # a project that is moved takes its data with it
+    path = str(data.absolute().relative_to(folder.absolute()) if inside else data.absolute())
     image = source in ("idx", "images")
     recipe = {"recipe": "cnn" if image else "mlp", "epochs": 10}
     return {
