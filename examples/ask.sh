@@ -13,11 +13,11 @@ for _ in $(seq 300); do
     kill -0 $server 2>/dev/null || { cat "$work/server.log"; exit 1; }
     sleep 0.1
 done
-boatyard show "$package" --golden 0 >"$work/question.json"
+boatyard show "$package" --golden 0 >"$work/request.json"
 echo
 echo "question  $(boatyard show "$package" --golden 0 --picture)"
-echo "  curl -H 'Content-Type: application/json' -d @question.json http://127.0.0.1:$port/v1/models/$name:predict"
-echo "answer    $(curl -sf -H 'Content-Type: application/json' -d @"$work/question.json" "http://127.0.0.1:$port/v1/models/$name:predict")"
+echo "  curl -H 'Content-Type: application/json' -d @request.json http://127.0.0.1:$port/v1/models/$name:predict"
+echo "prediction $(curl -sf -H 'Content-Type: application/json' -d @"$work/request.json" "http://127.0.0.1:$port/v1/models/$name:predict")"
 echo
 echo "next      boatyard serve $project                  keep it running"
 echo "          boatyard run $project --set train.epochs=10    only what that touches runs again"

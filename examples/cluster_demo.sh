@@ -48,13 +48,13 @@ boatyard deploy "$project"
 boatyard status "$project"
 
 host=digits-predictor.$namespace.svc.cluster.local url=http://$host/v1/models/digits:predict
-boatyard show "$project" --golden 0 >"$project/question.json"
-say "curl -H 'Content-Type: application/json' -d @question.json $url"
-curl -sf -H 'Content-Type: application/json' -d @"$project/question.json" "$url"
+boatyard show "$project" --golden 0 >"$project/request.json"
+say "curl -H 'Content-Type: application/json' -d @request.json $url"
+curl -sf -H 'Content-Type: application/json' -d @"$project/request.json" "$url"
 echo
 
 replicas() { kubectl get deployment digits-predictor -n $namespace -o 'jsonpath={.status.readyReplicas}'; }
-ask() { exec curl -s -o /dev/null -w '%{http_code}\n' -H 'Content-Type: application/json' -d @"$project/question.json" "$url?[1-10000000]"; }
+ask() { exec curl -s -o /dev/null -w '%{http_code}\n' -H 'Content-Type: application/json' -d @"$project/request.json" "$url?[1-10000000]"; }
 until_replicas() {
     local began=$SECONDS
     while [ "$(replicas)" != "$1" ]; do

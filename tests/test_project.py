@@ -43,7 +43,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("resources.train.secrets", {"A": "nokey"}, "secrets.A: expected secret/key, found 'nokey'"),
         ("preprocess.split", {"train": 0.5}, "add up to 0.7, expected 1"),
         ("preprocess.split", {"train": 1, "validation": 0, "test": 0}, "every split needs rows"),
-        ("data.features", ["a", "label"], "a model must not see its answer"),
+        ("data.features", ["a", "label"], "a model must not see its target"),
         ("data.ranges", {"age": [9, 1]}, "ranges.age is [9.0, 1.0]; the least comes first"),
         ("data.sha256", {"rows.csv": "12"}, "sha256.rows.csv: expected 64 lower-case hex digits"),
         ("gate", {"minimum": {"f": 0.9}, "maximum": {"f": 0.1}}, "nothing can pass: f expected ≥ 0.9 and ≤ 0.1"),

@@ -74,7 +74,7 @@ class DataConfig(Section):
         if self.group and not (tabular or self.source in ("npz", "npy")):
             raise ValueError(f"group needs a column or an array, source is {self.source}; remove it")
         if self.features and self.target in self.features:
-            raise ValueError(f"features lists the target {self.target!r}; a model must not see its answer")
+            raise ValueError(f"features lists the target {self.target!r}; a model must not see its target")
         for column, (low, high) in self.ranges.items():
             if low is not None and high is not None and low > high:
                 raise ValueError(f"ranges.{column} is [{low}, {high}]; the least comes first")
@@ -103,7 +103,7 @@ class SplitConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Random changes of training images, drawn anew each epoch; never at evaluation or in the graph."""
+    """Random changes of training images, drawn anew each epoch; never at evaluation or in the ONNX model."""
 
     flip: bool = Field(False, description="mirror left to right with probability 0.5")
     shift: Annotated[int, BeforeValidator(finite_number), Field(ge=0, le=64)] = Field(
@@ -126,7 +126,8 @@ class PreprocessConfig(Section):
         "auto", description="rows equal to an earlier one: dropped, unless a fifth or more are; or drop, keep, refuse"
     )
     missing: Literal["impute", "drop", "refuse"] = Field(
-        "impute", description="rows with a missing value: the graph fills it in (median; own category), drop, or refuse"
+        "impute",
+        description="rows with a missing value: the ONNX model fills it in (median; own category), drop, or refuse",
     )
     out_of_range: Literal["drop", "clip", "refuse"] = Field(
         "drop", description="values outside data.ranges, and infinite ones"
@@ -140,10 +141,10 @@ class PreprocessConfig(Section):
     )
     normalise: Literal["standard", "minmax", "none"] = Field(
         "standard",
-        description="(x - mean) / deviation, to 0 … 1, or as it is; fitted on the training rows, part of the graph",
+        description="(x - mean) / deviation, to 0 … 1, or as it is; of the training rows, part of the ONNX model",
     )
     encode: Literal["onehot", "ordinal"] = Field(
-        "onehot", description="how categories become numbers; part of the graph"
+        "onehot", description="how categories become numbers; part of the ONNX model"
     )
     augment: AugmentConfig = Field(AugmentConfig(), description="random changes of training images")
 
@@ -268,7 +269,7 @@ class NotWorseConfig(Section):
 
 
 class GateConfig(Section):
-    """What a model must show before it is pushed; sealed into the checkpoint before training starts."""
+    """What a model must show before it is pushed; frozen in the checkpoint before training starts."""
 
     minimum: dict[str, Number] = Field({}, description="least value by metric, such as accuracy: 0.9")
     maximum: dict[str, Number] = Field({}, description="greatest value by metric, such as log_loss: 0.5")
@@ -276,7 +277,7 @@ class GateConfig(Section):
         "interval",
         description="what must satisfy minimum and maximum: the estimate, or the unfavourable end of its interval",
     )
-    rows: Count = Field(100, description="least number of test rows; with fewer the answer is no")
+    rows: Count = Field(100, description="least number of test rows; with fewer the model is refused")
     not_worse: Annotated[NotWorseConfig | None, BeforeValidator(null_of_false)] = Field(
         NotWorseConfig(), description="compare with the version in production; null: do not"
     )
@@ -306,7 +307,8 @@ class PushConfig(Section):
         "production", description="alias to move to the new version; null moves none"
     )
     golden: Annotated[int, BeforeValidator(finite_number), Field(ge=1, le=1000)] = Field(
-        16, description="test rows sealed with the answers that every server must give"
+        16,
+        description="test rows packaged with the predictions that every server must reproduce (reference outputs)",
     )
 
     @model_validator(mode="after")
@@ -326,7 +328,7 @@ class GpuConfig(Section):
 
 
 class TolerationConfig(Section):
-    """A taint that a step's pod may stand on."""
+    """A taint that a step's pod tolerates."""
 
     key: str
     operator: Literal["Exists", "Equal"] = "Exists"
@@ -342,7 +344,7 @@ class StepConfig(Section):
     gpu: GpuConfig | None = Field(None, description="GPUs; without a value the step runs on CPUs")
     node_selector: dict[str, str] = Field({}, description="labels that the node must have")
     tolerations: tuple[TolerationConfig, ...] = Field(
-        (), description="taints to stand; the GPU's own is added where gpu is given"
+        (), description="taints to tolerate; the GPU's own is added where gpu is given"
     )
     secrets: dict[str, str] = Field({}, description="environment variable → secret/key")
     volumes: dict[str, Name] = Field({}, description="folder in the pod → claim that is mounted there")
@@ -387,7 +389,7 @@ class KubeflowConfig(Section):
     secrets: dict[str, str] = Field({}, description="environment variable → secret/key, in every pod")
     volumes: dict[str, Name] = Field({}, description="folder in every pod → claim that is mounted there")
     node_selector: dict[str, str] = Field({}, description="labels that the nodes must have")
-    tolerations: tuple[TolerationConfig, ...] = Field((), description="taints that every pod stands")
+    tolerations: tuple[TolerationConfig, ...] = Field((), description="taints that every pod tolerates")
     image_pull_secrets: tuple[Name, ...] = Field((), description="secrets that the images are pulled with")
     deploy: bool = Field(False, description="whether a version that was pushed is rolled out as well, by serve")
     workers: Annotated[int, BeforeValidator(finite_number), Field(ge=1, le=64)] = Field(
@@ -457,7 +459,7 @@ class ServeConfig(Section):
     runtime: Name = Field("boatyard", description="ServingRuntime of the manifests that carries the server")
     service_account: Name = Field("boatyard-serving", description="of the pods: its secrets open the bucket")
     cpu: Cpu = Field("1", description="request and limit")
-    memory: Memory | None = Field(None, description="request and limit; by the graph's size without a value")
+    memory: Memory | None = Field(None, description="request and limit; by the ONNX model's size without a value")
     autoscaling: AutoscalingConfig = Field(AutoscalingConfig(), description="how many replicas")
 
     @model_validator(mode="after")
