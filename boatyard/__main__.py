@@ -282,6 +282,7 @@ def train(
 
 def _train_on_cluster(project: Project, dataset: Path, out: Path, namespace: str | None) -> dict[str, float]:
     from boatyard.kubernetes import cluster
+    from boatyard.training import trainjobs
     from boatyard.training.launchers import trainjob
 
     return trainjob.train(
@@ -292,7 +293,7 @@ def _train_on_cluster(project: Project, dataset: Path, out: Path, namespace: str
         out,
         cluster=cluster.connect(),
         name=project.name,
-        pod=trainjob.pod_of(project),
+        pod=trainjobs.pod_of(project),
         namespace=namespace,
         say=_err,
     ).numbers()

@@ -159,46 +159,23 @@ def train(
 ) -> Numbers:
     """Dataset in, checkpoint with the exported graph out; the gate's rules are sealed into it before the first step.
 
-    A section that asks for several processes is trained on the cluster, as a TrainJob `name`-… whose pods ask for what
-    `pod` says (the resources of a step).
+    The section's launcher starts the processes: one here, several on the cluster, as a TrainJob `name`-… whose pods ask
+    for what `pod` says (the resources of a step).
     """
-    from boatyard import training
-    from boatyard.data import datasets
+    from boatyard.training import launchers
 
     with step("train", out):
-        settings = Settings()
-        if section(TrainConfig, config).processes > 1:
-            return artifacts.write_numbers(
-                Path(numbers), _train_together(config, how, gate, dataset, out, name, pod or {})
-            )
-        result = training.train(
+        launch = launchers.Launch(
             section(TrainConfig, config),
             section(PreprocessConfig, how),
-            datasets.read(Path(dataset)),
+            section(GateConfig, gate),
+            Path(dataset),
             Path(out),
-            seal=section(GateConfig, gate).seal,
-            root=settings.project,
-            work=settings.work,
+            name,
+            section(StepConfig, pod or {}),
         )
+        result = launchers.launcher(launch.train).train(launch)
         return artifacts.write_numbers(Path(numbers), result.numbers())
-
-
-def _train_together(
-    config: Values, how: Values, gate: Values, dataset: str, out: str, name: str, pod: Values
-) -> Numbers:
-    from boatyard.kubernetes import cluster
-    from boatyard.training.launchers import trainjob
-
-    return trainjob.train(
-        section(TrainConfig, config),
-        section(PreprocessConfig, how),
-        section(GateConfig, gate),
-        Path(dataset),
-        Path(out),
-        cluster=cluster.connect(),
-        name=name,
-        pod=section(StepConfig, pod),
-    ).numbers()
 
 
 def evaluate(config: Values, dataset: str, checkpoint: str, out: str, numbers: str) -> Report:

@@ -24,7 +24,7 @@ from boatyard.components.verdict import verdict as verdict_step
 from boatyard.data import artifacts
 from boatyard.errors import ConfigError
 from boatyard.project import KubeflowConfig, Project, StepConfig, seconds
-from boatyard.training.launchers import trainjob
+from boatyard.training import launchers, trainjobs
 
 SMALL = StepConfig(cpu="100m", memory="256Mi", timeout="10m")
 DEPLOYING = StepConfig(cpu="100m", memory="1Gi", timeout="30m")
@@ -54,7 +54,11 @@ def pipeline(project: Project, cached: bool = True) -> Callable[..., Any]:
         push: dict[str, Any] = values["push"],
     ) -> None:
         dataset = make_dataset(place, pods.preprocess, data=data, preprocess=preprocess, task=task)
-        together = {"name": name, "pod": trainjob.pod_of(project).values()} if project.train.processes > 1 else {}
+        together = (
+            {"name": name, "pod": trainjobs.pod_of(project).values()}
+            if launchers.launcher(project.train).elsewhere
+            else {}
+        )
         model = place(
             train_step(train=train, preprocess=preprocess, gate=gate, dataset=dataset, **together),
             "Train",
@@ -158,7 +162,7 @@ def _describe(project: Project) -> str:
 def _launching(project: Project) -> StepConfig:
     """Return what the step asks for that starts such a training and follows it: little, and the claim if it is used."""
     step, train = project.resources.train, project.train
-    mounted = {} if train.storage else {str(trainjob.CLAIMS / train.claim): train.claim}
+    mounted = {} if train.storage else {str(trainjobs.CLAIMS / train.claim): train.claim}
     small: dict[str, Any] = {"cpu": SMALL.cpu, "memory": LAUNCHING, "gpu": None, "node_selector": {}, "tolerations": ()}
     return step.model_copy(update={**small, "volumes": {**mounted, **step.volumes}})
 

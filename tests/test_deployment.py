@@ -17,7 +17,7 @@ import yaml
 
 from boatyard import __version__, deployment, packages
 from boatyard.deployment import proving
-from boatyard.deployment.rendering import SCALING
+from boatyard.deployment.autoscalers.base import PREDICTOR_FIELDS
 from boatyard.errors import ClusterError, ConfigError
 from boatyard.kubernetes.cluster import Cluster
 from boatyard.project import AutoscalingConfig, ServeConfig
@@ -194,7 +194,7 @@ def test_one_block_is_hpa_keda_or_knative(package: packages.Package) -> None:
     def scaled(**serve: Any) -> tuple[Any, dict[str, Any]]:
         made = rendered(package, ServeConfig(**serve))
         annotations = made["metadata"]["annotations"]
-        kept = {key: value for key, value in made["spec"]["predictor"].items() if key in SCALING}
+        kept = {key: value for key, value in made["spec"]["predictor"].items() if key in PREDICTOR_FIELDS}
         return (annotations["serving.kserve.io/deploymentMode"], annotations.get(CLASS)), kept
 
     assert scaled() == (

@@ -13,7 +13,7 @@ import pytest
 from boatyard import stages
 from boatyard.errors import ConfigError
 from boatyard.settings import MAY_BE_EMPTY, Settings, variables
-from boatyard.training.launchers.trainjob import Job
+from boatyard.training.trainjobs import Job
 
 WRONG = ("", "abc", "-1", "1e400")
 NUMBERS = {"BOATYARD_RETRIES", "BOATYARD_THREADS", "BOATYARD_PATIENCE"} | {

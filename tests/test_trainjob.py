@@ -15,9 +15,8 @@ from boatyard import errors, project
 from boatyard.data import artifacts
 from boatyard.project import GateConfig, GpuConfig, PreprocessConfig, StepConfig, TolerationConfig, TrainConfig
 from boatyard.settings import Settings
-from boatyard.training import node
-from boatyard.training.launchers import trainjob
-from boatyard.training.launchers.trainjob import Follower, Job
+from boatyard.training import node, trainjobs
+from boatyard.training.trainjobs import Follower, Job, following
 
 JOB = Job({"nodes": 2}, {}, {}, "s3://b/f/dataset", "s3://b/f/checkpoint", "pvc://shared/f/work")
 POD = StepConfig(cpu="1500m", memory="4Gi", timeout="2h", secrets={"AWS_SECRET_ACCESS_KEY": "store/key"})
@@ -25,7 +24,7 @@ POD = StepConfig(cpu="1500m", memory="4Gi", timeout="2h", secrets={"AWS_SECRET_A
 
 def made(config: TrainConfig, pod: StepConfig = POD) -> dict[str, Any]:
     settings = Settings(image="boatyard/train:1", endpoint="http://store:9000", patience=90)
-    return trainjob.manifest("flowers-1", JOB, config, pod, namespace="here", settings=settings)
+    return trainjobs.manifest("flowers-1", JOB, config, pod, namespace="here", settings=settings)
 
 
 def test_two_nodes_with_a_gpu_each_are_this_trainjob() -> None:
@@ -78,14 +77,14 @@ def test_several_gpus_are_several_processes_of_another_make_as_well() -> None:
 
 def test_a_job_comes_through_its_argument() -> None:
     assert Job.from_json(JOB.to_json()) == JOB
-    with pytest.raises(errors.ConfigError, match=r"expected a job as boatyard\.trainjob writes it, found"):
+    with pytest.raises(errors.ConfigError, match=r"expected a job as boatyard writes it, found"):
         Job.from_json('{"train": {}}')
 
 
 def test_a_name_follows_from_what_the_result_depends_on_and_is_one_that_kubernetes_takes() -> None:
     def name(project: str = "flowers", **dials: Any) -> str:
         config = TrainConfig(nodes=2, **dials)
-        return trainjob.name_of(project, config, PreprocessConfig(), GateConfig(), "0" * 64, "image")
+        return trainjobs.name_of(project, config, PreprocessConfig(), GateConfig(), "0" * 64, "image")
 
     assert name() == name() != name(epochs=9)
     assert len(name("a" * 53) + "-node-0-10-abcde") <= 63 and name("a" * 53).startswith("aaa")
@@ -113,19 +112,19 @@ def sealed(path: Path, text: str = "rows") -> Path:
 def test_folders_pass_through_a_claim_that_is_mounted(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("BOATYARD_CLAIMS", str(tmp_path / "claims"))
     (tmp_path / "claims" / "shared").mkdir(parents=True)
-    trainjob.put(sealed(tmp_path / "data"), "pvc://shared/f/dataset", "thing")
-    trainjob.bring("pvc://shared/f/dataset", tmp_path / "back", "thing")
+    trainjobs.put(sealed(tmp_path / "data"), "pvc://shared/f/dataset", "thing")
+    trainjobs.bring("pvc://shared/f/dataset", tmp_path / "back", "thing")
     assert (tmp_path / "back" / "part").read_text() == "rows"
     (tmp_path / "claims" / "shared" / "f" / "dataset" / "part").write_text("tampered")
     with pytest.raises(errors.ArtifactError, match="part"):
-        trainjob.bring("pvc://shared/f/dataset", tmp_path / "back", "thing")
+        trainjobs.bring("pvc://shared/f/dataset", tmp_path / "back", "thing")
     assert (tmp_path / "back" / "part").read_text() == "rows"
 
 
 def test_a_claim_that_is_not_mounted_here_says_what_to_do(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("BOATYARD_CLAIMS", str(tmp_path))
     with pytest.raises(errors.ConfigError, match=r"not reached from here; mount the claim, or give train\.storage=s3"):
-        trainjob.put(sealed(tmp_path / "data"), "pvc://shared/f/dataset", "thing")
+        trainjobs.put(sealed(tmp_path / "data"), "pvc://shared/f/dataset", "thing")
 
 
 # the pipeline
@@ -196,7 +195,7 @@ class FakeCluster:
 
 
 def pod(node: int, **status: Any) -> dict[str, Any]:
-    labels = {trainjob.INDEX: str(node)}
+    labels = {trainjobs.INDEX_LABEL: str(node)}
     return {"metadata": {"name": f"p{node}", "uid": f"u{node}{status}", "labels": labels}, "status": status}
 
 
@@ -257,7 +256,7 @@ def test_an_api_server_that_is_away_is_waited_for_and_then_given_up(monkeypatch:
     cluster.away = False
     assert follower.ended()
     cluster.away = True
-    monkeypatch.setattr(trainjob, "PATIENCE", -1.0)
+    monkeypatch.setattr(following, "UNREACHABLE_TIMEOUT_S", -1.0)
     with pytest.raises(errors.Unreachable):
         follower.ended()
 

@@ -1,7 +1,7 @@
 """The objects of an endpoint, made of package and project by pure functions: an InferenceService and its budget.
 
 Fields and rules are KServe 0.20's (v1beta1): predictor.model of our own format over a ServingRuntime of the manifests,
-scaleMetric for HPA and Knative, autoScaling for KEDA.
+what scales it is rendered by its autoscaler.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import yaml
 
 from boatyard import __version__, storage
 from boatyard.data import artifacts
+from boatyard.deployment import autoscalers
 from boatyard.errors import ConfigError
 from boatyard.packages import Package
 from boatyard.project import ServeConfig
@@ -24,7 +25,6 @@ PAUSE = 5  # seconds that a pod is kept as it is when it is to end: endpoints fo
 GRACE = 60  # seconds until the kubelet kills: the pause, the server's own drain of 10 s, 30 s for requests at work
 SCHEMES = ("s3", "gs", "pvc", "oci", "https", "http", "hf", "hdfs", "webhdfs")
 SERVER, PER_GRAPH = 384, 4  # MiB of a server with a small model; bytes in memory for each of a graph
-SCALING = ("minReplicas", "maxReplicas", "scaleMetric", "scaleMetricType", "scaleTarget", "autoScaling")
 ROLLED = "boatyard/rendered"  # on every pod: what it was made of, so that none is taken for another
 Object = dict[str, Any]
 
@@ -61,11 +61,11 @@ def service(
     package: Package, config: ServeConfig, place: str, settings: Settings, version: int | None = None
 ) -> Object:
     """Return the InferenceService of a package at a storage URI: s3://, gs://, pvc:// or oci://."""
-    scaling, annotations = _scaling(package.name, config, settings)
+    scaling = autoscalers.scaling(package.name, config, settings)
     pods = _pods(package, config, place)
     notes = {
         "serving.kserve.io/deploymentMode": config.mode,
-        **annotations,
+        **scaling.annotations,
         "boatyard/digest": package.digest,
         **({"boatyard/version": str(version)} if version is not None else {}),
         ROLLED: artifacts.digest_json({"pods": pods, "digest": package.digest})[:16],
@@ -82,7 +82,7 @@ def service(
             "labels": _labels(package.name),
             "annotations": notes,
         },
-        "spec": {"predictor": {**scaling, **pods}},
+        "spec": {"predictor": {**scaling.fields, **pods}},
     }
 
 
@@ -163,33 +163,6 @@ def _model(package: Package, config: ServeConfig, place: str) -> Object:
         "resources": {"requests": resources, "limits": dict(resources)},
         "lifecycle": {"preStop": {"sleep": {"seconds": PAUSE}}},
     }
-
-
-def _scaling(name: str, config: ServeConfig, settings: Settings) -> tuple[Object, dict[str, str]]:
-    """Return the predictor's scaling fields and the annotation of the autoscaler that reads them."""
-    wanted = config.autoscaling
-    bounds: Object = {"minReplicas": wanted.minimum, "maxReplicas": wanted.maximum}
-    if wanted.metric == "cpu":
-        if wanted.target > 100:
-            raise ConfigError(f"serve.autoscaling.target: expected 1 to 100 percent of cpu, found {wanted.target}")
-        if config.mode == "Knative":
-            raise ConfigError("serve.autoscaling.metric: expected concurrency with serve.mode Knative, found cpu")
-        return {**bounds, "scaleMetric": "cpu", "scaleTarget": wanted.target}, _scaler("hpa")
-    if config.mode == "Knative":
-        return {**bounds, "scaleMetric": "concurrency", "scaleTarget": wanted.target}, {}
-    # seconds spent on requests a second is how many are at work at once (Little's law)
-    chosen = f'model="{name}",namespace="{config.namespace}"'
-    query = f"sum(rate(boatyard_request_duration_seconds_sum{{{chosen}}}[1m]))"
-    metric = {"backend": "prometheus", "serverAddress": settings.prometheus, "query": query}
-    target = {"type": "Value", "value": str(wanted.target)}  # KServe's word; KEDA takes it for the average of a replica
-    return {
-        **bounds,
-        "autoScaling": {"metrics": [{"type": "External", "external": {"metric": metric, "target": target}}]},
-    }, _scaler("keda")
-
-
-def _scaler(name: str) -> dict[str, str]:
-    return {"serving.kserve.io/autoscalerClass": name}
 
 
 def runtime(image: str, namespace: str) -> Object:

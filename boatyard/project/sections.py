@@ -189,6 +189,9 @@ class TrainConfig(Section):
     storage: str | None = Field(
         None, description="s3:// folder that dataset and checkpoint pass through; by default the claim, mounted"
     )
+    launcher: str | None = Field(
+        None, description="process, trainjob or a plug-in; by default what suits the number of processes"
+    )
 
     def completed(self) -> TrainConfig:
         """Return the section with what was not given filled in: rate, decay and momentum that suit the optimizer."""
@@ -204,7 +207,7 @@ class TrainConfig(Section):
 
     def alone(self) -> TrainConfig:
         """Return the section for one process, which comes to the same up to the order of float32 sums."""
-        return self.model_copy(update={"nodes": 1, "gpus": 0})
+        return self.model_copy(update={"nodes": 1, "gpus": 0, "launcher": None})
 
     @property
     def processes(self) -> int:
@@ -435,6 +438,9 @@ class AutoscalingConfig(Section):
         "cpu", description="percent of the request, or requests in flight a replica"
     )
     target: Count = Field(70, description="of the metric")
+    autoscaler: str | None = Field(
+        None, description="hpa, keda, knative or a plug-in; by default what suits metric and mode"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

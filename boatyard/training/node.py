@@ -23,7 +23,7 @@ from boatyard.errors import BoatyardError, Interrupted, PeerLost, StorageError
 from boatyard.project import GateConfig, PreprocessConfig, TrainConfig, section
 from boatyard.settings import Settings
 from boatyard.storage import sealed
-from boatyard.training.launchers.trainjob import Job
+from boatyard.training.trainjobs import Job
 
 AGAIN, STOPPED, IN_VAIN = 1, 75, 78  # sysexits.h: EX_TEMPFAIL, EX_CONFIG
 SAVING = 90  # seconds that processes have to save once the pod is told to stop; less than its grace period

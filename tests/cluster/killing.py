@@ -14,6 +14,7 @@ from boatyard import training
 from boatyard.data import artifacts
 from boatyard.kubernetes import cluster
 from boatyard.project import GateConfig, PreprocessConfig, StepConfig, TrainConfig
+from boatyard.training import trainjobs
 from boatyard.training.launchers import trainjob
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
@@ -66,7 +67,7 @@ class Killer:
 
     def pods(self) -> list[str]:
         """Return the names of the pods that run."""
-        found = self.cluster.list("Pod", self.namespace, labels=trainjob.PODS)
+        found = self.cluster.list("Pod", self.namespace, labels=trainjobs.PODS_LABEL)
         return [p["metadata"]["name"] for p in found if p["status"].get("phase") == "Running"]
 
     def kubectl(self, *arguments: str) -> bool:

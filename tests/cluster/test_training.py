@@ -18,7 +18,7 @@ from boatyard.data import datasets
 from boatyard.errors import ConfigError
 from boatyard.kubernetes import cluster
 from boatyard.project import GateConfig, PreprocessConfig, TrainConfig
-from boatyard.training.launchers import trainjob
+from boatyard.training import trainjobs
 
 pytestmark = pytest.mark.cluster
 HOW, GATE = PreprocessConfig(), GateConfig()
@@ -69,7 +69,7 @@ def test_two_nodes_come_to_the_loss_of_one(space: str, where: Any, dataset: Path
     assert found.derived["processes"] == 2 and found.derived["backend"] == "gloo" and found.steps == one.steps
     for node in (0, 1):
         assert any(f"node {node} | " in line and "train done" in line for line in said), said
-    pods = where.list("Pod", space, labels=trainjob.PODS)
+    pods = where.list("Pod", space, labels=trainjobs.PODS_LABEL)
     limits = [pod["spec"]["containers"][0]["resources"]["limits"] for pod in pods]
     assert [limit["nvidia.com/gpu"] for limit in limits] == ["1", "1"]
 
