@@ -1,4 +1,4 @@
-# The few commands people type; CI calls the same ones.
+# The few commands people type; CI calls the same ones. GNU make 3.81 or later.
 PYTHON ?= python3
 WHEELS ?= ../shared/wheels
 VENV ?= .venv
@@ -9,102 +9,124 @@ SOAK ?= 600
 # A cluster: a program that builds images onto its node (`image`) and runs commands in its network (`exec`). Without one, kind; see docs/cluster.md.
 CLUSTER ?= ../shared/cluster/cluster
 INSIDE = $(if $(wildcard $(CLUSTER)),$(CLUSTER) exec --,docs/kind/inside)
+# Of images for kind: what builds them (BuildKit or buildah), the base image, and where torch comes from: PyPI's holds CUDA, PyTorch's CPU index does not.
+BUILD ?= docker build
+BASE ?=
+PIP_EXTRA_INDEX_URL ?= https://download.pytorch.org/whl/cpu
+KIND_CLUSTER ?= boatyard
+export KIND_CLUSTER
 SHELL = /bin/bash
-.ONESHELL:
-.SHELLFLAGS = -euo pipefail -c
-.PHONY: setup data demo test test-slow lint schema docs wheel bench bench-small bench-answers bench-engines bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster measure-kills cluster-demo clean
+.PHONY: setup setup-dev data demo test test-slow lint schema docs wheel bench bench-small bench-answers bench-engines bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster measure-kills cluster-demo clean
+
+# $(call install,EXTRAS): the project and what it requires into the environment, by uv where it is there or can be had, else by pip.
+define install
+	@set -eu; \
+	$(PYTHON) -c 'import sys; print("Python", sys.version.split()[0], "at", sys.executable); sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Boatyard needs Python 3.11 or later: make setup PYTHON=python3.12" >&2; exit 1; }; \
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+	if [ -d "$(WHEELS)" ]; then PIP_FIND_LINKS=$$(cd "$(WHEELS)" && pwd); UV_FIND_LINKS=$$PIP_FIND_LINKS; export PIP_FIND_LINKS UV_FIND_LINKS; fi; \
+	uv=$$(command -v uv || true); \
+	if [ -z "$$uv" ] && { [ -x $(BIN)/uv ] || $(BIN)/python -m pip install -q --disable-pip-version-check uv 2>/dev/null; }; then uv=$(BIN)/uv; fi; \
+	if [ -n "$$uv" ]; then "$$uv" pip install --python $(BIN)/python -c constraints.txt -e '.[$(1)]'; \
+	else echo "no uv here: pip installs, which takes minutes"; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[$(1)]'; fi
+endef
 
 setup: $(VENV)/.done  ## make the environment
 
 $(VENV)/.done: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	export PIP_FIND_LINKS="$$(test -d $(WHEELS) && realpath $(WHEELS) || echo $${PIP_FIND_LINKS:-})"
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+	$(call install,train$(comma)serve)
+	@touch $@
+
+setup-dev: $(VENV)/.dev  ## the environment with what tests and checks need as well
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(call install,dev)
+	@touch $@ $(VENV)/.done
+
+comma = ,
 
 data: data/fashion-mnist/.done  ## put Fashion-MNIST into data/ (FASHION_MNIST=folder to take it from there)
 
 data/fashion-mnist/.done: $(VENV)/.done
-	$(BIN)/python examples/fetch_fashion_mnist.py data/fashion-mnist $(if $(FASHION_MNIST),--source $(FASHION_MNIST))
-	touch $@
+	@$(BIN)/python examples/fetch_fashion_mnist.py data/fashion-mnist $(if $(FASHION_MNIST),--source $(FASHION_MNIST))
+	@touch $@
 
-demo: setup data  ## data to answer: run the pipeline, serve the package, ask it once
-	@$(BIN)/boatyard run $(DEMO)
-	PATH="$(abspath $(BIN)):$$PATH" examples/ask.sh $(DEMO) $(DEMO_PORT)
+demo: setup  ## data to answer: run the pipeline, serve the package, ask it once
+	@PATH="$(abspath $(BIN)):$$PATH" MAKE="$(MAKE)" examples/demo.sh $(DEMO) $(DEMO_PORT)
 
-test: setup  ## the fast tests
+test: setup-dev  ## the fast tests
 	@$(BIN)/python -m pytest
 
-test-slow: setup data  ## the slow ones
+test-slow: setup-dev data  ## the slow ones
 	@$(BIN)/python -m pytest -m slow
 
-lint: setup  ## style and types
+lint: setup-dev  ## style and types
 	@$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	rm -rf build/types && mkdir -p build/types
-	cp -r boatyard build/types/boatyard
-	cp -r components pipelines serving build/types/boatyard/
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p boatyard
+	@$(BIN)/ruff check .
+	@rm -rf build/types && mkdir -p build/types && cp -r boatyard build/types/boatyard
+	@cp -r components pipelines serving build/types/boatyard/
+	@cd build/types && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p boatyard
 
-schema: setup  ## the project file's JSON schema and reference
+schema: setup-dev  ## the project file's JSON schema and reference
 	@$(BIN)/boatyard schema -o boatyard/project/boatyard.schema.json
-	$(BIN)/python docs/reference.py
+	@$(BIN)/python docs/reference.py
 
-wheel: setup  ## build/dist
+wheel: setup-dev  ## build/dist
 	@$(BIN)/python -m build -q --outdir build/dist
 
-bench: setup data  ## the measures, as tables: needs a quiet machine, a trained examples/fashion-cnn and 9 GB of disk
+bench: setup-dev data  ## the measures, as tables: needs a quiet machine, a trained examples/fashion-cnn and 9 GB of disk
 	@$(BIN)/python benchmarks/help_time.py
-	$(BIN)/python benchmarks/step_overhead.py --steps 20 --rounds 5
-	$(BIN)/python benchmarks/training_speed.py
-	$(BIN)/python benchmarks/preprocess_memory.py --gigabytes 4
-	$(MAKE) bench-answers
+	@$(BIN)/python benchmarks/step_overhead.py --steps 20 --rounds 5
+	@$(BIN)/python benchmarks/training_speed.py
+	@$(BIN)/python benchmarks/preprocess_memory.py --gigabytes 4
+	@$(MAKE) bench-answers
 
-bench-serving: setup data  ## this server against its peers, 25 minutes: needs wrk and h2load, a quiet machine and the network once
+bench-serving: setup-dev data  ## this server against its peers, 25 minutes: needs wrk and h2load, a quiet machine and the network once
 	@$(BIN)/python -m benchmarks.serving
 
-bench-serving-small: setup data  ## the same, three minutes, against KServe alone and with floors, for CI
+bench-serving-small: setup-dev data  ## the same, three minutes, against KServe alone and with floors, for CI
 	@$(BIN)/python -m benchmarks.serving --small
 
-bench-answers: setup  ## the served answers against the report's, every test row (after make demo)
-	@package=$$($(BIN)/boatyard show $(DEMO) --path)
-	dataset=$$(ls -d $(DEMO)/runs/2*/artifacts/preprocess/dataset | tail -1)
-	$(BIN)/python benchmarks/answers.py "$$package" "$$dataset"
+bench-answers: setup-dev  ## the served answers against the report's, every test row (after make demo)
+	@set -eu; package=$$($(BIN)/boatyard show $(DEMO) --path); \
+	dataset=$$(ls -d $(DEMO)/runs/2*/artifacts/preprocess/dataset | tail -1); \
+	@$(BIN)/python benchmarks/answers.py "$$package" "$$dataset"
 
-bench-engines: setup  ## ONNX Runtime beside OpenVINO with PACKAGE (the demo's), paired
+bench-engines: setup-dev  ## ONNX Runtime beside OpenVINO with PACKAGE (the demo's), paired
 	@$(BIN)/python benchmarks/engines.py "$${PACKAGE:-$$($(BIN)/boatyard show $(DEMO) --path)}"
 
-bad-requests: setup  ## 100 000 generated mistakes: each refused, none in the way of others (after make demo)
+bad-requests: setup-dev  ## 100 000 generated mistakes: each refused, none in the way of others (after make demo)
 	@$(BIN)/python benchmarks/bad_requests.py "$$($(BIN)/boatyard show $(DEMO) --path)"
 
-soak: setup  ## ten minutes of mixed load: does the server's memory stay flat? (after make demo)
+soak: setup-dev  ## ten minutes of mixed load: does the server's memory stay flat? (after make demo)
 	@$(BIN)/python benchmarks/soak.py "$$($(BIN)/boatyard show $(DEMO) --path)" $(SOAK)
 
-bench-small: setup data  ## the same, small, for CI
+bench-small: setup-dev data  ## the same, small, for CI
 	@$(BIN)/python benchmarks/help_time.py
-	$(BIN)/python benchmarks/step_overhead.py --steps 5 --rounds 1
-	$(BIN)/python benchmarks/training_speed.py --rows 6400 --repeats 1
-	$(BIN)/python benchmarks/preprocess_memory.py
-	$(MAKE) bench-answers
-	$(MAKE) soak SOAK=60
+	@$(BIN)/python benchmarks/step_overhead.py --steps 5 --rounds 1
+	@$(BIN)/python benchmarks/training_speed.py --rows 6400 --repeats 1
+	@$(BIN)/python benchmarks/preprocess_memory.py
+	@$(MAKE) bench-answers
+	@$(MAKE) soak SOAK=60
 
 images:  ## boatyard/serve:dev and boatyard/train:dev onto the cluster's node
-	@for target in serve train; do
-	    if [ -x "$(CLUSTER)" ]; then
-	        $(CLUSTER) image . --target $$target -t boatyard/$$target:dev
-	    else
-	        docker build -f Containerfile --target $$target -t boatyard/$$target:dev .
-	        kind load docker-image boatyard/$$target:dev --name boatyard
-	    fi
+	@set -eu; for target in serve train; do \
+	    if [ -x "$(CLUSTER)" ]; then \
+	        $(CLUSTER) image . --target $$target -t boatyard/$$target:dev; \
+	    else \
+	        $(BUILD) -f Containerfile --target $$target -t boatyard/$$target:dev \
+	            $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg PIP_EXTRA_INDEX_URL=$(PIP_EXTRA_INDEX_URL) .; \
+	        kind load docker-image boatyard/$$target:dev --name $(KIND_CLUSTER); \
+	    fi; \
 	done
 
-test-cluster: setup  ## the tests on a cluster that has KServe, Trainer and an S3 store (after make images)
+test-cluster: setup-dev  ## the tests on a cluster that has KServe, Trainer and an S3 store (after make images)
 	@$(INSIDE) $(BIN)/python -m pytest -m cluster
 
-measure-cluster: setup  ## rolling five times there and back under load, 1 → 3 → 1 pods, a pod's start (after make images)
+measure-cluster: setup-dev  ## rolling five times there and back under load, 1 → 3 → 1 pods, a pod's start (after make images)
 	@ROLLS=5 $(INSIDE) $(BIN)/python -m pytest -m cluster tests/cluster/test_rollouts.py -s
 
-measure-kills: setup  ## 20 kills of a training's pods at random moments; the weights must be an unbroken run's (after make images)
+measure-kills: setup-dev  ## 20 kills of a training's pods at random moments; the weights must be an unbroken run's (after make images)
 	@KILLS=20 $(INSIDE) $(BIN)/python -m pytest -m cluster tests/cluster/test_training.py -k killed -s
 
 cluster-demo: setup images  ## data to an endpoint that scales, on the cluster: TrainJob, S3, plan, deploy, curl, load
