@@ -16,7 +16,7 @@ PIP_EXTRA_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 KIND_CLUSTER ?= boatyard
 export KIND_CLUSTER
 SHELL = /bin/bash
-.PHONY: setup setup-dev data demo test test-slow lint schema docs wheel bench bench-small bench-answers bench-engines bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster measure-kills cluster-demo clean
+.PHONY: setup setup-dev data demo test test-slow lint schema docs wheel bench bench-small bench-answers bench-engines bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster measure-kills cluster-demo bare-root clean
 
 # $(call install,EXTRAS): the project and what it requires into the environment, by uv where it is there or can be had, else by pip.
 define install
@@ -131,6 +131,9 @@ measure-kills: setup-dev  ## 20 kills of a training's pods at random moments; th
 
 cluster-demo: setup images  ## data to an endpoint that scales, on the cluster: TrainJob, S3, plan, deploy, curl, load
 	@PATH="$(abspath $(BIN)):$$PATH" $(INSIDE) examples/cluster_demo.sh
+
+bare-root:  ## the set-up and the demo in a bare Debian 12 (root, debootstrap, 8 GB of disk)
+	@.ci/bare-root build/bare $(wildcard $(WHEELS))
 
 clean:  ## remove what was made
 	rm -rf build .venv data
