@@ -18,15 +18,22 @@ class Made(Dataset):
     """A dataset whose splits are held as batches."""
 
     splits: Mapping[str, Batch] = field(default_factory=dict)
+    of_shard: int = 1 << 20
 
     def load(self, split: Split) -> Batch:
         return self.splits[split]
 
-    def batches(self, split: Split, size: int) -> Iterator[Batch]:
-        yield from self.splits[split].split(size)
+    def shard_rows(self, split: Split) -> tuple[int, ...]:
+        return tuple(len(shard) for shard in self.splits[split].split(self.of_shard))
+
+    def batches(self, split: Split, size: int, shard: int | None = None) -> Iterator[Batch]:
+        of_shard = [*self.splits[split].split(self.of_shard)]
+        yield from (self.splits[split] if shard is None else of_shard[shard]).split(size)
 
 
-def made(schema: Schema, inputs: Mapping[str, Array], target: Array, digest: str = "0" * 64) -> Made:
+def made(
+    schema: Schema, inputs: Mapping[str, Array], target: Array, digest: str = "0" * 64, of_shard: int = 1 << 20
+) -> Made:
     """Split rows 80:10:10 in their order, with statistics of the first 80 %."""
     rows = len(target)
     whole = Batch(dict(inputs), target, np.arange(rows), {})
@@ -35,7 +42,7 @@ def made(schema: Schema, inputs: Mapping[str, Array], target: Array, digest: str
     parts = {name: whole.take(part) for name, part in splits.items()}
     counts = {name: len(part) for name, part in parts.items()}
     manifest = {"rows": counts, "statistics": statistics(schema, parts["train"])}
-    return Made(Path("made"), digest, schema, manifest, parts)
+    return Made(Path("made"), digest, schema, manifest, parts, of_shard)
 
 
 def statistics(schema: Schema, batch: Batch) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -501,25 +503,57 @@ def test_batches_cover_every_row_once_and_none_has_one_row() -> None:
         assert count == 1 or all(end - begin > 1 for begin, end in cuts)
 
 
-@settings(max_examples=25, deadline=None)
-@given(count=st.integers(20, 300), size=st.integers(1, 64), chunk=st.integers(1, 50), epoch=st.integers(0, 3))
-def test_a_streamed_epoch_is_a_permutation_and_resumes_exactly(count: int, size: int, chunk: int, epoch: int) -> None:
-    dataset = rows.made(
+def numbered(count: int, of_shard: int) -> Any:
+    """A dataset whose rows are their own numbers, in shards of so many rows."""
+    return rows.made(
         rows.Schema("regression", (rows.Field("a", "number", "float32"),), "y"),
         {"features": np.arange(count, dtype=np.float32)[:, None]},
         np.arange(count, dtype=np.float32),
+        of_shard=of_shard,
     )
+
+
+def epoch_of(source: loader.Source, epoch: int, start: int = 0) -> list[list[float]]:
+    return [batch.inputs["features"][:, 0].tolist() for batch in source.shuffled(epoch, start)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    count=st.integers(20, 300),
+    size=st.integers(1, 64),
+    chunk=st.integers(1, 50),
+    of_shard=st.integers(5, 300),
+    epoch=st.integers(0, 3),
+)
+def test_an_epoch_is_one_permutation_streamed_or_in_memory_and_resumes_exactly(
+    count: int, size: int, chunk: int, of_shard: int, epoch: int
+) -> None:
+    dataset = numbered(count, of_shard)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "CHUNK", chunk)
+        patch.setattr(loader, "BUFFER", 12 * 40)
         target = losses.target(None, dataset.schema, dataset.statistics)
-        stream = loader.Streamed(dataset, "train", target, torch.device("cpu"), size, 0, buffer=12 * 16)
-        whole = [batch.inputs["features"][:, 0].tolist() for batch in stream.shuffled(epoch, 0)]
+        open_with = partial(loader.open_split, dataset, "train", target, torch.device("cpu"), size=size, seed=0)
+        stream, memory = open_with(share=0), open_with()
+        assert isinstance(stream, loader.Streamed) and isinstance(memory, loader.InMemory)
+        whole = epoch_of(stream, epoch)
+        assert epoch_of(memory, epoch) == whole
         assert sorted(row for batch in whole for row in batch) == list(range(dataset.rows("train")))
         assert [len(batch) for batch in whole] == [
             end - begin for begin, end in loader.cuts(dataset.rows("train"), size)
         ]
         for start in {0, 1, len(whole) // 2, len(whole) - 1}:
-            assert [b.inputs["features"][:, 0].tolist() for b in stream.shuffled(epoch, start)] == whole[start:]
+            assert epoch_of(stream, epoch, start) == epoch_of(memory, epoch, start) == whole[start:]
+
+
+def test_rows_sorted_by_their_target_are_learnt_from_in_no_such_order(monkeypatch: Any) -> None:
+    monkeypatch.setattr(loader, "CHUNK", 50)
+    monkeypatch.setattr(loader, "BUFFER", 12 * 500)  # an eighth of the rows
+    dataset = numbered(4000, of_shard=100)
+    target = losses.target(None, dataset.schema, dataset.statistics)
+    source = loader.open_split(dataset, "train", target, torch.device("cpu"), size=100, seed=0)
+    order = np.concatenate(epoch_of(source, 0))
+    assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.3  # 0.99 with the shards in their own order
 
 
 def test_a_dataset_larger_than_memory_is_streamed_and_learnt(tmp_path: Path, monkeypatch: Any) -> None:
@@ -556,6 +590,19 @@ def test_two_states_are_kept(tmp_path: Path) -> None:
     train(rows.numbers(), tmp_path / "out", tmp_path / "work", recipe="linear", epochs=4)
     kept = sorted(path.name for path in (tmp_path / "work" / states.FOLDER).iterdir())
     assert kept == ["step-000000000030", "step-000000000040"]
+
+
+def test_a_step_saved_twice_is_never_without_a_whole_state(tmp_path: Path, monkeypatch: Any) -> None:
+    """A run that is killed within the second save of a step goes on from the first one."""
+    state = states.State({"a": torch.ones(2)}, {"best": 1})
+    states.save(tmp_path, state, key="k", step=7)
+    renamed: list[tuple[str, str]] = []
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", lambda old, new: (renamed.append((str(old), str(new))), rename(old, new)))
+    states.save(tmp_path, replace(state, values={"best": 2}), key="k", step=7)
+    assert not [new for old, new in renamed if old.endswith("step-000000000007")], "the first was moved away"
+    found = states.load(tmp_path, key="k")
+    assert found and found.values == {"best": 2}
 
 
 def test_a_torn_state_falls_back_to_the_one_before(tmp_path: Path, caplog: Any) -> None:

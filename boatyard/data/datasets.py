@@ -51,11 +51,15 @@ class Dataset:
         """Read a whole split into memory, in the order of its shards."""
         return self._batch(pa.concat_tables([pq.read_table(path) for path in self.shards(split)]))
 
-    def batches(self, split: Split, size: int) -> Iterator[Batch]:
-        """Read a split in batches of `size` rows (the last may have fewer), in order, in bounded memory."""
+    def shard_rows(self, split: Split) -> tuple[int, ...]:
+        """Return how many rows each of a split's files has, in order."""
+        return tuple(pq.read_metadata(path).num_rows for path in self.shards(split))
+
+    def batches(self, split: Split, size: int, shard: int | None = None) -> Iterator[Batch]:
+        """Read a split, or one of its files, in batches of `size` rows (the last may have fewer), in bounded memory."""
         held: list[pa.RecordBatch] = []
         count = 0
-        for path in self.shards(split):
+        for path in self.shards(split) if shard is None else (self.shards(split)[shard],):
             for batch in pq.ParquetFile(path).iter_batches(batch_size=size):
                 while batch.num_rows:
                     part = batch.slice(0, size - count)

@@ -1,9 +1,13 @@
-"""Rows for training: in memory where they fit, else streamed; their order follows from seed, epoch and step alone."""
+"""Rows for training: in memory where they fit, else streamed; in one order, that seed, epoch and step alone decide.
+
+A split of up to BUFFER bytes is shuffled whole. Of a larger one the shards come in random order and their rows pass
+through a buffer of that size, in memory as from the disk: which weights come out does not depend on free memory.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +25,7 @@ from boatyard.training.losses import Target
 
 SHARE = 0.25  # of the available memory that a split may take
 CHUNK = 8192  # rows read at once
-BUFFER = 1 << 28  # bytes of rows that a streamed split is shuffled in
+BUFFER = 1 << 28  # bytes of rows that are shuffled together: more gives another order, so other weights
 
 
 @dataclass(frozen=True)
@@ -112,22 +116,67 @@ def open_split(
     seed: int,
     part: Part = WHOLE,
     share: float = SHARE,
-    fits: Callable[[bool], bool] = bool,
 ) -> Source:
-    """Read a split into memory, or onto the device, if it takes no more than a share of what is free, else stream.
-
-    The order of the rows depends on which of both it is, so `fits` may decide otherwise: as other processes do.
-    """
+    """Read a split into memory, or onto the device, if it takes no more than a share of what is free, else stream."""
     rows = dataset.rows(split)
     if not rows:
         raise DataError(f"the {split} split has no rows; give more data or another preprocess.split")
     needed = rows * row_bytes(dataset.schema)
-    if not fits(needed <= share * available_memory()):
+    if needed > share * available_memory():
         return Streamed(dataset, split, target, device, size=size, seed=seed, part=part)
     held = read(dataset, split, target)
     if device.type == "cuda" and needed <= share * torch.cuda.mem_get_info(device)[0]:
         held = held.to(device)
-    return InMemory(held, device, size=size, seed=seed, part=part)
+    mixing = Mixing(dataset.shard_rows(split), buffer_rows(dataset.schema), seed)
+    return InMemory(held, mixing, device, size=size, part=part)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """The order of a split's rows: those of its shards, shuffled in a buffer of `buffer` rows."""
+
+    shards: Sequence[int]
+    buffer: int
+    seed: int
+
+    def random(self, epoch: int) -> np.random.Generator:
+        """Return what an epoch draws from."""
+        return np.random.default_rng(seed_of("order", self.seed, epoch))
+
+    def shard_order(self, random: np.random.Generator) -> Sequence[int]:
+        """Return the shards in the order of an epoch; rows that all fit into the buffer are shuffled anyhow.
+
+        Without it a split sorted by its target would be learnt from in that order, a buffer's length apart.
+        """
+        count = len(self.shards)
+        return range(count) if sum(self.shards) <= self.buffer else random.permutation(count).tolist()
+
+    def mixed(self, chunks: Iterator[Rows], random: np.random.Generator) -> Iterator[Rows]:
+        """Swap each chunk read with rows drawn from the buffer, which is emptied at the end in random order."""
+        filling: list[Rows] = []
+        held: Rows | None = None
+        for chunk in chunks:
+            if held is None:
+                filling.append(chunk)
+                held = join(filling) if sum(map(len, filling)) >= self.buffer else None
+                continue
+            index = torch.from_numpy(random.choice(len(held), len(chunk), replace=False))
+            yield held.take(index)
+            for name, value in held.inputs.items():
+                value[index] = chunk.inputs[name]
+            held.target[index] = chunk.target
+        held = held or join(filling)
+        yield held.take(torch.from_numpy(random.permutation(len(held))))
+
+    def rows(self, epoch: int) -> Tensor:
+        """Return the numbers of all rows, int64 [N], in the order of an epoch."""
+        random = self.random(epoch)
+        starts = np.cumsum([0, *self.shards])
+        numbers = torch.arange(int(starts[-1]))
+        order = self.shard_order(random)
+        shards = (numbers[starts[shard] : starts[shard + 1]].clone() for shard in order)
+        chunks = (Rows({}, chunk) for shard in shards for chunk in shard.split(CHUNK))
+        return torch.cat([piece.target for piece in self.mixed(chunks, random)])
 
 
 @dataclass(frozen=True)
@@ -135,14 +184,13 @@ class InMemory:
     """All rows as tensors, on the device if they fit there; a batch is one indexing."""
 
     rows: Rows
+    mixing: Mixing
     device: torch.device
     size: int
-    seed: int
     part: Part = WHOLE
 
     def shuffled(self, epoch: int, start: int) -> Iterator[Rows]:
-        order = torch.from_numpy(permutation(len(self.rows), seed_of("order", self.seed, epoch)))
-        order = order.to(self.rows.target.device)
+        order = self.mixing.rows(epoch).to(self.rows.target.device)
         for begin, end in cuts(len(self.rows), self.size)[start:]:
             yield self._take(order[begin:end]).to(self.device)
 
@@ -160,7 +208,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Streamed:
-    """Rows read from the shards anew each epoch and shuffled in a buffer; a resumed epoch reads past what was done."""
+    """Rows read from the shards anew each epoch and shuffled on the way; a resumed epoch reads past what was done."""
 
     dataset: Dataset
     split: Split
@@ -168,7 +216,6 @@ class Streamed:
     device: torch.device
     size: int
     seed: int
-    buffer: int = BUFFER
     part: Part = WHOLE
 
     def shuffled(self, epoch: int, start: int) -> Iterator[Rows]:
@@ -189,30 +236,20 @@ class Streamed:
                 begin, end = next(wanted, (0, rows + 1))  # more than there is: nothing follows
 
     def ordered(self, size: int) -> Iterator[Rows]:
-        for batch in self.dataset.batches(self.split, size):
-            inputs = tensors(self.dataset.schema, batch.inputs)
-            target = self.target.encode(torch.from_numpy(np.require(batch.target, requirements="W")))
-            yield Rows(inputs, target).narrow(self.part).to(self.device)
+        for rows in self._read(size):
+            yield rows.narrow(self.part).to(self.device)
 
     def _mixed(self, epoch: int) -> Iterator[Rows]:
-        """Swap each chunk read with rows drawn from the buffer, which is emptied at the end in random order."""
-        random = np.random.default_rng(seed_of("order", self.seed, epoch))
-        capacity = max(self.buffer // row_bytes(self.dataset.schema), CHUNK)
-        filling: list[Rows] = []
-        held: Rows | None = None
-        chunks = Streamed(self.dataset, self.split, self.target, torch.device("cpu"), self.size, self.seed)
-        for chunk in chunks.ordered(CHUNK):
-            if held is None:
-                filling.append(chunk)
-                held = join(filling) if sum(map(len, filling)) >= capacity else None
-                continue
-            index = torch.from_numpy(random.choice(len(held), len(chunk), replace=False))
-            yield held.take(index)
-            for name, value in held.inputs.items():
-                value[index] = chunk.inputs[name]
-            held.target[index] = chunk.target
-        held = held or join(filling)
-        yield held.take(torch.from_numpy(random.permutation(len(held))))
+        mixing = Mixing(self.dataset.shard_rows(self.split), buffer_rows(self.dataset.schema), self.seed)
+        random = mixing.random(epoch)
+        order = mixing.shard_order(random)
+        return mixing.mixed((chunk for shard in order for chunk in self._read(CHUNK, shard)), random)
+
+    def _read(self, size: int, shard: int | None = None) -> Iterator[Rows]:
+        """Read one shard, or all in their order, `size` rows at a time."""
+        for batch in self.dataset.batches(self.split, size, shard):
+            target = self.target.encode(torch.from_numpy(np.require(batch.target, requirements="W")))
+            yield Rows(tensors(self.dataset.schema, batch.inputs), target)
 
 
 def read(dataset: Dataset, split: Split, target: Target) -> Rows:
@@ -239,9 +276,9 @@ def join(parts: list[Rows]) -> Rows:
     return Rows(inputs, torch.cat([part.target for part in parts]))
 
 
-def permutation(rows: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return 0 … rows - 1 in an order that the seed alone decides."""
-    return np.random.default_rng(seed).permutation(rows)
+def buffer_rows(schema: Schema) -> int:
+    """Return how many rows are shuffled together."""
+    return max(BUFFER // row_bytes(schema), CHUNK)
 
 
 def row_bytes(schema: Schema) -> int:

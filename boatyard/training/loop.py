@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ class Trainer:
             return self.recipe.loss()
         return losses.named(config.loss, schema, statistics, config.class_weights)
 
-    def _open(self, split: Any, fits: Callable[[bool], bool] | None = None) -> Source:
+    def _open(self, split: Any) -> Source:
         return open_split(
             self.dataset,
             split,
@@ -112,7 +112,6 @@ class Trainer:
             size=self.config.batch_size,
             seed=self.config.seed,
             part=self.world.part,
-            fits=fits or self.world.every,
         )
 
     @property
@@ -274,7 +273,7 @@ class Trainer:
 
     def state(self) -> states.State:
         """Return all that the rest of the run depends on."""
-        return states.State(self.tensors(), {"run": vars(self.run), "in_memory": self.in_memory, **self.machine()})
+        return states.State(self.tensors(), {"run": vars(self.run), **self.machine()})
 
     def machine(self) -> dict[str, Any]:
         """Return what decides in which order sums are taken."""
@@ -342,8 +341,6 @@ class Trainer:
             slot.update({k: torch.empty_like(weight).copy_(v) for k, v in slot.items() if v.shape == weight.shape})
         self.sum = state.tensors["sum"].to(self.device)
         self.run = Run(**state.values["run"])
-        if state.values.get("in_memory", self.in_memory) != self.in_memory:  # another order of the rows
-            self.rows = self._open("train", lambda fits: not self.in_memory)
 
 
 def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -36,9 +37,7 @@ class State:
 
 def save(work: Path, state: State, *, key: str, step: int) -> None:
     """Write a state whole or not at all, and keep it and the one before; raises StorageError on a full disk."""
-    folder = work / FOLDER
-    path = folder / f"step-{step:012d}"
-    with artifacts.new_folder(path) as beside:
+    with artifacts.new_folder(_free(work / FOLDER / f"step-{step:012d}")) as beside:
         data = safetensors.torch.save({name: value.contiguous() for name, value in state.tensors.items()})
         artifacts.write_bytes(beside / "tensors.safetensors", data)
         artifacts.write_bytes(beside / "values.json", json.dumps(dict(state.values)).encode())
@@ -82,9 +81,15 @@ def clear(work: Path) -> None:
 
 
 def sweep(work: Path) -> None:
-    """Remove what a killed run left half-written, and put back what it had only moved aside."""
+    """Remove what a killed run left half-written or half-removed."""
     for beside in (work / FOLDER).glob(".step-*"):
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _free(path: Path) -> Path:
+    """Return where a step's state goes: beside one of the same step, since replacing that leaves a moment with none."""
+    later = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+    return path if not path.exists() else next(place for place in later if not place.exists())
 
 
 def _remove(path: Path) -> None:
