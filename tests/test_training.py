@@ -638,7 +638,7 @@ def test_a_full_disk_is_said_and_the_states_so_far_stay(tmp_path: Path) -> None:
         "try:\n"
         "    t.train(rows.numbers(), work.parent / 'out', work, recipe='mlp', model={'hidden': [256, 256]}, epochs=1)\n"
         "except StorageError as error: print(error)\n"
-        "from boatyard import artifacts\n"
+        "from boatyard.data import artifacts\n"
         "print('LEFT', [p.name for p in work.rglob('*.part')], before)\n"
     )
     (tmp_path / "disk").mkdir()
