@@ -25,6 +25,7 @@ ROLES = (  # of the clouds, each of which gives a pod the right to ask a bucket
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
 )
+MAX_VALUE_CHARS = 100  # of a variable's value in a message
 MAY_BE_EMPTY = ("BOATYARD_DIGEST", "BOATYARD_ADMIN_TOKEN")  # a pod has them of an annotation or a Secret that may lack
 
 
@@ -114,13 +115,15 @@ class Settings(BaseSettings):
 
     def __init__(self, **values: Any) -> None:
         """Read the environment; what is given by name goes before it."""
-        problems = [f"{name}: expected a value, found it empty; give one, or unset it" for name in _empty(os.environ)]
+        problems = [_missing(name) for name in _empty(os.environ)]
         try:
             super().__init__(**values)
         except ValidationError as error:
-            problems += [_sentence(each) for each in error.errors()]
+            problems += [_problem(wrong) for wrong in error.errors()]
+        if len(problems) == 1:
+            raise problems[0]
         if problems:
-            raise ConfigError("\n".join(problems))
+            raise ConfigError("\n".join(map(str, problems)))
 
     @model_validator(mode="before")
     @classmethod
@@ -162,10 +165,15 @@ def _empty(environment: Mapping[str, str]) -> list[str]:
     return [name for name in ours if environment.get(name) == ""]
 
 
-def _sentence(error: Any) -> str:
+def _missing(name: str) -> ConfigError:
+    return ConfigError(name, expected="a value", found="it empty", fix="give one, or unset it")
+
+
+def _problem(error: Any) -> ConfigError:
     """Say which variable is wrong, what was expected and what was found."""
     field = Settings.model_fields.get(str(error["loc"][0]))
     alias = field.validation_alias if field else None
     name = alias.choices[0] if isinstance(alias, AliasChoices) else error["loc"][0]
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{name}: {message}, found {str(error['input'])[:100]!r}; change it, or unset it"
+    expected = error["msg"].removeprefix("Value error, ").removeprefix("expected ")
+    found = repr(str(error["input"])[:MAX_VALUE_CHARS])
+    return ConfigError(str(name), expected=expected, found=found, fix="change it, or unset it")

@@ -45,9 +45,23 @@ def test_a_variable_is_taken_or_refused_in_one_line_that_names_it(
         text = str(error)
         assert wrong or name in ("BOATYARD_PROMETHEUS", "BOATYARD_IMAGE", "BOATYARD_SERVE_IMAGE")
         assert text.startswith(f"{name}: expected ") and "\n" not in text
+        assert error.about == name and error.expected and error.found and error.fix
         assert ("found it empty" if empty else f"found {value!r}") in text and "unset it" in text
     else:
         assert not wrong
+
+
+def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOATYARD_RETRIES", "often")
+    monkeypatch.setenv("BOATYARD_CACHE", "")
+    monkeypatch.setenv("RANK", "-1")
+    with pytest.raises(ConfigError) as caught:
+        Settings()
+    assert {line.partition(":")[0] for line in str(caught.value).splitlines()} == {
+        "BOATYARD_RETRIES",
+        "BOATYARD_CACHE",
+        "RANK",
+    }
 
 
 def test_what_is_not_given_has_a_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,15 +135,16 @@ def test_a_training_pod_says_which_variable_is_wrong_and_is_not_started_again() 
     assert code == 78 and "ConfigError: RANK: expected a whole number of 0 or more, found 'abc'" in text
 
 
-def test_a_step_leaves_the_wrong_variable_where_the_runner_looks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_step_leaves_the_wrong_variable_as_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("BOATYARD_RETRIES", "-1")
-    monkeypatch.setenv("BOATYARD_PROGRESS", str(tmp_path / "events"))
     with pytest.raises(ConfigError, match="BOATYARD_RETRIES"):
         stages.gate({}, {}, *[str(tmp_path / name) for name in ("a", "b", "c", "d", "e")])
-    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
-    assert events[-1]["error"] == "ConfigError" and "BOATYARD_RETRIES" in events[-1]["message"]
+    line = capsys.readouterr().err.splitlines()[-1]
+    reason = json.loads(line.removeprefix("boatyard-reason: "))
+    assert (reason["error"].partition(":")[0], reason["found"]) == ("ConfigError", "'-1'")
+    assert "BOATYARD_RETRIES" in reason["sentence"]
 
 
 def test_a_pods_initializer_does_not_pay_for_settings_before_it_reads_them() -> None:

@@ -5,9 +5,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import core_schema
+
+from boatyard import plugins
+from boatyard.spelling import hint, shorten
 
 EXACT = 2**53  # the greatest whole number that comes out of a pipeline's parameter as it went in
 
@@ -60,6 +73,33 @@ def _without_null(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_null(item) for key, item in value.items() if item is not None}
     return [False if item is None else _without_null(item) for item in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class PluginName:
+    """Marks text as the name of a plug-in of a group: one that is built in or installed, else the nearest is named.
+
+    The JSON schema lists those built in for editors to offer, and takes any other: what is installed where the
+    pipeline runs is not known to it.
+    """
+
+    group: plugins.GroupName
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Check what pydantic read as text."""
+        return core_schema.no_info_after_validator_function(self.known, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Offer the names that are built in."""
+        return {"anyOf": [{"enum": list(plugins.builtin(self.group))}, handler(schema)]}
+
+    def known(self, name: str) -> str:
+        """Return a name that there is; raises ValueError with the nearest, and all."""
+        if name not in plugins.builtin(self.group) and name not in (names := plugins.names(self.group)):
+            raise ValueError(f"no {plugins.GROUPS[self.group].one} {shorten(name)!r}; {hint(name, names)}")
+        return name
 
 
 def null_paths(value: Any, path: str = "") -> Iterator[str]:
