@@ -17,10 +17,11 @@ import sys
 import time
 from pathlib import Path
 
-from boatyard import stages, storage, training
+from boatyard import storage, training
 from boatyard.data import artifacts, checkpoints, datasets
 from boatyard.errors import BoatyardError, Interrupted, PeerLost, StorageError
 from boatyard.project import GateConfig, PreprocessConfig, TrainConfig, section
+from boatyard.running.step import step
 from boatyard.settings import Settings
 from boatyard.storage import sealed
 from boatyard.training.trainjobs import Job
@@ -84,7 +85,7 @@ def process(job: Job) -> int:
     """Train as one of the processes; return the exit code."""
     try:
         settings = Settings()
-        with stages.step("train", watched=settings.rank == 0):
+        with step("train", watched=settings.rank == 0):
             training.train(
                 section(TrainConfig, job.train),
                 section(PreprocessConfig, job.preprocess),
