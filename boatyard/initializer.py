@@ -16,23 +16,26 @@ from pathlib import Path
 from boatyard import storage
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, BoatyardError, ConfigError
+from boatyard.packages import checking
+from boatyard.packages.manifest import NAME, read_files
+from boatyard.packages.trust import Trust
 
-NAME, KIND = "package.json", "package"  # boatyard.packages' own, without what it takes to import that
 TERMINATION = Path("/dev/termination-log")
 
 
-def initialise(source: str, folder: Path, digest: str | None = None) -> str:
+def initialise(source: str, folder: Path, digest: str | None = None, trust: Trust | None = None) -> str:
     """Fill a folder with the package at a URI and return its digest.
 
-    Raises ConfigError without a digest to hold it against, ArtifactError when the package is not that one or not
-    whole, StorageError when it cannot be read or written.
+    With `trust`, the package must be vouched for as well. Raises ConfigError without a digest to hold it against,
+    ArtifactError when the package is not that one or not whole, StorageError when it cannot be read or written.
     """
-    from boatyard.storage import sealed
+    from boatyard.storage import transfer
 
     wanted = _wanted(source, digest)
     if not storage.in_bucket(source) and storage.parse(source, Path.cwd()) == folder.absolute():
-        return _in_place(folder, wanted)
-    return sealed.fetch(storage.open(source), folder, name=NAME, kind=KIND, digest=wanted)
+        return checking.check(folder, wanted, trust).manifest.digest
+    transfer.fetch(storage.open(source), folder, name=NAME, read=read_files, digest=wanted)
+    return checking.check(folder, wanted, trust).manifest.digest
 
 
 def _wanted(source: str, digest: str | None) -> str:
@@ -48,14 +51,6 @@ def _wanted(source: str, digest: str | None) -> str:
             f"{source}: expected sha256 {digest} (boatyard/digest), found {storage.bound(source)} in it"
         )
     return known.pop()
-
-
-def _in_place(folder: Path, wanted: str) -> str:
-    artifacts.verify(folder, KIND, name=NAME)
-    found = artifacts.digest_file(folder / NAME)
-    if found != wanted:
-        raise ArtifactError(f"{folder}: {NAME} was changed: expected sha256 {wanted}, found {found}")
-    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

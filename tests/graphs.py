@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from boatyard import packages
 from boatyard.data import artifacts, datasets
 from boatyard.data.schema import Batch, Field, Schema, Task, Tensor
-from boatyard.packages import verifying
+from boatyard.packages import manifest
 
 LABELS = ("ant", "bee", "cat")
 ELEMENTS = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "str": TensorProto.STRING}
@@ -155,7 +155,7 @@ def package(path: Path, schema: Schema, seed: int = 0, name: str = "insects") ->
 
 def reseal(path: Path) -> None:
     """Bind a package's files again, as a forger would."""
-    (path / verifying.NAME).unlink()
+    (path / packages.NAME).unlink()
     schema = artifacts.read_json(path / "schema.json")
     task = schema.get("task") if isinstance(schema, dict) else None
-    artifacts.seal(path, "package", {"name": "insects", "task": task or "classification"}, name=verifying.NAME)
+    manifest.write(path, "insects", task if isinstance(task, str) and task else "classification", {})

@@ -175,7 +175,9 @@ def test_a_wrong_answer_that_comes_again_is_held_against_the_version(package: pa
 def test_memory_is_that_of_the_package_unless_the_project_says_it(package: packages.Package) -> None:
     limits = rendered(package, ServeConfig())["spec"]["predictor"]["model"]["resources"]["limits"]
     assert limits == {"cpu": "1", "memory": "512Mi"}
-    heavy = dataclasses.replace(package, graph=bytes(100 << 20))
+    sizes = {"graph": 100 << 20}
+    files = tuple(dataclasses.replace(file, bytes=sizes.get(file.role, file.bytes)) for file in package.files)
+    heavy = dataclasses.replace(package, files=files)
     limits = rendered(heavy, ServeConfig())["spec"]["predictor"]["model"]["resources"]["limits"]
     assert limits == {"cpu": "1", "memory": "896Mi"}  # 384 + 4 x 100, in steps of 128
 

@@ -18,10 +18,12 @@ import stores
 
 from boatyard import initializer, packages, storage
 from boatyard.data import artifacts
-from boatyard.storage import sealed
+from boatyard.packages import manifest
+from boatyard.packages.manifest import read_files
+from boatyard.storage import transfer
 from boatyard.storage.buckets import Bucket
 
-BIG = 5 * sealed.PART + 12345
+BIG = 5 * transfer.PART_BYTES + 12345
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty.json").write_text("")
     (folder / "report" / "report.html").write_text("<p>fine</p>")
     (folder / "model.onnx").write_bytes(random.Random(0).randbytes(BIG))
-    artifacts.seal(folder, "package", {"name": "ants", "task": "classification"}, name=packages.NAME)
+    manifest.write(folder, "ants", "classification", {})
     return folder
 
 
@@ -46,7 +48,7 @@ def digest(package: Path) -> str:
 def uri(bucket: str, package: Path, digest: str) -> str:
     """Where the package lies in a bucket, its digest in the URI."""
     uri = f"{bucket}/ants/packages/sha256-{digest}"
-    sealed.send(package, storage.open(uri), name=packages.NAME, kind="package")
+    transfer.send(package, storage.open(uri), name=packages.NAME, read=read_files)
     return uri
 
 
@@ -67,12 +69,6 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 def same(one: Path, other: Path) -> bool:
     return artifacts.digest_folder(one) == artifacts.digest_folder(other)
-
-
-def test_names_are_those_of_packages() -> None:
-    from boatyard.packages import verifying
-
-    assert (initializer.NAME, initializer.KIND) == (packages.NAME, verifying.KIND)
 
 
 def test_a_package_in_a_bucket_fills_the_folder(uri: str, package: Path, digest: str, tmp_path: Path) -> None:
@@ -98,7 +94,7 @@ def test_a_folder_that_is_mounted_is_copied_or_checked_in_place(
 
 
 def test_a_package_without_a_digest_to_hold_it_against_is_refused(bucket: str, package: Path, tmp_path: Path) -> None:
-    sealed.send(package, storage.open(f"{bucket}/plain"), name=packages.NAME, kind="package")
+    transfer.send(package, storage.open(f"{bucket}/plain"), name=packages.NAME, read=read_files)
     assert "expected a digest to hold the package against, found none" in one_line(
         run(f"{bucket}/plain", tmp_path / "m")
     )
@@ -112,7 +108,7 @@ def test_uri_and_annotation_must_not_differ(uri: str, tmp_path: Path) -> None:
 def test_another_good_package_in_its_place_is_refused(uri: str, package: Path, digest: str, tmp_path: Path) -> None:
     other = Path(shutil.copytree(package, tmp_path / "other"))
     (other / "labels.json").write_text('["bee", "ant"]')
-    artifacts.seal(other, "package", {"name": "ants", "task": "classification"}, name=packages.NAME)
+    manifest.write(other, "ants", "classification", {})
     for name in ("labels.json", packages.NAME):
         storage.open(uri).put(name, other / name)
     said = one_line(run(uri, tmp_path / "m"))
@@ -179,10 +175,10 @@ def test_what_another_writer_has_not_finished_is_waited_for(
         if len(looks) == 2:
             rewrite(place, ".model.onnx.tmp.17", None)
 
-    monkeypatch.setattr(sealed.time, "sleep", sleep)
-    sealed.send(package, place, name=packages.NAME, kind="package")
-    assert sealed.fetch(place, tmp_path / "m", name=packages.NAME, kind="package") == digest
-    assert looks == list(sealed.PAUSES[:2])
+    monkeypatch.setattr(transfer.time, "sleep", sleep)
+    transfer.send(package, place, name=packages.NAME, read=read_files)
+    assert transfer.fetch(place, tmp_path / "m", name=packages.NAME, read=read_files) == digest
+    assert looks == list(transfer.LISTING_PAUSES_S[:2])
 
 
 def test_what_is_in_the_way_is_named_and_left_alone(uri: str, tmp_path: Path) -> None:
@@ -256,17 +252,17 @@ def test_a_killed_download_goes_on_where_it_was(
 
 def parts(models: Path) -> int:
     """Count the parts that have come of the file that has several."""
-    notes = (models / sealed.SCRATCH).glob("*.parts")
+    notes = (models / transfer.SCRATCH).glob("*.parts")
     return max((note.read_text().count("\n") for note in notes), default=0)
 
 
 def test_what_a_killed_download_left_damaged_is_fetched_again(uri: str, package: Path, tmp_path: Path) -> None:
     models = tmp_path / "m"
     file = next(f for f in artifacts.list_files(package) if f.path == "model.onnx")
-    (models / sealed.SCRATCH).mkdir(parents=True)
-    began = sealed._Download(storage.open(uri), models / "model.onnx", models / sealed.SCRATCH, file)
+    (models / transfer.SCRATCH).mkdir(parents=True)
+    began = transfer._Download(storage.open(uri), models / "model.onnx", models / transfer.SCRATCH, file)
     began.part(0)
-    began.part(sealed.PART)
+    began.part(transfer.PART_BYTES)
     data = bytearray(began.beside.read_bytes())
     data[7] ^= 1
     began.beside.write_bytes(data)
@@ -291,7 +287,7 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again(
 
 
 def test_it_starts_light(tmp_path: Path) -> None:
-    script = "import sys, boatyard.initializer, boatyard.storage.sealed\n"
+    script = "import sys, boatyard.initializer, boatyard.storage.transfer\n"
     script += "heavy = {'numpy', 'onnxruntime', 'pydantic', 'kserve', 'torch', 'click'} & set(sys.modules)\n"
     script += "sys.exit(', '.join(heavy))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stderr.strip() == ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import math
@@ -12,41 +11,39 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from boatyard.data import hashing
+from boatyard.data.hashing import File, digest_bytes, digest_file, digest_json
 from boatyard.errors import ArtifactError, StorageError
 
 logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
-CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class File:
-    """One file of a folder: its path below the folder (posix), size in bytes and sha256 in hex."""
-
-    path: str
-    bytes: int
-    sha256: str
-
-
-def digest_bytes(data: bytes) -> str:
-    """Return the sha256 of bytes, in hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def digest_json(value: Any) -> str:
-    """Return the sha256 of a value's canonical JSON (sorted keys, no spaces), in hex."""
-    return digest_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
-
-
-def digest_file(path: Path) -> str:
-    """Return the sha256 of a file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+__all__ = [
+    "MANIFEST",
+    "File",
+    "check_manifest",
+    "differences",
+    "digest_bytes",
+    "digest_file",
+    "digest_folder",
+    "digest_json",
+    "existing_parent",
+    "list_files",
+    "listed_files",
+    "new_folder",
+    "read_json",
+    "read_manifest",
+    "reader",
+    "replace_folder",
+    "seal",
+    "storage_error",
+    "verify",
+    "write_bytes",
+    "write_json",
+]
 
 
 def list_files(folder: Path, *, exclude: tuple[str, ...] = (MANIFEST,)) -> tuple[File, ...]:
@@ -108,18 +105,20 @@ def check_manifest(manifest: Any, kind: str, at: str) -> dict[str, Any]:
 def differences(folder: Path, manifest: Mapping[str, Any], *, name: str = MANIFEST) -> Iterator[str]:
     """Say, file by file, how a folder differs from its manifest; nothing when it does not."""
     listed = listed_files(folder, manifest, name=name)
-    for path, entry in listed.items():
-        file = folder / path
-        if file.is_symlink() or not file.is_file():
-            yield f"{path} is missing"
-        elif file.stat().st_size != entry.bytes:
-            yield f"{path} has {file.stat().st_size} bytes, its manifest says {entry.bytes}"
-        elif (found := digest_file(file)) != entry.sha256:
-            yield f"{path} was changed (sha256 {found[:12]}…, its manifest says {entry.sha256[:12]}…)"
-    for extra in sorted(folder.rglob("*")):
-        found_at = extra.relative_to(folder).as_posix()
-        if (extra.is_symlink() or not extra.is_dir()) and found_at not in listed and found_at != name:
-            yield f"{found_at} is not in its manifest"
+    return hashing.differences(folder, listed, name=name, listing="its manifest")
+
+
+def reader(kind: str) -> Callable[[bytes, str], dict[str, File]]:
+    """Return what reads the files that a manifest of this kind lists: (its bytes, where it was found)."""
+
+    def read(data: bytes, at: str) -> dict[str, File]:
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"{at} is not JSON ({error}); it was cut or changed") from error
+        return listed_files(at.rpartition("/")[0], check_manifest(value, kind, at))
+
+    return read
 
 
 def listed_files(folder: Path | str, manifest: Mapping[str, Any], *, name: str = MANIFEST) -> dict[str, File]:

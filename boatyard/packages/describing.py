@@ -27,7 +27,9 @@ def describe(package: Package) -> dict[str, Any]:
         "verdict": package.verdict.get("sentence", ""),
         "lineage": package.lineage,
         "bytes": sum(file.bytes for file in package.files),
+        "needs": package.needs.to_dict(),
         "files": {file.path: file.sha256 for file in package.files},
+        "roles": {file.path: file.role for file in package.files},
     }
 
 
@@ -44,6 +46,7 @@ def text(package: Package) -> str:
         "labels": shown,
         **{name: value for name, value in about["metrics"].items()},
         "verdict": about["verdict"],
+        "needs": "; ".join(f"{key} {_listed(value)}" for key, value in about["needs"].items()),
         "dataset": package.lineage.get("dataset", ""),
         "files": f"{len(package.files)}, {about['bytes'] / 1e6:.2f} MB in {package.path}",
     }
@@ -79,6 +82,10 @@ def _metrics(package: Package) -> dict[str, str]:
         name: value for name, value in package.report.get("metrics", {}).items() if name in ("accuracy", "rmse", "r2")
     }
     return {name: _worded(value) for name, value in found.items()}
+
+
+def _listed(value: Any) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
 
 
 def _worded(metric: dict[str, Any]) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 from boatyard import storage
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError
-from boatyard.packages.verifying import KIND, NAME, verify
+from boatyard.packages.manifest import NAME, read_files
+from boatyard.packages.verifying import verify
 
 logger = logging.getLogger(__name__)
 
@@ -25,20 +26,20 @@ def fetch(uri: str, digest: str | None = None, *, to: Path | None = None) -> Pat
     whole and right, StorageError when it cannot be read.
     """
     from boatyard.settings import Settings
-    from boatyard.storage import sealed
+    from boatyard.storage import transfer
 
     source = storage.open(uri)
     wanted = digest or storage.bound(source.uri)
     if to is not None:
         with artifacts.new_folder(to) as folder:
-            verify(folder, sealed.fetch(source, folder, name=NAME, kind=KIND, digest=wanted))
+            verify(folder, transfer.fetch(source, folder, name=NAME, read=read_files, digest=wanted))
         return to
     wanted = wanted or artifacts.digest_bytes(source.read(NAME))
     kept = Settings().cache / "packages" / f"sha256-{wanted}"
     with _alone(kept):
         if not _is_whole(kept, wanted):
             coming = kept.with_name(f".{kept.name}.part")  # of this name every time: a killed download goes on
-            sealed.fetch(source, coming, name=NAME, kind=KIND, digest=wanted)
+            transfer.fetch(source, coming, name=NAME, read=read_files, digest=wanted)
             verify(coming, wanted)
             artifacts.replace_folder(coming, kept)
     return kept

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from boatyard.data import artifacts
+from boatyard.data import artifacts, checkpoints
 from boatyard.errors import ArtifactError, Refused
-from boatyard.packages.verifying import GRAPH, KIND, NAME, Package, read_schema, verify
+from boatyard.packages import manifest
+from boatyard.packages.manifest import Needs
+from boatyard.packages.verifying import GRAPH, Package, read_schema, verify
 from boatyard.prediction.decoding import encode
 from boatyard.prediction.engine import Engine
 
@@ -33,22 +35,24 @@ def pack(
     out: Path,
     golden: int,
     lineage: Mapping[str, Any],
+    needs: Needs | None = None,
 ) -> Package:
     """Make a package at `out` of a checkpoint, its report and a verdict that passed.
 
-    `golden` test rows are sealed with the answers of the engine that serves. Raises Refused when the gate said no,
+    `golden` test rows go with the reference outputs, those of the engine that serves. `needs` is what a machine must
+    have to run it. Raises Refused when the gate said no,
     ArtifactError when checkpoint, report and verdict do not belong together.
     """
     logger.info("packing %s", name)
-    made = artifacts.verify(checkpoint, "checkpoint")
+    made = artifacts.verify(checkpoint, checkpoints.KIND)
     about = artifacts.verify(report, "report")
     ruling = _passed(verdict / "verdict.json" if verdict.is_dir() else verdict)
     graph = artifacts.digest_file(checkpoint / GRAPH)
     _belongs(graph, {str(report): about.get("graph"), str(verdict): ruling.get("digests", {}).get("graph")})
     with artifacts.new_folder(out) as folder:
-        for file in (GRAPH, "weights.safetensors", "schema.json"):
+        for file in (checkpoints.GRAPH, checkpoints.WEIGHTS, checkpoints.SCHEMA):
             shutil.copyfile(checkpoint / file, folder / file)
-        shutil.copyfile(checkpoint / "checkpoint.json", folder / "recipe.json")
+        shutil.copyfile(checkpoint / checkpoints.RECORD, folder / "recipe.json")
         shutil.copytree(report, folder / "report")
         schema = read_schema((folder / "schema.json").read_bytes())
         engine = Engine(folder / GRAPH, schema)
@@ -59,7 +63,7 @@ def pack(
         pins["report"] = artifacts.digest_file(report / artifacts.MANIFEST)
         seal = {"seal": made["seal"]} if "seal" in made else {}
         artifacts.write_json(folder / "lineage.json", {**lineage, **pins, **seal})
-        artifacts.seal(folder, KIND, {"name": name, "task": schema.task}, name=NAME)
+        manifest.write(folder, name, schema.task, {}, needs)
         package = dataclasses.replace(verify(folder), path=out)
     logger.info("packed %s: %d files, sha256 %s", name, len(package.files) + 1, package.digest)
     return package

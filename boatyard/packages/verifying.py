@@ -1,42 +1,38 @@
-"""Reading a package that nobody has vouched for: bytes first, then values; refused with the file that differs.
+"""Reading a package that nobody has vouched for: bytes first (`checking`), then values; refused with the file that
+differs.
 
-What was verified is what is used: the bytes that were hashed are handed on, not read again.
+What was verified is what is used: small files are handed on as they were hashed, and the ONNX model is hashed again in
+the moment that it is read to be loaded.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from boatyard.data import artifacts
+from boatyard.data import hashing
 from boatyard.data.schema import Array, Schema, Task
 from boatyard.data.schema import Field as SchemaField
 from boatyard.errors import ArtifactError, RequestError
+from boatyard.packages import checking
+from boatyard.packages.manifest import NAME, REQUIRED, Manifest, Needs, PackageFile, strict_json
+from boatyard.packages.trust import Trust
 from boatyard.prediction.decoding import decode
 from boatyard.prediction.engine import Answers
 
-KIND = "package"
-NAME = "package.json"
-GRAPH = "model.onnx"
-OBJECTS = {name: f"{name}.json" for name in ("verdict", "lineage", "recipe")} | {"report": "report/report.json"}
-READ = (GRAPH, "schema.json", "labels.json", "golden.json", *OBJECTS.values())
-WANTED = (*READ, "weights.safetensors")
-SUFFIXES = (".onnx", ".safetensors", ".json", ".jsonl", ".html", ".parquet", ".png", ".svg", ".csv", ".md")
-LONGEST_JSON = 256 << 20
-LONGEST_MANIFEST = 1 << 20
+GRAPH = "model.onnx"  # of a package that `pack` makes; `Manifest.of` finds files by role
+REPORT = "report.json"
+OBJECTS = ("verdict", "lineage", "recipe", "report")
+READ = ("schema", "labels", "golden", *OBJECTS)
 TOLERANCE = 1e-5
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 T = TypeVar("T")
 
 
@@ -50,22 +46,31 @@ class Package:
     task: Task
     schema: Schema
     golden: Golden
+    needs: Needs
     verdict: dict[str, Any] = field(repr=False)
     lineage: dict[str, Any] = field(repr=False)
     recipe: dict[str, Any] = field(repr=False)
     report: dict[str, Any] = field(repr=False)
-    files: tuple[artifacts.File, ...] = field(repr=False)
-    graph: bytes = field(repr=False)
+    files: tuple[PackageFile, ...] = field(repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels in the order of the probabilities; none for a regression."""
         return self.schema.labels
 
+    @property
+    def graph(self) -> bytes:
+        """The ONNX model's bytes, read now and found to be those that were verified; raises ArtifactError."""
+        return hashing.read_verified(self.path, *self.of("graph"))
+
+    def of(self, role: str) -> tuple[PackageFile, ...]:
+        """Return the files of a role."""
+        return tuple(file for file in self.files if file.role == role)
+
 
 @dataclass(frozen=True)
 class Golden:
-    """Rows and the answers that every server of the package must give: V1 instances, graph inputs, answers."""
+    """Rows and the reference outputs that every server of the package must give: V1 instances, inputs, answers."""
 
     instances: list[Any] = field(repr=False)
     inputs: dict[str, Array] = field(repr=False, compare=False)
@@ -75,19 +80,15 @@ class Golden:
         return len(self.answers)
 
 
-def verify(path: Path, digest: str | None = None) -> Package:
+def verify(path: Path, digest: str | None = None, trust: Trust | None = None) -> Package:
     """Return a package once every file is as package.json says and every value in it has been checked.
 
-    With `digest`, package.json itself must be that one. Raises ArtifactError naming the file that differs.
+    With `digest`, package.json itself must be that one; with `trust`, the package must be vouched for. Raises
+    ArtifactError naming the file that differs.
     """
-    manifest, found = _manifest(path)
-    if digest is not None and found != digest:
-        raise ArtifactError(f"{path}: {NAME} was changed: expected sha256 {digest}, found {found}")
-    contents: dict[str, bytes] = {}
-    for difference in _differences(path, manifest, contents):
-        raise ArtifactError(f"{path}: {difference}; restore it or pull the package again")
+    checked = checking.check(path, digest, trust, roles=READ)
     try:
-        return _package(path, found, manifest, contents)
+        return _package(path, checked.manifest, checked.contents)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
 
@@ -95,8 +96,7 @@ def verify(path: Path, digest: str | None = None) -> Package:
 def differences(path: Path) -> list[str]:
     """Say all that is wrong with a package, file by file; an empty list for a good one. Raises nothing."""
     try:
-        manifest, _ = _manifest(path)
-        found = list(_differences(path, manifest, {}))
+        found = checking.differences(path)
         if not found:
             verify(path)
     except ArtifactError as error:
@@ -104,27 +104,13 @@ def differences(path: Path) -> list[str]:
     return found
 
 
-# Reading: bytes first, then values
+# Values
 
 
 class _Values(BaseModel):
     """Values from a file that nobody has vouched for: right types and no more keys, or refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class _File(_Values):
-    path: Annotated[str, Field(min_length=1, max_length=200)]
-    bytes: Annotated[int, Field(ge=0)]
-    sha256: Sha256
-
-
-class _Manifest(_Values):
-    format: Literal[1]
-    kind: Literal["package"]
-    name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,51}[a-z0-9])?$")]
-    task: Task
-    files: Annotated[list[_File], Field(max_length=1000)]
 
 
 class _Label(_Values):
@@ -137,126 +123,9 @@ class _Golden(_Values):
     predictions: list[_Label] | list[Annotated[float, Field(allow_inf_nan=False)]]
 
 
-def _manifest(path: Path) -> tuple[_Manifest, str]:
-    if not os.path.isdir(path):  # where Path.is_dir raises, this is False
-        raise ArtifactError(f"no package at {path}: expected a folder with {NAME} in it")
-    data = _bytes(path, NAME, LONGEST_MANIFEST)
-    try:
-        manifest = _checked(_Manifest, data, NAME)
-    except ArtifactError as error:
-        raise ArtifactError(f"{path}: {error}") from error
-    listed = [file.path for file in manifest.files]
-    for name in listed:
-        if name == NAME or any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name or "\0" in name:
-            raise ArtifactError(f"{path}: {NAME}: {name!r} points outside the package")
-        if listed.count(name) > 1:
-            raise ArtifactError(f"{path}: {NAME}: {name!r} is listed twice")
-        if not name.endswith(SUFFIXES):
-            raise ArtifactError(
-                f"{path}: {NAME}: {name!r} is none of {', '.join(SUFFIXES)}; a package holds nothing else"
-            )
-    for name in WANTED:
-        if name not in listed:
-            raise ArtifactError(f"{path}: {NAME} does not list {name}, which every package has")
-    return manifest, artifacts.digest_bytes(data)
-
-
-def _differences(path: Path, manifest: _Manifest, contents: dict[str, bytes]) -> Iterator[str]:
-    """Say how a folder differs from its manifest; what is needed of it is kept in `contents` as it was hashed."""
-    listed = {file.path: file for file in manifest.files}
-    there = set()
-    for name, problem in _walk(path):
-        there.add(name)
-        if problem:
-            yield f"{name} {problem}"
-        elif name not in listed and name != NAME:
-            yield f"{name} is not in {NAME}"
-    for name, file in listed.items():
-        if name not in there:
-            yield f"{name} is missing"
-            continue
-        try:
-            size, sha256, data = _hash(path / name, keep=name in READ)
-        except OSError as error:
-            yield f"{name} cannot be read: {error.strerror}"
-            continue
-        if size != file.bytes:
-            yield f"{name} has {size} bytes, {NAME} says {file.bytes}"
-        elif sha256 != file.sha256:
-            yield f"{name} was changed (sha256 {sha256[:12]}…, {NAME} says {file.sha256[:12]}…)"
-        contents[name] = data
-
-
-def _walk(path: Path, below: str = "") -> Iterator[tuple[str, str | None]]:
-    """Give everything in a folder but folders, by path, and what is wrong with it; links are not followed."""
-    try:
-        entries = sorted(os.scandir(path / below), key=lambda entry: entry.name)
-    except OSError as error:
-        yield below or ".", f"cannot be read: {error.strerror}"
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(path, f"{below}{entry.name}/")
-        else:
-            yield below + entry.name, None if entry.is_file(follow_symlinks=False) else "is not a plain file"
-
-
-def _hash(path: Path, *, keep: bool) -> tuple[int, str, bytes]:
-    """Read a plain file once: its size, its sha256 and, if wanted, the very bytes that were hashed."""
-    sha256, size, kept = hashlib.sha256(), 0, []
-    with _open(path) as file:
-        while chunk := file.read(artifacts.CHUNK):
-            sha256.update(chunk)
-            size += len(chunk)
-            if keep:
-                kept.append(chunk)
-    return size, sha256.hexdigest(), b"".join(kept)
-
-
-def _open(path: Path) -> Any:
-    """Open a plain file, and nothing that is a link, a pipe or a device by now."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(0, "not a plain file")
-    return os.fdopen(handle, "rb")
-
-
-def _bytes(path: Path, name: str, most: int) -> bytes:
-    try:
-        with _open(path / name) as file:
-            data: bytes = file.read(most + 1)
-    except OSError as error:
-        raise ArtifactError(f"no package at {path}: {name} cannot be read ({error.strerror})") from error
-    if len(data) > most:
-        raise ArtifactError(f"{path}: {name} has more than {most} bytes")
-    return data
-
-
-def _json(data: bytes, name: str) -> Any:
-    """Read JSON strictly: no key twice, no NaN, no more depth or length than a package needs."""
-    if len(data) > LONGEST_JSON:
-        raise ArtifactError(f"{name} has {len(data)} bytes, more than {LONGEST_JSON}")
-    try:
-        return json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{name} is not JSON of ours: {error}") from error
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key is given twice")
-    return values
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
-
-
 def _checked(kind: type[T], data: bytes, name: str) -> T:
     """Read JSON into a type, strictly; raises ArtifactError with the file and the key."""
-    _json(data, name)
+    strict_json(data, name)
     try:
         return TypeAdapter(kind).validate_json(data, strict=True)
     except ValidationError as error:
@@ -265,36 +134,53 @@ def _checked(kind: type[T], data: bytes, name: str) -> T:
         raise ArtifactError(f"{name}: {place + ': ' if place else ''}{first['msg'][:200].lower()}") from error
 
 
-def _package(path: Path, digest: str, manifest: _Manifest, contents: Mapping[str, bytes]) -> Package:
-    schema = read_schema(contents["schema.json"])
+def _package(path: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Package:
+    _check_roles(manifest)
+    values = {role: _file_of(manifest, role) for role in READ}
+    schema = read_schema(contents[values["schema"]], values["schema"])
     if schema.task != manifest.task:
-        raise ArtifactError(f"schema.json is for {schema.task}, {NAME} says {manifest.task}")
-    labels = _checked(list[str], contents["labels.json"], "labels.json")
+        raise ArtifactError(f"{values['schema']} is for {schema.task}, {NAME} says {manifest.task}")
+    labels = _checked(list[str], contents[values["labels"]], values["labels"])
     if tuple(labels) != schema.labels:
-        raise ArtifactError("labels.json: expected the labels of schema.json in their order, found others")
-    objects = {}
-    for name, file in OBJECTS.items():
-        objects[name] = _checked(dict[str, Any], contents[file], file)
+        raise ArtifactError(f"{values['labels']}: expected the labels of the schema in their order, found others")
+    objects = {role: _checked(dict[str, Any], contents[values[role]], values[role]) for role in OBJECTS}
     if objects["verdict"].get("passed") is not True:
-        raise ArtifactError("verdict.json: expected a verdict that passed")
+        raise ArtifactError(f"{values['verdict']}: expected a verdict that passed")
     return Package(
         path=path,
-        digest=digest,
+        digest=manifest.digest,
         name=manifest.name,
-        task=manifest.task,
+        task=schema.task,
         schema=schema,
-        golden=_golden(schema, contents["golden.json"]),
-        files=tuple(artifacts.File(file.path, file.bytes, file.sha256) for file in manifest.files),
-        graph=contents[GRAPH],
+        golden=_golden(schema, contents[values["golden"]]),
+        needs=manifest.needs,
+        files=manifest.files,
         **objects,
     )
 
 
-def read_schema(data: bytes) -> Schema:
+def _check_roles(manifest: Manifest) -> None:
+    """Refuse a package without a file of every role that its task requires."""
+    for role in REQUIRED:
+        if not manifest.of(role):
+            raise ArtifactError(
+                f"{NAME}: expected a file of role {role}, which every package of {manifest.task} has, found none"
+            )
+
+
+def _file_of(manifest: Manifest, role: str) -> str:
+    """Return the path of the one JSON file of a role whose values are read; of a report it is report.json."""
+    paths = [file.path for file in manifest.of(role) if role != "report" or file.path.endswith(f"/{REPORT}")]
+    if len(paths) != 1 or not paths[0].endswith(".json"):
+        raise ArtifactError(f"{NAME}: expected one JSON file of role {role}, found {', '.join(paths) or 'none'}")
+    return paths[0]
+
+
+def read_schema(data: bytes, name: str = "schema.json") -> Schema:
     """Read schema.json; every field must be one that a graph can have."""
-    schema = _checked(Schema, data, "schema.json")
+    schema = _checked(Schema, data, name)
     if json.loads(json.dumps(schema.to_dict())) != json.loads(data):
-        raise ArtifactError("schema.json has keys that no schema of ours has")
+        raise ArtifactError(f"{name} has keys that no schema of ours has")
     names = [field.name for field in schema.fields]
     images = [field for field in schema.fields if field.kind == "image"]
     wrong = {
@@ -309,7 +195,7 @@ def read_schema(data: bytes) -> Schema:
     }
     for found, is_so in wrong.items():
         if is_so:
-            raise ArtifactError(f"schema.json: found {found}")
+            raise ArtifactError(f"{name}: found {found}")
     return schema
 
 

@@ -66,8 +66,10 @@ def load(path: Path, *, digest: str | None = None, threads: int | None = None, b
     Raises ArtifactError when one differs, or the engine does not run the graph, ConfigError when there is no engine.
     """
     from boatyard import packages  # which packs with the engine of this package
+    from boatyard.packages import needs
 
     package = packages.verify(path, digest)
+    needs.check(package.name, package.needs, by)
     predictor = Predictor(package, engine(by)(package.graph, package.schema, threads))
     check_golden(predictor.engine, package.golden)
     logger.info("loaded %s, sha256 %s: %d golden examples agree", package.name, package.digest, len(package.golden))

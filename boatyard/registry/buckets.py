@@ -21,7 +21,7 @@ from typing import Any
 
 from boatyard import packages
 from boatyard.errors import ArtifactError, StorageError
-from boatyard.packages.verifying import KIND
+from boatyard.packages.manifest import read_files
 from boatyard.registry.shelves import (
     JOURNAL,
     LATEST,
@@ -32,7 +32,7 @@ from boatyard.registry.shelves import (
     check_name,
     line_after,
 )
-from boatyard.storage import sealed
+from boatyard.storage import transfer
 from boatyard.storage.buckets import Bucket, Found
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class BucketRegistry(Registry):
             check_alias(alias)
         self.bucket.check_conditions()
         if self._same(self.log(), checked) is None:
-            sealed.send(package, self._folder(checked.name, checked.digest), name=packages.NAME, kind=KIND)
+            transfer.send(package, self._folder(checked.name, checked.digest), name=packages.NAME, read=read_files)
         version = self._write(lambda events: self._to_push(events, checked, alias))
         logger.info("pushed %s version %d, sha256 %s", version.name, version.version, version.digest)
         return version

@@ -23,7 +23,7 @@ from boatyard.errors import BoatyardError, Interrupted, PeerLost, StorageError
 from boatyard.project import GateConfig, PreprocessConfig, TrainConfig, section
 from boatyard.running.step import step
 from boatyard.settings import Settings
-from boatyard.storage import sealed
+from boatyard.storage import transfer
 from boatyard.training.trainjobs import Job
 
 AGAIN, STOPPED, IN_VAIN = 1, 75, 78  # sysexits.h: EX_TEMPFAIL, EX_CONFIG
@@ -54,10 +54,10 @@ def node(job: Job, text: str) -> tuple[int, str]:
     """Bring the dataset, run this node's processes to their end, send the checkpoint; return exit code and reason."""
     try:
         if storage.in_bucket(job.dataset):
-            sealed.fetch(storage.open(job.dataset), SCRATCH / "dataset", kind=datasets.KIND)
+            transfer.fetch(storage.open(job.dataset), SCRATCH / "dataset", read=artifacts.reader(datasets.KIND))
         code, reason = torchrun(text)
         if code == 0 and storage.in_bucket(job.out) and (SCRATCH / "checkpoint").exists():
-            sealed.send(SCRATCH / "checkpoint", storage.open(job.out), kind=checkpoints.KIND)
+            transfer.send(SCRATCH / "checkpoint", storage.open(job.out), read=artifacts.reader(checkpoints.KIND))
     except BoatyardError as error:
         return code_of(error), f"{type(error).__name__}: {error}"
     return code, reason

@@ -22,9 +22,10 @@ from boatyard import deployment, packages, registry, storage
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError
 from boatyard.kubernetes import cluster
+from boatyard.packages.manifest import read_files
 from boatyard.project import ServeConfig
 from boatyard.registry import Registry
-from boatyard.storage import sealed
+from boatyard.storage import transfer
 
 pytestmark = pytest.mark.cluster
 
@@ -251,10 +252,10 @@ def test_a_download_killed_in_its_pod_goes_on_where_it_was(
 ) -> None:
     big = tmp_path / "big"
     big.mkdir()
-    (big / "model.onnx").write_bytes(random.Random(0).randbytes(20 * sealed.PART))
+    (big / "model.onnx").write_bytes(random.Random(0).randbytes(20 * transfer.PART_BYTES))
     digest = artifacts.seal(big, "package", {"name": "big", "task": "classification"}, name=packages.NAME)
     uri = f"{shelf.place}/big/sha256-{digest}"
-    sealed.send(big, storage.open(uri), name=packages.NAME, kind="package")
+    transfer.send(big, storage.open(uri), name=packages.NAME, read=read_files)
     script = f"""
     if [ -e /scratch/began ]; then exec python -m boatyard.initializer {uri} /models; fi
     touch /scratch/began; python -m boatyard.initializer {uri} /models & child=$!

@@ -13,9 +13,9 @@ from boatyard.errors import ConfigError, StorageError
 def put(folder: Path, uri: str, kind: str) -> None:
     """Put a sealed folder where the pods read it, unless it is there."""
     if storage.in_bucket(uri):
-        from boatyard.storage import sealed
+        from boatyard.storage import transfer
 
-        sealed.send(folder, storage.open(uri), kind=kind)
+        transfer.send(folder, storage.open(uri), read=artifacts.reader(kind))
         return
     path = _mounted(uri)
     if (path / artifacts.MANIFEST).is_file() and _same(folder, path):
@@ -25,12 +25,12 @@ def put(folder: Path, uri: str, kind: str) -> None:
 
 
 def bring(uri: str, folder: Path, kind: str) -> None:
-    """Bring a sealed folder from where the pods wrote it; raises ArtifactError when a file is not as sealed."""
+    """Bring a folder from where the pods wrote it; raises ArtifactError when a file is not as its manifest says."""
     with artifacts.new_folder(folder) as beside:
         if storage.in_bucket(uri):
-            from boatyard.storage import sealed
+            from boatyard.storage import transfer
 
-            sealed.fetch(storage.open(uri), beside, kind=kind)
+            transfer.fetch(storage.open(uri), beside, read=artifacts.reader(kind))
             return
         shutil.copytree(_mounted(uri), beside, dirs_exist_ok=True)
         artifacts.verify(beside, kind)

@@ -1,4 +1,4 @@
-"""Sealed folders to and from a bucket: nothing counts before its sha256 is as the manifest says.
+"""Folders with a manifest to and from a bucket: nothing counts before its sha256 is as the manifest says.
 
 A download that was killed goes on where it was: files that are there and right are kept, and of a file that had begun
 the parts that had come. Until it is whole and right, a file lies in a hidden folder under another name.
@@ -6,38 +6,40 @@ the parts that had come. Until it is whole and right, a file lies in a hidden fo
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from boatyard.data import artifacts
-from boatyard.data.artifacts import File
+from boatyard.data import artifacts, hashing
+from boatyard.data.hashing import File
 from boatyard.errors import ArtifactError, StorageError
 from boatyard.storage.buckets import Bucket, Object
 
 logger = logging.getLogger(__name__)
 
 WORKERS = 8
-PART = 8 << 20  # bytes asked at once; WORKERS of them are in memory
-LONGEST_MANIFEST = 1 << 20
-PAUSES = (0.1, 0.3, 0.6, 1.0)  # seconds until an object that should not be there is looked for again
+PART_BYTES = 8 << 20  # bytes asked at once; WORKERS of them are in memory
+MAX_MANIFEST_BYTES = 1 << 20
+LISTING_PAUSES_S = (0.1, 0.3, 0.6, 1.0)  # seconds until an object that should not be there is looked for again
 SCRATCH = ".boatyard"  # in the folder that is filled, for what has not come whole
 
 
-def send(folder: Path, to: Bucket, *, name: str = artifacts.MANIFEST, kind: str) -> None:
-    """Write a sealed folder's files as objects, the manifest last; whoever reads it before then finds no such folder.
+Reader = Callable[[bytes, str], dict[str, File]]  # of a manifest's bytes, found at: the files that it lists, by path
 
-    Raises ArtifactError when the folder is not as sealed, StorageError when the store does not take it.
+
+def send(folder: Path, to: Bucket, *, read: Reader, name: str = artifacts.MANIFEST) -> None:
+    """Write a folder's files as objects, the manifest last; whoever reads it before then finds no such folder.
+
+    Raises ArtifactError when the folder is not as its manifest says, StorageError when the store does not take it.
     """
-    manifest = artifacts.verify(folder, kind, name=name)
-    files = artifacts.listed_files(folder, manifest, name=name)
+    files = read(_manifest_of(folder, name), f"{folder}/{name}")
+    for difference in hashing.differences(folder, files, name=name, listing=name):
+        raise ArtifactError(f"{folder}: {difference}; restore it or make it again")
     started = time.monotonic()
     with ThreadPoolExecutor(WORKERS) as pool:
         _all([pool.submit(to.put, path, folder / path) for path in files])
@@ -46,37 +48,33 @@ def send(folder: Path, to: Bucket, *, name: str = artifacts.MANIFEST, kind: str)
     _log("sent", len(files) + 1, sum(file.bytes for file in files.values()), time.monotonic() - started)
 
 
-def fetch(source: Bucket, to: Path, *, name: str = artifacts.MANIFEST, kind: str, digest: str | None = None) -> str:
-    """Fill a folder with a sealed folder's files, every one verified, and return the manifest's sha256.
+def fetch(source: Bucket, to: Path, *, read: Reader, name: str = artifacts.MANIFEST, digest: str | None = None) -> str:
+    """Fill a folder with what a manifest in a bucket lists, every file verified, and return the manifest's sha256.
 
     With `digest`, the manifest itself must be that one. Raises ArtifactError naming the object that is missing,
     surplus or changed, StorageError when the store does not answer or the disk is full.
     """
-    manifest, found = _manifest(source, name, kind, digest)
-    files = artifacts.listed_files(source.uri, manifest, name=name)
+    data = source.read(name)
+    found = hashing.digest_bytes(data)
+    if digest is not None and found != digest:
+        raise ArtifactError(f"{source.uri}: {name} was changed: expected sha256 {digest}, found {found}; {AGAIN}")
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ArtifactError(f"{source.uri}: {name} has {len(data)} bytes, more than {MAX_MANIFEST_BYTES}")
+    files = read(data, f"{source.uri}/{name}")
     _check_listing(source, files, name)
     try:
         _fill(source, to, files, name)
-        artifacts.write_bytes(to / name, source.read(name))
+        artifacts.write_bytes(to / name, data)
     except OSError as error:
         raise artifacts.storage_error(to, error) from error
-    if artifacts.digest_file(to / name) != found:
-        raise ArtifactError(f"{source.uri}: {name} was replaced while it was read; fetch it again")
     return found
 
 
-def _manifest(source: Bucket, name: str, kind: str, digest: str | None) -> tuple[dict[str, Any], str]:
-    data = source.read(name)
-    found = artifacts.digest_bytes(data)
-    if digest is not None and found != digest:
-        raise ArtifactError(f"{source.uri}: {name} was changed: expected sha256 {digest}, found {found}; {AGAIN}")
-    if len(data) > LONGEST_MANIFEST:
-        raise ArtifactError(f"{source.uri}: {name} has {len(data)} bytes, more than {LONGEST_MANIFEST}")
+def _manifest_of(folder: Path, name: str) -> bytes:
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{source.uri}: {name} is not JSON ({error}); it was cut or changed") from error
-    return artifacts.check_manifest(value, kind, f"{source.uri}/{name}"), found
+        return hashing.read_plain(folder / name, MAX_MANIFEST_BYTES)
+    except OSError as error:
+        raise ArtifactError(f"{folder}: expected {name} in it, found none ({error.strerror})") from error
 
 
 AGAIN = "nothing is served of it; restore the object, or push the package again"
@@ -88,7 +86,7 @@ def _check_listing(source: Bucket, files: Mapping[str, File], name: str) -> None
     What is not listed is looked for again for a while: a store over a file system shows what another writer of the same
     package has not finished, under a name of its own.
     """
-    for pause in (*PAUSES, 0.0):
+    for pause in (*LISTING_PAUSES_S, 0.0):
         there = source.list()
         _check_listed(source, files, there)
         more = (key for key in sorted(there) if key not in files and key != name)
@@ -157,14 +155,14 @@ class _Download:
 
     @property
     def there(self) -> int:
-        return min(self.file.bytes, len(self.come) * PART)
+        return min(self.file.bytes, len(self.come) * PART_BYTES)
 
     def missing(self) -> Iterator[int]:
-        return (start for start in range(0, self.file.bytes, PART) if start not in self.come)
+        return (start for start in range(0, self.file.bytes, PART_BYTES) if start not in self.come)
 
     def part(self, start: int) -> None:
         """Bring one part to its place, then note it."""
-        data = self.source.part(self.file.path, start, min(PART, self.file.bytes - start))
+        data = self.source.part(self.file.path, start, min(PART_BYTES, self.file.bytes - start))
         _write_at(self.beside, data, start)
         with self.note.open("a") as file:
             file.write(f"{start}\n")
@@ -174,7 +172,7 @@ class _Download:
         self.beside.touch()
         found = artifacts.digest_file(self.beside)
         if found != self.file.sha256 and self.resumed:
-            for start in range(0, self.file.bytes, PART):
+            for start in range(0, self.file.bytes, PART_BYTES):
                 self.part(start)
             found = artifacts.digest_file(self.beside)
         if found != self.file.sha256:
