@@ -12,7 +12,7 @@ import logging
 import time
 from functools import lru_cache
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -92,12 +92,11 @@ class Short:
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection. `front` is the application that all connections share."""
+    """One client's connection. `front` is the application that all connections of a server share."""
 
-    front: ClassVar[Front]
-
-    def __init__(self, config: Any, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def __init__(self, config: Any, server_state: ServerState, app_state: dict[str, Any], front: Front) -> None:
+        super().__init__(config, server_state, app_state)
+        self.front = front
         self._short, self._is_short = Short(), False
         self._waiting: Waiting | None = None  # what of the short way is in a model's queue
         self._task: asyncio.Task[None] | None = None  # of the long way
@@ -308,10 +307,12 @@ class Connection(HttpToolsProtocol):
     def _answered(self, answers: Answers | None, error: Exception | None) -> None:
         cycle, front, self._waiting = self._short, self.front, None
         question, cycle.question = cycle.question, None  # it holds the inputs
-        if answers is not None and question is not None:
+        try:
+            if answers is None or question is None:
+                raise error or RuntimeError()
             status, (body, fields) = 200, question.encode(answers)
-        else:
-            status, body, fields = refusal(error or RuntimeError(), cycle.url.decode())
+        except Exception as error:  # an answer that cannot be written is told too: nobody else would
+            status, body, fields = refusal(error, cycle.url.decode())
         seconds = time.perf_counter() - cycle.started
         cycle.route.model.numbers.answered(cycle.route.protocol, status, seconds)
         if front.log.wants(status):

@@ -7,7 +7,7 @@ import functools
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -138,7 +138,7 @@ class Exposition(Collector):
         return []  # registering asks for no numbers
 
     def collect(self) -> Iterator[Any]:
-        models = [self.whole(numbers) for numbers in self.models()]
+        models = _by_name(self.whole(numbers) for numbers in by_version(self.models()))
         requests = CounterMetricFamily("boatyard_requests", "Requests by code", labels=["model", "protocol", "code"])
         for numbers in (*models, self.whole(self.strangers)):
             for (protocol, code), count in list(numbers.requests.items()):
@@ -173,6 +173,23 @@ GAUGES: tuple[tuple[str, str, Callable[[Load], int]], ...] = (
     ("boatyard_queue_rows", "Their rows", lambda load: load.rows),
     ("boatyard_queue_bytes", "Their bytes", lambda load: load.size),
 )
+
+
+def by_version(counted: Iterable[Numbers]) -> list[Numbers]:
+    """Add up what a version counted each time that it was loaded: `whole` adds other processes' to each once."""
+    found: dict[tuple[str, str], Numbers] = {}
+    for numbers in counted:
+        former = found.pop((numbers.model, numbers.version), None)
+        found[numbers.model, numbers.version] = numbers.plus(former) if former else numbers
+    return list(found.values())
+
+
+def _by_name(counted: Iterable[Numbers]) -> list[Numbers]:
+    """Add up the versions of a name, under the version that comes last."""
+    found: dict[str, Numbers] = {}
+    for numbers in counted:
+        found[numbers.model] = numbers.plus(found[numbers.model]) if numbers.model in found else numbers
+    return list(found.values())
 
 
 def _processes(pids: list[int], seconds: dict[int, float]) -> Iterator[Any]:

@@ -46,6 +46,7 @@ class Models(ModelRepository):  # type: ignore[misc]
         self.limits, self.folder, self.threads, self.batch = limits, folder, threads, batch
         self.processes, self.engine, self.rest = processes, engine, Rest()
         self.versions: dict[str, dict[str, Predictor]] = {}
+        self.unloaded: dict[tuple[str, str], Numbers] = {}  # what versions counted that answer no more
         self.routes: dict[bytes, Route] = {}  # by the path of inference, as a client sends it
         self.draining = self.leaving = False  # not ready any more; and clients are to come again elsewhere
 
@@ -77,7 +78,10 @@ class Models(ModelRepository):  # type: ignore[misc]
         self.find(name, version)
         versions = self.versions[name]
         for each in [version] if version else list(versions):
-            versions.pop(each).close()
+            model = versions.pop(each)
+            model.close()
+            former = self.unloaded.get((name, each))
+            self.unloaded[name, each] = model.numbers.plus(former) if former else model.numbers
         self._settle(name)
 
     def find(self, name: str, version: str | None = None) -> Predictor:
@@ -107,8 +111,13 @@ class Models(ModelRepository):  # type: ignore[misc]
         ]
 
     def numbers(self) -> list[Numbers]:
-        """Return the numbers of the models that answer; of several versions of one name, the newest's."""
-        return [next(reversed(versions.values())).numbers for versions in list(self.versions.values())]
+        """Return the numbers of every version of the models that answer, unloaded ones first, the newest last.
+
+        A counter of a model must never fall or jump when a version comes or goes: an autoscaler reads it as requests.
+        """
+        names = list(self.versions)
+        gone = [numbers for (name, _), numbers in list(self.unloaded.items()) if name in names]
+        return [*gone, *(model.numbers for model in self.all())]
 
     def stop(self) -> None:
         """Say that no model is ready; all still answer."""

@@ -31,7 +31,7 @@ from boatyard.machine import available_memory
 from .channel import Channel, finished, hand
 from .limits import Options
 from .memory import tidy
-from .metrics import Numbers
+from .metrics import Numbers, by_version
 from .models import Models
 from .predictor import Predictor
 from .usage import Usage, Used, full
@@ -367,7 +367,7 @@ class Pool:
 
 def _note(worker: Worker, used: list[float], open: int, taken: int, numbers: list[Any]) -> None:
     worker.used, worker.open, worker.taken, worker.silent = Used(*used), open, taken, 0
-    read = [Numbers.from_json(each) for each in numbers]
+    read = by_version(Numbers.from_json(each) for each in numbers)
     worker.numbers.update({(each.model, each.version): each for each in read})
 
 

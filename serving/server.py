@@ -153,13 +153,12 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             ssl_certfile=self.ssl_certfile,
             ssl_keyfile=self.ssl_keyfile,
         )
-        Connection.front = self._front
         rest.config.http, rest.config.lifespan = Connection, "off"  # KServe's application has nothing to do then
         rest._server.capture_signals = contextlib.nullcontext  # they are ours
         return rest
 
     def _connection(self) -> Connection:
-        return Connection(self._http.config, self._http.server_state, self._http.lifespan.state)
+        return Connection(self._http.config, self._http.server_state, self._http.lifespan.state, self._front)
 
     async def _start(self, startup: Callable[..., Awaitable[None]], sockets: list[socket.socket]) -> None:
         """Start uvicorn, which gets no socket, then the other processes; then let clients in."""

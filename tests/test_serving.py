@@ -87,11 +87,11 @@ def free_port() -> int:
         return port
 
 
-def launch(package: packages.Package, *more: str) -> Running:
+def launch(package: packages.Package, *more: str, command: tuple[str, ...] = ("-m", "boatyard.serving")) -> Running:
     http, rpc = free_port(), free_port()
     options = ["--package", str(package.path), "--host", "127.0.0.1", "--http-port", str(http), "--grpc-port", str(rpc)]
-    command = [sys.executable, "-m", "boatyard.serving", *options, "--threads", "1", *more]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    words = [sys.executable, *command, *options, "--threads", "1", *more]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return Running(process, http, rpc, package)
 
 
@@ -700,6 +700,67 @@ def admin(package: packages.Package, shelf: Path) -> Iterator[Running]:
     server.process.send_signal(signal.SIGTERM)
     output, _ = server.process.communicate(timeout=30)
     assert server.process.returncode == 0 and "Traceback" not in output, output
+
+
+def test_a_models_counters_neither_fall_nor_jump_when_a_version_comes_or_goes(tmp_path: Path) -> None:
+    """An autoscaler reads them as requests: an unloaded version's past is not new, nor is it forgotten."""
+    first = graphs.package(tmp_path / "first", SCHEMAS["image"])
+    shelf = tmp_path / "shelf"
+    for version in ("2", "3"):
+        shutil.copytree(
+            graphs.package(tmp_path / version, SCHEMAS["image"], seed=int(version)).path, shelf / "insects" / version
+        )
+    with admin(first, shelf) as server:
+        asked = 0
+
+        def counted() -> float:
+            families = text_string_to_metric_families(CLIENT.get(f"{server.url}/metrics").text)
+            samples = [sample for family in families for sample in family.samples]
+            requests = [s.value for s in samples if s.name == "boatyard_requests_total" and s.labels["model"]]
+            (seconds,) = (s.value for s in samples if s.name == "request_predict_seconds_count")
+            assert sum(requests) == seconds
+            return seconds
+
+        def post(path: str) -> None:
+            nonlocal asked
+            headers = {"authorization": f"Bearer {TOKEN}"}
+            assert CLIENT.post(f"{server.url}/v2/repository/models/{path}", headers=headers).status_code == 200
+            assert counted() == asked
+            for _ in range(3):
+                assert CLIENT.post(server.v1, json={"instances": [GREY]}).status_code == 200
+            asked += 3
+            assert counted() == asked
+
+        def newest() -> str:
+            nonlocal asked
+            asked += 1
+            versions: list[str] = CLIENT.get(f"{server.url}/v2/models/insects").json()["versions"]
+            return versions[-1]
+
+        post("insects/2/load")
+        second = newest()
+        post("insects/3/load")
+        post(f"insects/{newest()}/unload")
+        post(f"insects/{second}/unload")
+        post("insects/2/load")  # the same version once more
+
+
+def test_an_answer_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    package = graphs.package(tmp_path / "package", SCHEMAS["image"])
+    code = (
+        "import sys\nfrom boatyard.serving import __main__ as server, v1\nwritten = v1.encode\n"
+        "def encode(*given):\n"
+        "    if broken.exists(): raise UnicodeEncodeError('utf-8', 'x', 0, 1, 'surrogates not allowed')\n"
+        "    return written(*given)\n"
+        f"from pathlib import Path\nbroken, v1.encode = Path({str(tmp_path / 'broken')!r}), encode\n"
+        "sys.exit(server.main())\n"
+    )
+    server = ready(launch(package, command=("-c", code)))
+    for status in (200, 500, 200):  # the same connection goes on
+        (tmp_path / "broken").touch() if status == 500 else (tmp_path / "broken").unlink(missing_ok=True)
+        assert CLIENT.post(server.v1, json={"instances": [GREY]}, timeout=10).status_code == status
+    server.process.send_signal(signal.SIGTERM)
+    server.process.communicate(timeout=30)
 
 
 def test_a_full_queue_is_told_and_a_deadline_that_passed(tmp_path: Path) -> None:
