@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from boatyard.project import Project, Section
+from boatyard import plugins
+from boatyard.project import PluginName, Project, Section
 
 HEAD = """\
 # The project file, `boatyard.yaml`
@@ -60,14 +61,25 @@ def kind_of(field: FieldInfo, below: type[Section] | None) -> str:
     """Say what a key's value is, in words."""
     if below and get_origin(field.annotation) is tuple:
         return f"list of {', '.join(below.model_fields)}"
-    return "section" if below else words(field.annotation)
+    if below:
+        return "section"
+    for mark in field.metadata:
+        if isinstance(mark, PluginName):
+            return offered(mark)
+    return words(field.annotation)
+
+
+def offered(mark: PluginName) -> str:
+    """Say which names of plug-ins are built in."""
+    return " or ".join([*(f"`{name}`" for name in plugins.builtin(mark.group)), "a plug-in's name"])
 
 
 def words(kind: Any) -> str:
     """Say a type in words, such as `csv` or `parquet`, list of text, mapping of text to number."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return words(parts[0])
+        mark = next((part for part in parts[1:] if isinstance(part, PluginName)), None)
+        return offered(mark) if mark else words(parts[0])
     if origin is Literal:
         return " or ".join(f"`{part}`" for part in parts)
     if origin in (Union, UnionType):

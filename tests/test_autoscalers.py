@@ -14,7 +14,7 @@ from boatyard import __version__, deployment, packages, plugins
 from boatyard.deployment import autoscalers
 from boatyard.deployment.autoscalers import Autoscaler, Scaling, conformance
 from boatyard.errors import ConfigError, Refused
-from boatyard.project import AutoscalingConfig, ServeConfig
+from boatyard.project import AutoscalingConfig, ServeConfig, section
 from boatyard.settings import Settings
 
 SETTINGS = Settings(serve_image="registry.example/serve:1", prometheus="http://prometheus:9090")
@@ -78,7 +78,9 @@ def test_what_one_cannot_do_is_refused(name: str, serve: dict[str, Any], message
 
 
 def test_an_unknown_autoscaler_says_those_that_are_there() -> None:
-    config = ServeConfig(autoscaling=AutoscalingConfig(autoscaler="hpaa"))
+    with pytest.raises(ConfigError, match=r"autoscaling\.autoscaler: no autoscaler 'hpaa'; did you mean hpa"):
+        section(ServeConfig, {"autoscaling": {"autoscaler": "hpaa"}})
+    config = ServeConfig(autoscaling=AutoscalingConfig().model_copy(update={"autoscaler": "hpaa"}))
     with pytest.raises(ConfigError, match=r"serve\.autoscaling\.autoscaler: no autoscaler 'hpaa'; .*hpa"):
         autoscalers.scaling("insects", config, SETTINGS)
 
