@@ -77,7 +77,7 @@ def kubeconfig(path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def there(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> cluster.Cluster:
     kubeconfig(tmp_path / "config", f"http://127.0.0.1:{server.server_port}", monkeypatch)
-    monkeypatch.setattr(cluster, "PAUSE", 0.01)
+    monkeypatch.setattr(cluster, "RETRY_PAUSE_S", 0.01)
     return cluster.connect()
 
 
@@ -179,7 +179,7 @@ def test_no_cluster_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     with pytest.raises(ClusterError, match=r"no cluster: .* set KUBECONFIG, or run this in a pod"):
         cluster.connect()
-    monkeypatch.setattr(cluster, "PAUSE", 0.01)
+    monkeypatch.setattr(cluster, "RETRY_PAUSE_S", 0.01)
     kubeconfig(tmp_path / "config", "http://127.0.0.1:1", monkeypatch)
     with pytest.raises(Unreachable, match=r"the API server at http://127\.0\.0\.1:1 does not answer: .*refused"):
         cluster.connect()

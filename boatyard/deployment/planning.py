@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from boatyard.deployment.rendering import ROLLED
-from boatyard.kubernetes.cluster import MANAGER, Cluster
+from boatyard.kubernetes.cluster import FIELD_MANAGER, Cluster
 
 Object = dict[str, Any]
 PARTS = ("labels", "annotations")
@@ -86,7 +86,7 @@ def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
 
 def _why(field: str, live: Object, ours: Object) -> str:
     """Return why a field differs: another wrote it, the project or the package says something else, a default."""
-    others = sorted(_owners(live, field) - {MANAGER})
+    others = sorted(_owners(live, field) - {FIELD_MANAGER})
     if others:
         return f"set by {', '.join(others)}, not by boatyard" + ("" if field in ours else "; left over")
     for start, reason in sorted(REASONS.items(), key=lambda each: -len(each[0])):
