@@ -9,44 +9,34 @@ names (its time stamp). What it drops in silence is supplied (secrets from the e
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import glob
-import io
 import json
 import logging
 import os
-import select
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-from kfp import components, dsl, local
-from kfp.dsl import executor
+from kfp import dsl, local
 from kfp.local import cache as kfp_cache
 from kfp.local import executor_input_utils, subprocess_task_handler
 
-from boatyard import stages
 from boatyard.data import artifacts
-from boatyard.errors import ArtifactError, BoatyardError, ConfigError, Interrupted, Refused, StorageError
-from boatyard.project import DataConfig, section
+from boatyard.errors import BoatyardError, ConfigError, Interrupted, Refused, StorageError
+from boatyard.pipelines import subprocesses
+from boatyard.pipelines.cache import ContentCache
+from boatyard.pipelines.demands import Demands, read_demands, refuse_missing
 from boatyard.running import progress, runs
 from boatyard.running.display import Display
 from boatyard.running.progress import Follower
 
 logger = logging.getLogger(__name__)
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where PyYAML was built with it
-POLL = 0.1  # seconds between looks at a step
 EXECUTOR_OUTPUT = "executor_output.json"
-WITHOUT_RECIPE = ("preprocess", "evaluate")  # steps that import nothing of the project's own
-GRACE = 60.0  # seconds that a step has to save after SIGTERM
 
 
 class StepFailed(BoatyardError):
@@ -63,7 +53,7 @@ def execute(run: runs.Run, folder: Path, display: Display) -> runs.Run:
     with runs.hold(run):
         try:
             demands = read_demands(run.spec)
-            _refuse_missing(demands)
+            refuse_missing(demands)
         except ConfigError as error:
             run.end("failed", str(error))
             raise
@@ -89,83 +79,6 @@ def _execute(runner: _Runner) -> runs.Run:
         display.close()
     runner.run = runner.run.end("succeeded")
     return runner.run
-
-
-@dataclass(frozen=True)
-class Demands:
-    """A spec's pipeline, and what it asks of a cluster, by step: variables of secrets, volumes, GPUs, seconds."""
-
-    pipeline: Any
-    secrets: Mapping[str, tuple[tuple[str, str], ...]]
-    volumes: Mapping[str, tuple[str, ...]]
-    gpus: Mapping[str, int]
-    timeouts: Mapping[str, int]
-
-
-def read_demands(spec: Path) -> Demands:
-    """Read both documents of a spec, of which the local runner reads the first; raises ConfigError."""
-    try:
-        text = spec.read_text()
-        documents = [document for document in yaml.load_all(text, Loader=_LOADER) if document]
-        pipeline = components.load_component_from_text(text)
-    except Exception as error:  # KFP's own are of many kinds
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{spec} is not a compiled pipeline: {reason}; start a new run: boatyard run") from error
-    executors = documents[0].get("deploymentSpec", {}).get("executors", {})
-    platform: dict[str, Any] = {}
-    for document in documents[1:]:
-        platform |= document.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
-    return Demands(
-        pipeline,
-        secrets={_bare(n): tuple(_variables(s)) for n, s in platform.items()},
-        volumes={_bare(n): tuple(_volumes(s)) for n, s in platform.items()},
-        gpus={_bare(n): _gpus(e) for n, e in executors.items()},
-        timeouts={
-            _bare(n): int(s["activeDeadlineSeconds"]) for n, s in platform.items() if "activeDeadlineSeconds" in s
-        },
-    )
-
-
-def _bare(name: str) -> str:
-    return name.removeprefix("exec-").removeprefix("comp-")
-
-
-def _variables(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for secret in settings.get("secretAsEnv", []):
-        for key in secret["keyToEnv"]:
-            yield key["envVar"], f"{secret.get('secretName', '?')}/{key['secretKey']}"
-
-
-def _volumes(settings: Mapping[str, Any]) -> Iterator[str]:
-    kinds = ("pvcMount", "secretAsVolume", "configMapAsVolume", "genericEphemeralVolume")
-    for kind in kinds:
-        for volume in settings.get(kind, []):
-            yield f"{kind} at {volume.get('mountPath', '?')}"
-
-
-def _gpus(spec: Mapping[str, Any]) -> int:
-    accelerator = spec.get("container", {}).get("resources", {}).get("accelerator", {})
-    return int(accelerator.get("resourceCount") or accelerator.get("count") or 0)
-
-
-def _refuse_missing(demands: Demands) -> None:
-    """Refuse a spec whose steps would run without something that they ask for."""
-    for step, variables in demands.secrets.items():
-        for variable, secret in variables:
-            if variable not in os.environ:
-                raise ConfigError(
-                    f"resources.{step}.secrets: {variable} comes from the secret {secret} on a cluster; here, export it"
-                )
-    for step, volumes in demands.volumes.items():
-        if volumes:
-            raise ConfigError(f"{step} mounts {', '.join(volumes)}, which this machine cannot; run it on a cluster")
-    here = len(glob.glob("/dev/nvidia[0-9]*"))
-    for step, count in demands.gpus.items():
-        if count > here:
-            raise ConfigError(
-                f"resources.{step}.gpu asks for {count}, this machine has {here}; "
-                f"run without: --set resources.{step}.gpu=null"
-            )
 
 
 @dataclass
@@ -232,7 +145,7 @@ class _Runner:
             "TMPDIR": tempfile.gettempdir(),  # one that can be written: KFP's shell takes what is set as it is
         }
         with open(self.run.log(name), "ab") as log:
-            code = _run(
+            code = subprocesses.run(
                 full_command,
                 environment,
                 log,
@@ -302,186 +215,6 @@ class _Runner:
 def _fields(event: Mapping[str, str]) -> dict[str, str]:
     """Return the fields of a step's error from the event that says it."""
     return {key: event[key] for key in ("about", "expected", "found", "fix")}
-
-
-class ContentCache(kfp_cache.LocalCache):  # type: ignore[misc]
-    """Results kept by content: a step's key is its settings, its inputs' bytes and the code that runs it.
-
-    KFP's own looks at URIs, and sees neither changed bytes nor a changed library.
-    """
-
-    def __init__(self, runner: _Runner) -> None:
-        super().__init__(str(runner.folder / runs.FOLDER / ".cache"))
-        self.runner = runner
-        self.library, self.code = stages.code_digest(), stages.code_digest(runner.folder)
-        self.environment = stages.environment()
-        self.name = ""
-
-    def compute_key(
-        self,
-        component_name: str,
-        image: str,
-        full_command: list[str],
-        arguments: dict[str, Any],
-        env_vars: dict[str, str] | None = None,
-        custom_cache_key: str | None = None,
-    ) -> str:
-        """Return the digest of all that a step's result depends on."""
-        self.name = _bare(component_name)
-        self.runner.display.start(self.name)
-        about = {
-            "step": component_name,
-            "command": full_command,
-            "arguments": {name: _content(value) for name, value in arguments.items()},
-            "variables": env_vars or {},
-            "code": self.library if self.name in WITHOUT_RECIPE else self.code,
-            "environment": self.environment,
-        }
-        if self.name == "preprocess":
-            about["sources"] = self._sources(arguments["data"])
-        key = artifacts.digest_json(about)
-        self.runner.keys[self.name] = key
-        return key
-
-    def _sources(self, data: Mapping[str, Any]) -> Any:
-        from boatyard import preprocessing
-
-        return preprocessing.source_digests(section(DataConfig, data), self.runner.folder)
-
-    def get(self, key: str) -> dict[str, Any] | None:
-        """Return a step's outputs if they are still there, byte for byte; None otherwise, and then the step is locked.
-
-        A run that finds the step at work in another run of the project waits for what that one makes of it.
-        """
-        outputs = self._kept(key)
-        if outputs is None and self._reserve(key):
-            outputs = self._kept(key)
-        if outputs is not None:
-            self.runner.unlock(self.name)
-            self.runner.cached(self.name, outputs)
-        return outputs
-
-    def _reserve(self, key: str) -> bool:
-        """Take the step's lock, which its process holds too; return whether another run had it."""
-        path = self.runner.work(self.name).with_suffix(".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.runner.locks.setdefault(self.name, open(path, "ab"))  # noqa: SIM115 - closed by unlock
-        waited = False
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return waited
-            if not waited:
-                self.runner.display.say(f"{self.name} is at work in another run of this project; waiting for it")
-            waited = True
-            time.sleep(POLL)
-
-    def _kept(self, key: str) -> dict[str, Any] | None:
-        path = Path(self._entry_path(key))
-        if not path.is_file():
-            return None
-        try:
-            return {name: _revive(entry) for name, entry in artifacts.read_json(path).items()}
-        except (BoatyardError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            logger.info("%s is run again: %s", self.name, error)
-            return None
-
-    def put(self, key: str, outputs: dict[str, Any]) -> None:
-        """Keep a step's outputs: where they are, and the digest of their bytes."""
-        artifacts.write_json(Path(self._entry_path(key)), {name: _pin(value) for name, value in outputs.items()})
-        self.runner.unlock(self.name)
-
-
-def _content(value: Any) -> Any:
-    """Return what a key says of an argument: an artifact's bytes, not where they lie."""
-    return _digest(Path(value.path)) if isinstance(value, dsl.Artifact) else value
-
-
-def _digest(path: Path) -> str:
-    """Return the digest of a file or folder; metrics that live in metadata have none, and count as empty."""
-    if path.is_dir():
-        return artifacts.digest_folder(path)
-    return artifacts.digest_file(path) if path.exists() else ""
-
-
-def _pin(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dsl.Artifact):
-        return {"value": value}
-    return {
-        "digest": _digest(Path(value.path)),
-        "artifact": {
-            "name": value.name,
-            "uri": value.uri,
-            "metadata": value.metadata,
-            "type": {"schemaTitle": value.schema_title, "schemaVersion": value.schema_version},
-        },
-    }
-
-
-def _revive(entry: Mapping[str, Any]) -> Any:
-    """Return an output as it was kept; raises ArtifactError when its bytes are gone or changed."""
-    if "artifact" not in entry:
-        return entry["value"]
-    path = Path(entry["artifact"]["uri"])
-    if _digest(path) != entry["digest"]:
-        raise ArtifactError(f"{path} is not what was kept")
-    return executor.create_artifact_instance(dict(entry["artifact"]))
-
-
-def _run(
-    command: list[str],
-    environment: Mapping[str, str],
-    log: io.BufferedWriter,
-    limit: int | None,
-    look: Callable[[], None],
-    held_open: tuple[int, ...] = (),
-) -> int:
-    """Run a command in a session of its own; end it and all that it started when this process is told to stop.
-
-    Two pipes tie the lives together: the step holds `ended` open to its very end, shell and interpreter alike, and
-    sees `parent` close when this process dies without a word.
-    """
-    ended, held = os.pipe()
-    parent, alive = os.pipe()
-    started = time.monotonic()
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**environment, stages.PARENT: str(parent)},
-            pass_fds=(held, parent, *held_open),
-            start_new_session=True,
-        )
-        os.close(held)
-        held = -1
-        try:
-            while process.poll() is None:
-                select.select([ended], [], [], POLL)  # wakes at once when the step ends
-                look()
-                if limit and time.monotonic() - started > limit:
-                    log.write(f"stopped: its timeout of {limit} s passed\n".encode())
-                    _end(process, ended)
-        except KeyboardInterrupt:
-            _end(process, ended)
-            raise
-        return process.returncode
-    finally:
-        for descriptor in (ended, held, parent, alive):
-            if descriptor >= 0:
-                os.close(descriptor)
-
-
-def _end(process: subprocess.Popen[bytes], ended: int) -> None:
-    """Ask a step's session to save and end, wait for the last of it, and kill what is left."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with contextlib.suppress(KeyboardInterrupt):  # a second signal ends the wait
-        select.select([ended], [], [], GRACE)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 @contextlib.contextmanager

@@ -50,6 +50,7 @@ ENVIRONMENT = {  # reads or changes it beside settings.py, and why
     "boatyard/training/node.py": "torchrun says by a variable where a process leaves its last words",
     "boatyard/running/step.py": "the descriptor of the runner's life, taken away so that no child has it",
     "boatyard/__main__.py": "the verbs of a single stage",
+    "pipelines/demands.py": "whether what a step's secrets are to be is there",
     "pipelines/local.py": "hands the environment on to the steps",
     "serving/pool.py": "hands the environment on to the workers",
     "serving/__main__.py": "KServe says by MODEL_DIR where the model is",

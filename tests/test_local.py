@@ -15,6 +15,7 @@ import steps
 
 from boatyard.errors import ConfigError, Refused, StorageError
 from boatyard.pipelines import local
+from boatyard.pipelines.cache import ContentCache
 from boatyard.running import runs
 from boatyard.running.display import Silence
 from boatyard.running.runs import Run
@@ -267,7 +268,7 @@ def test_the_seams_of_the_runner_are_where_they_were() -> None:
     assert list(inspect.signature(executor_input_utils.get_local_pipeline_resource_name).parameters) == [
         "pipeline_name"
     ]
-    ours, theirs = (inspect.signature(kind.compute_key).parameters for kind in (local.ContentCache, cache.LocalCache))
+    ours, theirs = (inspect.signature(kind.compute_key).parameters for kind in (ContentCache, cache.LocalCache))
     assert list(ours) == list(theirs)
 
 

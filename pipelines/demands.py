@@ -1,0 +1,95 @@
+"""What a spec asks of a cluster, which this machine supplies or refuses: secrets, volumes, GPUs, timeouts."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp import components
+
+from boatyard.errors import ConfigError
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where PyYAML was built with it
+
+
+@dataclass(frozen=True)
+class Demands:
+    """A spec's pipeline, and what it asks of a cluster, by step: variables of secrets, volumes, GPUs, seconds."""
+
+    pipeline: Any
+    secrets: Mapping[str, tuple[tuple[str, str], ...]]
+    volumes: Mapping[str, tuple[str, ...]]
+    gpus: Mapping[str, int]
+    timeouts: Mapping[str, int]
+
+
+def read_demands(spec: Path) -> Demands:
+    """Read both documents of a spec, of which the local runner reads the first; raises ConfigError."""
+    try:
+        text = spec.read_text()
+        documents = [document for document in yaml.load_all(text, Loader=_LOADER) if document]
+        pipeline = components.load_component_from_text(text)
+    except Exception as error:  # KFP's own are of many kinds
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{spec} is not a compiled pipeline: {reason}; start a new run: boatyard run") from error
+    executors = documents[0].get("deploymentSpec", {}).get("executors", {})
+    platform: dict[str, Any] = {}
+    for document in documents[1:]:
+        platform |= document.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+    return Demands(
+        pipeline,
+        secrets={bare_name(n): tuple(_variables(s)) for n, s in platform.items()},
+        volumes={bare_name(n): tuple(_volumes(s)) for n, s in platform.items()},
+        gpus={bare_name(n): _gpus(e) for n, e in executors.items()},
+        timeouts={
+            bare_name(n): int(s["activeDeadlineSeconds"]) for n, s in platform.items() if "activeDeadlineSeconds" in s
+        },
+    )
+
+
+def bare_name(name: str) -> str:
+    """Return the step that a component or executor of a spec is of."""
+    return name.removeprefix("exec-").removeprefix("comp-")
+
+
+def _variables(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for secret in settings.get("secretAsEnv", []):
+        for key in secret["keyToEnv"]:
+            yield key["envVar"], f"{secret.get('secretName', '?')}/{key['secretKey']}"
+
+
+def _volumes(settings: Mapping[str, Any]) -> Iterator[str]:
+    kinds = ("pvcMount", "secretAsVolume", "configMapAsVolume", "genericEphemeralVolume")
+    for kind in kinds:
+        for volume in settings.get(kind, []):
+            yield f"{kind} at {volume.get('mountPath', '?')}"
+
+
+def _gpus(spec: Mapping[str, Any]) -> int:
+    accelerator = spec.get("container", {}).get("resources", {}).get("accelerator", {})
+    return int(accelerator.get("resourceCount") or accelerator.get("count") or 0)
+
+
+def refuse_missing(demands: Demands) -> None:
+    """Refuse a spec whose steps would run without something that they ask for."""
+    for step, variables in demands.secrets.items():
+        for variable, secret in variables:
+            if variable not in os.environ:
+                raise ConfigError(
+                    f"resources.{step}.secrets: {variable} comes from the secret {secret} on a cluster; here, export it"
+                )
+    for step, volumes in demands.volumes.items():
+        if volumes:
+            raise ConfigError(f"{step} mounts {', '.join(volumes)}, which this machine cannot; run it on a cluster")
+    here = len(glob.glob("/dev/nvidia[0-9]*"))
+    for step, count in demands.gpus.items():
+        if count > here:
+            raise ConfigError(
+                f"resources.{step}.gpu asks for {count}, this machine has {here}; "
+                f"run without: --set resources.{step}.gpu=null"
+            )
