@@ -2,6 +2,7 @@
 
     BoatyardError
     ├── ConfigError      the author of the project file
+    │   └── UsageError   … whoever typed or called: an argument that names nothing, or two things
     ├── DataError        the owner of the data
     ├── ArtifactError    whoever moved, cut or changed a file that we wrote
     ├── StorageError     the owner of the disk, the bucket or the registry
@@ -14,6 +15,7 @@
     │   ├── Conflict     … another has changed or owns it
     │   ├── RolledBack   … a new version did not serve; the former does
     │   └── Denied       … admission (a webhook, a quota, Pod Security) or validation said no
+    ├── StepFailed       whoever its message names: a step of a run ended with an error
     ├── PeerLost         nobody: another process of the run is gone; all are started again
     └── Interrupted      nobody: a signal came, the work so far is saved
 
@@ -51,6 +53,10 @@ class BoatyardError(Exception):
 
 class ConfigError(BoatyardError):
     """The project file or an option of the command asks for something that cannot be."""
+
+
+class UsageError(ConfigError):
+    """An argument that cannot mean anything, or may mean two things; the command exits 2."""
 
 
 class DataError(BoatyardError):
@@ -103,6 +109,10 @@ class RolledBack(ClusterError):
 
 class PeerLost(BoatyardError):
     """Another process of a run is gone or silent; started again, all go on from the last state."""
+
+
+class StepFailed(BoatyardError):
+    """A step of a run ended with an error; the message says which, why and where its log is."""
 
 
 class Interrupted(BoatyardError):

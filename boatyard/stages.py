@@ -32,7 +32,6 @@ from boatyard.running.step import PARENT, follow_parent, step
 from boatyard.settings import Settings
 
 if TYPE_CHECKING:
-    from boatyard.data.datasets import Dataset
     from boatyard.evaluation.report import Report
     from boatyard.gating import Verdict
     from boatyard.preprocessing.distributed import Job
@@ -78,7 +77,7 @@ def preprocess(data: Values, how: Values, task: str, out: str, numbers: str) -> 
             root=Settings().project,
             task=task,  # type: ignore[arg-type]
         )
-        return artifacts.write_numbers(Path(numbers), _rows(dataset))
+        return artifacts.write_numbers(Path(numbers), dataset.numbers())
 
 
 def preprocess_look(data: Values, how: Values, task: str, part: int, of: int, out: str) -> None:
@@ -132,19 +131,13 @@ def preprocess_join(
     with step("preprocess-join", out):
         written = [Path(part) for part in shards]
         dataset = parts.join(_job(data, how, task), Path(plan), Path(division), written, Path(out))
-        return artifacts.write_numbers(Path(numbers), _rows(dataset))
+        return artifacts.write_numbers(Path(numbers), dataset.numbers())
 
 
 def _job(data: Values, how: Values, task: str) -> Job:
     from boatyard.preprocessing.distributed import Job
 
     return Job(section(DataConfig, data), section(PreprocessConfig, how), task, Settings().project)  # type: ignore[arg-type]
-
-
-def _rows(dataset: Dataset) -> Numbers:
-    """Return the rows by split, and how many were dropped or repaired."""
-    rows = {f"{split}_rows": float(count) for split, count in dataset.manifest["rows"].items()}
-    return {**rows, "cleaned_rows": float(sum(entry["count"] for entry in dataset.manifest["cleaning"]))}
 
 
 def train(

@@ -27,7 +27,7 @@ from kfp.local import cache as kfp_cache
 from kfp.local import executor_input_utils, subprocess_task_handler
 
 from boatyard.data import artifacts
-from boatyard.errors import BoatyardError, ConfigError, Interrupted, Refused, StorageError
+from boatyard.errors import BoatyardError, ConfigError, Interrupted, Refused, StepFailed, StorageError
 from boatyard.pipelines import subprocesses
 from boatyard.pipelines.cache import ContentCache
 from boatyard.pipelines.demands import Demands, read_demands, refuse_missing
@@ -37,10 +37,6 @@ from boatyard.running.progress import Follower
 
 logger = logging.getLogger(__name__)
 EXECUTOR_OUTPUT = "executor_output.json"
-
-
-class StepFailed(BoatyardError):
-    """A step of a run ended with an error; the message says which, why and where its log is."""
 
 
 def execute(run: runs.Run, folder: Path, display: Display) -> runs.Run:

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOREIGN = ("kfp", "kserve", "kubernetes")
 OUTER = ("boatyard.components", "boatyard.pipelines", "boatyard.serving")
-OUTWARD = ("api.py", "cli", "__main__.py")  # reach outward inside functions: to run a pipeline, to start a server
+OUTWARD = ("api", "cli")  # reach outward inside functions: to run a pipeline, to start a server
 STAGES = ("preprocessing", "recipes", "training", "evaluation", "gating", "registry", "deployment", "diagnosis")
 APART = {  # what a part of the library does not know, lazily neither
     "errors": ("",),
@@ -49,9 +49,10 @@ ENVIRONMENT = {  # reads or changes it beside settings.py, and why
     "boatyard/training/loop.py": "cuBLAS takes its workspace from a variable, which is set before CUDA starts",
     "boatyard/training/node.py": "torchrun says by a variable where a process leaves its last words",
     "boatyard/running/step.py": "the descriptor of the runner's life, taken away so that no child has it",
-    "boatyard/__main__.py": "the verbs of a single stage",
     "pipelines/demands.py": "whether what a step's secrets are to be is there",
+    "boatyard/api/serving.py": "hands the environment on to the server",
     "pipelines/local.py": "hands the environment on to the steps",
+    "pipelines/process.py": "hands the environment on to the process of a run",
     "serving/pool.py": "hands the environment on to the workers",
     "serving/__main__.py": "KServe says by MODEL_DIR where the model is",
 }
@@ -163,14 +164,10 @@ def test_the_environment_is_read_at_the_edges() -> None:
     assert readers - {"boatyard/settings.py"} <= set(ENVIRONMENT)
 
 
-def test_the_command_imports_nothing_heavy_before_a_verb_needs_it() -> None:
-    tree = ast.parse((ROOT / "boatyard" / "__main__.py").read_text())
-    eager = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-    eager |= {node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module}
-    assert (
-        eager & {"boatyard.project", "boatyard.running.runs", "rich", "pydantic", "yaml", "torch", "kfp", "kserve"}
-        == set()
-    )
+@pytest.mark.parametrize("file", files("boatyard/api", "boatyard/cli"), ids=ids)
+def test_the_api_and_the_command_import_nothing_heavy_before_a_verb_needs_it(file: Path) -> None:
+    eager = named(iter(ast.parse(file.read_text()).body))
+    assert not within(eager, "boatyard.project", "boatyard.running", "rich", "pydantic", "yaml", *HEAVY, *OUTER)
 
 
 def test_the_wheel_lists_every_package() -> None:

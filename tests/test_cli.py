@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from boatyard.__main__ import ORDER, cli
+from boatyard.cli.main import cli
 
 DIALS = ("--set", "train.epochs=4", "--set", "gate.minimum.accuracy=0.7")
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -39,7 +39,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
 def test_every_verb_has_help_with_an_example(name: str) -> None:
-    assert name in ORDER
     if name != "registry":
         assert "Example:" in boatyard(name, "--help")
 

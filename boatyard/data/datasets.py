@@ -43,6 +43,11 @@ class Dataset:
         """Return how many rows a split has."""
         return int(self.manifest["rows"][split])
 
+    def numbers(self) -> dict[str, float]:
+        """Return the rows by split, and how many were dropped or repaired."""
+        rows = {f"{split}_rows": float(count) for split, count in self.manifest["rows"].items()}
+        return {**rows, "cleaned_rows": float(sum(entry["count"] for entry in self.manifest["cleaning"]))}
+
     def shards(self, split: Split) -> tuple[Path, ...]:
         """Return a split's files, in order."""
         return tuple(sorted((self.path / "shards").glob(f"{split}-*.parquet")))

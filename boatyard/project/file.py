@@ -25,8 +25,8 @@ MOST_VALUES = 100_000  # values of a project file, each alias counted as what it
 S = TypeVar("S", bound="Section")
 
 
-def load(path: Path, overrides: Iterable[str] = ()) -> Project:
-    """Read a project file, or the one in a folder, with `key.path=value` overrides on top.
+def load(path: Path, overrides: Mapping[str, Any] | Iterable[str] = ()) -> Project:
+    """Read a project file, or the one in a folder, with `key.path=value` overrides, or a mapping of them, on top.
 
     Raises ConfigError with every wrong key's path, what was found and what is allowed.
     """
@@ -37,9 +37,8 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Project:
         values = parse(file.read_text(encoding="utf-8"), str(file))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not text in UTF-8: {error}") from error
-    for override in overrides:
-        _apply(values, override)
-    return check(values, str(file))
+    apply(values, overrides)
+    return check(values, str(file)).at(file.parent)
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
@@ -132,11 +131,23 @@ def _encodes(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one `key.path=value`; the value is read as YAML."""
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise ConfigError(f"--set wants key.path=value such as train.epochs=3, found {override!r}")
+def apply(values: dict[str, Any], overrides: Mapping[str, Any] | Iterable[str]) -> None:
+    """Set each `key.path=value`, whose value is read as YAML, or each item of a mapping; raises ConfigError."""
+    if isinstance(overrides, Mapping):
+        for path, value in overrides.items():
+            section, key = _place(values, path, f"{path}={shorten(repr(value))}")
+            section[key] = value
+        return
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--set wants key.path=value such as train.epochs=3, found {override!r}")
+        section, key = _place(values, path, override)
+        section[key] = _yaml(text, f"--set {override}")
+
+
+def _place(values: dict[str, Any], path: str, override: str) -> tuple[dict[str, Any], str]:
+    """Return the section that a dotted path leads to, those on the way made, and the key in it."""
     *parents, last = path.split(".")
     for parent in parents:
         if values.get(parent) is None:
@@ -144,7 +155,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values[parent]
         if not isinstance(values, dict):
             raise ConfigError(f"--set {override}: {parent} is not a section")
-    values[last] = _yaml(text, f"--set {override}")
+    return values, last
 
 
 def _sentence(error: Any) -> str:

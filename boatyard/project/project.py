@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from boatyard.project.fields import Name, Section
 from boatyard.project.sections import (
@@ -60,6 +62,37 @@ class Project(Section):
         description="pods on a cluster: preprocess, train, evaluate, gate and push, each with these settings",
     )
     kubeflow: KubeflowConfig = Field(KubeflowConfig(), description="the pipeline on Kubeflow: for all its pods")
+
+    _root: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def root(self) -> Path:
+        """The folder that relative paths start at, own recipes are imported from and runs are kept in."""
+        return self._root
+
+    @classmethod
+    def load(cls, path: str | Path = ".", set: Mapping[str, Any] | Iterable[str] = ()) -> Project:
+        """Read the project file of a folder, with `{"train.epochs": 3}` or `["train.epochs=3"]` on top.
+
+        Raises ConfigError with every wrong key's path.
+        """
+        from boatyard.project import file  # which makes a Project of what it read
+
+        return file.load(Path(path), set)
+
+    def override(self, set: Mapping[str, Any] | Iterable[str]) -> Project:
+        """Return the project with settings changed, as `load` takes them; raises ConfigError."""
+        from boatyard.project import file
+
+        values = self.values()
+        file.apply(values, set)
+        return file.check(values, self.name).at(self.root)
+
+    def at(self, root: str | Path) -> Project:
+        """Return the project with another folder as its root."""
+        moved = self.model_copy()
+        moved._root = Path(root).absolute()
+        return moved
 
     def here(self) -> Project:
         """Return the project as this machine runs it: without what only Kubeflow has, trained by one process."""

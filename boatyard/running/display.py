@@ -1,16 +1,20 @@
-"""What a person sees while a run goes on: a bar a step at a terminal, a line a step in a log."""
+"""What a person sees while a run goes on: a bar a step at a terminal or in a notebook, a line a step in a log."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+from boatyard.running import notebook, progress
+from boatyard.running.progress import Event, numbers
 
 EVERY = 10.0  # seconds between lines of a step where there is no terminal
 MARKS = {"succeeded": "[green]✓", "cached": "[cyan]↺", "failed": "[red]✗", "refused": "[yellow]✗"}
@@ -52,11 +56,42 @@ def mute(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-def open_display(console: Console, *, quiet: bool = False) -> Display:
-    """Return bars at a terminal, lines elsewhere, nothing when quiet."""
+def open_display(console: Console | None = None, *, quiet: bool = False) -> Display:
+    """Return bars at a terminal and in a notebook, lines elsewhere, nothing when quiet."""
     if quiet:
         return Silence()
+    if console is None and notebook.here():
+        return notebook.Cell()
+    console = console or Screen()
     return Bars(console) if console.is_terminal else Lines(console)
+
+
+@contextlib.contextmanager
+def drawn(display: Display) -> Iterator[None]:
+    """Draw the progress of what the block does in this process."""
+    steps: dict[str, float] = {}
+
+    def draw(event: Event) -> None:
+        if step := event.get("stage"):
+            if step not in steps:
+                steps[step] = time.monotonic()
+                display.start(step)
+            display.event(step, event)
+
+    def end(state: str) -> None:
+        for step, started in steps.items():
+            display.end(step, state, time.monotonic() - started)
+
+    try:
+        with progress.sent_to(draw):
+            yield
+    except BaseException:
+        end("failed")
+        raise
+    else:
+        end("succeeded")
+    finally:
+        display.close()
 
 
 class Silence:
@@ -151,12 +186,3 @@ class Rate(ProgressColumn):
         speed = task.finished_speed or task.speed
         unit = task.fields.get("unit", "")
         return Text(f"{speed:,.0f} {unit}/s" if speed and unit else "", style="magenta")
-
-
-def numbers(event: Mapping[str, Any]) -> str:
-    """Say the numbers of an event, such as `loss 0.31  epoch 2`."""
-    hidden = ("stage", "done", "total", "unit", "rate")
-    shown = {key: value for key, value in event.items() if key not in hidden}
-    return "  ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()
-    )

@@ -98,3 +98,12 @@ class Follower:
             while (line := file.readline()).endswith(b"\n"):
                 self._offset += len(line)
                 yield json.loads(line)
+
+
+def numbers(event: Event) -> str:
+    """Say the numbers of an event, such as `loss 0.31  epoch 2`."""
+    hidden = ("stage", "done", "total", "unit", "rate")
+    shown = {key: value for key, value in event.items() if key not in hidden}
+    return "  ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()
+    )

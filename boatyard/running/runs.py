@@ -20,12 +20,19 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, BoatyardError, ConfigError
+
+if TYPE_CHECKING:
+    from boatyard.data.datasets import Dataset
+    from boatyard.evaluation.report import Report
+    from boatyard.gating import Verdict
+    from boatyard.packages import Package
+    from boatyard.registry import Version
 
 FOLDER = "runs"
 RECORD = "run.json"
@@ -33,6 +40,13 @@ LOCK = ".lock"
 LOOKS = 20  # tries for a lock, 0.05 s apart: whoever asks whether a run is alive holds it for an instant
 State = Literal["running", "cached", "succeeded", "refused", "failed", "interrupted", "skipped"]
 GOOD: tuple[State, ...] = ("succeeded", "cached")
+MADE_BY = {  # artifact → the step that makes it
+    "dataset": "preprocess",
+    "checkpoint": "train",
+    "report": "evaluate",
+    "verdict": "gate",
+    "package": "push",
+}
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,67 @@ class Run:
         record = self.step(step)
         value = record.outputs.get(name) if record and record.state in GOOD else None
         return Path(value) if isinstance(value, str) else None
+
+    @property
+    def dataset(self) -> Dataset:
+        """What preprocess made."""
+        from boatyard.data import datasets
+
+        return datasets.read(self._made("dataset"))
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder that train made."""
+        return self._made("checkpoint")
+
+    @property
+    def report(self) -> Report:
+        """What evaluate measured."""
+        from boatyard.evaluation.report import Report
+
+        return Report.read(self._made("report"))
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the gate said."""
+        from boatyard.gating import Verdict
+
+        return Verdict.read(self._made("verdict"))
+
+    @property
+    def package(self) -> Package:
+        """What was pushed, verified."""
+        from boatyard import packages
+
+        return packages.verify(self._made("package"))
+
+    @property
+    def version(self) -> Version:
+        """What the registry calls the package, and where it has it."""
+        from boatyard.registry import Version
+
+        package, step = self.package, self.step("push")
+        uri = str(step.outputs.get("Output", "")) if step else ""
+        return Version(package.name, int(uri.rstrip("/").rpartition("/")[2]), package.digest, uri)
+
+    def _made(self, name: str) -> Path:
+        """Return where a step's artifact is; raises ConfigError when there is none."""
+        step = MADE_BY[name]
+        if path := self.output(step, name):
+            return path
+        raise ConfigError(f"run {self.id} has no {name}: its {step} did not succeed, the run {self.state}")
+
+    def headline(self) -> str:
+        """Say what one wants to know of a run: its accuracy or error, or why it ended; nothing before it is known."""
+        if self.error:
+            return self.error.splitlines()[0]
+        numbers = self.output("evaluate", "numbers")
+        with contextlib.suppress(BoatyardError, OSError):  # gone or damaged: evaluate makes them again
+            values = artifacts.read_json(numbers) if numbers else {}
+            for name in ("accuracy", "rmse"):
+                if isinstance(values, dict) and isinstance(values.get(name), float):
+                    return f"{name} {values[name]:.4f}"
+        return ""
 
     def with_step(self, step: Step) -> Run:
         """Return the run with a step's record added or replaced."""

@@ -34,21 +34,24 @@ def step(name: str, path: str = "", *, watched: bool = True) -> Iterator[None]:
     logger.info("%s starts", name)
     with reasons.recording(name, path), progress.sent_to(_writer() if watched else None):
         try:
-            yield
+            with translated(name):
+                yield
         except BoatyardError as error:
-            _emit_error(error)
+            progress.emit({"error": type(error).__name__, "message": str(error), **error.fields()})
             raise
-        except OSError as error:
-            raise _emit_error(artifacts.storage_error(Path(error.filename or "."), error)) from error
-        except MemoryError as error:
-            # started again, it would need as much: so the author is asked, and no pod restarts for it (exit code 78)
-            raise _emit_error(_out_of_memory(name)) from error
     logger.info("%s done in %.1f s", name, time.monotonic() - started)
 
 
-def _emit_error(error: BoatyardError) -> BoatyardError:
-    progress.emit({"error": type(error).__name__, "message": str(error), **error.fields()})
-    return error
+@contextlib.contextmanager
+def translated(stage: str) -> Iterator[None]:
+    """Say in our words what the system refuses a stage: a file, or memory."""
+    try:
+        yield
+    except OSError as error:
+        raise artifacts.storage_error(Path(error.filename or "."), error) from error
+    except MemoryError as error:
+        # started again, it would need as much: so the author is asked, and no pod restarts for it (exit code 78)
+        raise _out_of_memory(stage) from error
 
 
 def _out_of_memory(step: str) -> ConfigError:

@@ -1,0 +1,165 @@
+"""The pipeline on Kubeflow: compiled, submitted, followed to the end of its run."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boatyard.api.endpoints import say
+from boatyard.api.projects import Overrides, resolve
+from boatyard.errors import BoatyardError, ConfigError, Interrupted
+
+if TYPE_CHECKING:
+    from boatyard.pipelines.submitting import Backend, State, Submission, Submitted
+    from boatyard.project import Project
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class KubeflowRun:
+    """A run on Kubeflow: where it was submitted, how it stands if it was followed, and why it failed if it did."""
+
+    run: str
+    submitted: Submitted | None
+    state: State | None = None
+    error: BoatyardError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        values = asdict(self.submitted) if self.submitted else {}
+        if self.state:
+            values |= {"run": self.state.run, "state": self.state.state, "steps": dict(self.state.steps)}
+        return {**values, **({"error": str(self.error), "kind": type(self.error).__name__} if self.error else {})}
+
+
+def compile(project: Project | str | Path = ".", out: str | Path = "pipeline.yaml", *, set: Overrides = ()) -> Path:
+    """Write the plain pipeline spec, to upload in the Kubeflow UI or to submit; return its path."""
+    from boatyard.pipelines import training
+
+    training.compile(resolve(project, set), Path(out))
+    return Path(out)
+
+
+def submit(
+    project: Project | str | Path = ".",
+    *,
+    set: Overrides = (),
+    host: str | None = None,
+    namespace: str | None = None,
+    run: str | None = None,
+    follow: bool = True,
+    cached: bool = True,
+    check: bool = True,
+    say: Say = say,
+) -> KubeflowRun:
+    """Upload the pipeline to Kubeflow, run it and follow its steps; `host` is BOATYARD_KUBEFLOW's by default.
+
+    With `run` nothing is submitted and that run is followed. What `set` changes becomes the run's parameters. A run
+    that failed, or that the gate refused, is raised, unless `check` is off: then it is in `error`. Ctrl-C leaves the
+    run alone and raises Interrupted.
+    """
+    from boatyard.pipelines import submitting
+    from boatyard.settings import Settings
+
+    address = host or Settings().kubeflow
+    if not address:
+        raise ConfigError(
+            "expected the URL of the Kubeflow Pipelines API, found none; give --host, or set BOATYARD_KUBEFLOW "
+            "(kubectl port-forward -n kubeflow svc/ml-pipeline 8888 makes it http://localhost:8888)"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        what = None if run else _submission(project, set, Path(scratch) / "pipeline.yaml", cached)
+        backend = submitting.Backend(address, namespace)
+        submitted = backend.submit(what) if what else None
+    name = run or (submitted.run if submitted else "")
+    if submitted:
+        say(f"run {submitted.run}: {submitted.page}")
+    if not follow:
+        return KubeflowRun(name, submitted)
+    state = _followed(backend, name, f"boatyard submit --follow {name} --host {address}", say)
+    error = submitting.outcome(state)
+    if error and check:
+        raise error
+    return KubeflowRun(name, submitted, state, error)
+
+
+def _submission(project: Project | str | Path, set: Overrides, spec: Path, cached: bool) -> Submission:
+    """Compile the project; what is set of a stage's section is a parameter of the run, not another pipeline."""
+    from boatyard.data.lineage import SECTIONS
+    from boatyard.pipelines import training
+    from boatyard.pipelines.submitting import Submission
+
+    changed = resolve(project, set)
+    _check_reach(changed)
+    written = _written(project, changed)
+    training.compile(written, spec, cached)
+    old, new = written.values(), changed.values()
+    parameters = {key: new[key] for key in SECTIONS if old[key] != new[key]}
+    config = changed.kubeflow
+    return Submission(changed.name, spec, config.experiment, parameters, config.root, config.service_account)
+
+
+def _check_reach(project: Project) -> None:
+    """Raise ConfigError for data or a registry in a folder that the pods have not, or lose."""
+    from boatyard import storage
+
+    config = project.kubeflow
+    places = {
+        "data.path": (project.data.path, project.resources.preprocess),
+        "push.registry": (project.push.registry, project.resources.push),
+    }
+    for key, (place, step) in places.items():
+        if storage.in_bucket(place):
+            continue
+        path = storage.parse(place, Path(config.folder or "/tmp"))
+        mounted = any(path.is_relative_to(mount) for mount in {**config.volumes, **step.volumes})
+        if not mounted and (key == "push.registry" or not (config.folder or Path(place).is_absolute())):
+            raise ConfigError(
+                f"{key} is {place}, which the pods would look for at {path}, a folder that ends with each of them; "
+                "give an s3:// URI, or a claim in kubeflow.volumes and the folder in it as kubeflow.folder"
+            )
+
+
+def _written(project: Project | str | Path, changed: Project) -> Project:
+    """Return the project with its stages' sections as its file has them, where the file alone is a project."""
+    from boatyard.data.lineage import SECTIONS
+
+    try:
+        file = resolve(project)
+    except ConfigError:
+        return changed
+    return changed.model_copy(update={key: getattr(file, key) for key in SECTIONS})
+
+
+def _followed(backend: Backend, run: str, again: str, say: Say) -> State:
+    """Follow a run to its end; Ctrl-C leaves it."""
+    try:
+        return backend.follow(run, _teller(say))
+    except KeyboardInterrupt:
+        raise Interrupted(f"run {run} goes on; follow it again: {again}") from None
+    except BoatyardError as error:
+        raise type(error)(f"{error}; run {run} may go on, follow it again: {again}") from error
+
+
+def _teller(say: Say) -> Callable[[State], None]:
+    """Return what says each change of a step once, and what waits for long for its pod."""
+    from boatyard.pipelines.submitting import SLOW
+
+    known: dict[str, str] = {}
+    since: dict[str, float] = {}
+
+    def tell(state: State) -> None:
+        for step, now in state.steps.items():
+            if known.get(step) != now:
+                known[step], since[step] = now, time.monotonic()
+                say(f"{step:<12} {now.lower()}")
+            elif now in ("PENDING", "RUNNING") and time.monotonic() - since[step] > SLOW:
+                since[step] = float("inf")
+                say(f"{step:<12} {now.lower()} for {SLOW / 60:g} minutes; boatyard why run/{state.run}")
+
+    return tell

@@ -1,0 +1,53 @@
+"""What the verbs share: their class, which says where in the help they stand, and their options."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class Verb(click.Command):
+    """A verb; `place` orders the help as the work goes, not as the alphabet does."""
+
+    def __init__(self, *arguments: Any, place: int = 1000, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.place = place
+
+
+class VerbGroup(click.Group):
+    """A verb with verbs of its own."""
+
+    def __init__(self, *arguments: Any, place: int = 1000, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.place = place
+
+
+PATH = click.Path(path_type=Path)
+PORT = click.IntRange(0, 65535)
+FOLDER = click.argument("folder", type=PATH, default=".", required=False)
+PACKAGE = click.argument("package")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting: --set train.epochs=3"
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+QUIET = click.option("-q", "--quiet", is_flag=True, help="No progress.")
+OUT = click.option("-o", "--out", type=PATH, help="Where to write.")
+DATASET = click.option("--dataset", type=PATH, help="What preprocess wrote; build/dataset by default.")
+CHECKPOINT = click.option("--checkpoint", type=PATH, help="What train wrote; build/checkpoint by default.")
+REGISTRY_OF = click.option("--project", "folder", type=PATH, default=".", help="The project whose registry it is.")
+CONTEXT = click.option("--context", help="Of the kubeconfig; the current one by default.")
+
+
+def shown(folder: Path) -> str:
+    """Return a folder as the next command has it: nothing where it is the current one."""
+    return "" if folder == Path(".") else f" {shlex.quote(str(folder))}"
+
+
+def print_lines(lines: Iterable[object]) -> None:
+    """Print one thing a line."""
+    for line in lines:
+        click.echo(line)

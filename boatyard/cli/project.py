@@ -1,0 +1,56 @@
+"""`boatyard init | check | schema`: the project file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+import boatyard
+from boatyard.cli.options import FOLDER, JSON, OUT, PATH, SET, Verb, shown
+
+
+@click.command(cls=Verb, place=10)
+@FOLDER
+@click.option("--data", type=PATH, help="Your data: a file or folder of idx, npy, npz, csv, parquet or image files.")
+def init(folder: Path, data: Path | None) -> None:
+    """Write a boatyard.yaml with every setting explained.
+
+    Without --data a small sample of handwritten digits comes along, so that `boatyard run` works at once.
+
+    Example:  boatyard init flowers --data flowers.csv
+    """
+    click.echo(f"wrote {boatyard.init(folder, data)}")
+    click.echo(f"next: boatyard {'check' if data else 'run'}{shown(folder)}")
+
+
+@click.command(cls=Verb, place=20)
+@FOLDER
+@SET
+@JSON
+def check(folder: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Find all that can be known to be wrong before a run: types, settings, data, recipe; print what was derived.
+
+    Example:  boatyard check --set train.epochs=3
+    """
+    checked = boatyard.check(folder, set=overrides)
+    if as_json:
+        click.echo(json.dumps(checked.to_dict()))
+        return
+    click.echo(checked)
+    click.echo(f"{checked.project.name}: nothing wrong found; next: boatyard run{shown(folder)}")
+
+
+@click.command(cls=Verb, place=190)
+@OUT
+def schema(out: Path | None) -> None:
+    """Print the JSON schema of boatyard.yaml, for editors.
+
+    Example:  boatyard schema -o boatyard.schema.json
+    """
+    text = json.dumps(boatyard.schema(), indent=2) + "\n"
+    if out:
+        out.write_text(text, encoding="utf-8")
+    else:
+        click.echo(text, nl=False)
