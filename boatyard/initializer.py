@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         digest = _expected_digest()
         for source, folder in zip(given[::2], given[1::2], strict=True):
             found = initialise(source, Path(folder), digest)
-            logging.info("%s: package %s is whole and right", folder, found)
+            logging.info("%s: package %s is complete and verified", folder, found)
     except BoatyardError as error:
         return _fail(str(error))
     except OSError as error:

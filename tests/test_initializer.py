@@ -75,7 +75,7 @@ def test_a_package_in_a_bucket_fills_the_folder(uri: str, package: Path, digest:
     done = run(uri, tmp_path / "models", digest=digest)
     assert done.returncode == 0, done.stderr
     assert same(tmp_path / "models", package)
-    assert f"package {digest} is whole and right" in done.stderr
+    assert f"package {digest} is complete and verified" in done.stderr
 
 
 def test_a_folder_that_is_mounted_is_copied_or_checked_in_place(

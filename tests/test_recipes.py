@@ -91,12 +91,12 @@ def test_a_recipe_without_dials_says_so() -> None:
 
 
 def test_cnn_refuses_a_table() -> None:
-    with pytest.raises(ConfigError, match="cnn wants images, found a table of 4 features; use mlp or linear"):
+    with pytest.raises(ConfigError, match="cnn needs images, found a table of 4 features; use mlp or linear"):
         make("cnn", dataset=rows.numbers()).model()
 
 
 def test_cnn_refuses_an_image_too_small_for_its_blocks() -> None:
-    with pytest.raises(ConfigError, match=r"wants 16 pixels a side or more, found 12×12; give at most 3 blocks"):
+    with pytest.raises(ConfigError, match=r"needs 16 pixels a side or more, found 12×12; give at most 3 blocks"):
         make("cnn", {"blocks": [4, 4, 4, 4]}).model()
 
 

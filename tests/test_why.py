@@ -119,7 +119,7 @@ def test_the_last_measured_use_is_said_where_there_is_one() -> None:
     ("said", "why"),
     [
         ("registry.example/x:1: not found", "no such image or tag"),
-        ("pull access denied, authorization failed: 401 Unauthorized", "wants credentials"),
+        ("pull access denied, authorization failed: 401 Unauthorized", "requires credentials"),
         ("dial tcp: lookup r.example: no such host", "does not answer"),
     ],
 )

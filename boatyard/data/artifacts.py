@@ -49,13 +49,13 @@ __all__ = [
 def list_files(folder: Path, *, exclude: tuple[str, ...] = (MANIFEST,)) -> tuple[File, ...]:
     """List every file below a folder, sorted by path, with size and digest.
 
-    Raises ArtifactError for a link or a special file: only plain files can be sealed.
+    Raises ArtifactError for a link or a special file: only plain files can be packaged.
     """
     files = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ArtifactError(f"{folder}: {name} is not a plain file; only plain files can be sealed")
+            raise ArtifactError(f"{folder}: {name} is not a plain file; only plain files can be packaged")
         if path.is_file() and name not in exclude:
             files.append(File(name, path.stat().st_size, digest_file(path)))
     return tuple(files)

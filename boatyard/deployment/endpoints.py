@@ -89,7 +89,7 @@ def _awaited(live: Object, deployment: Object, asked: int, ready: int) -> str:
     if ready < asked or status.get("availableReplicas", 0) < asked:
         return f"{ready} of {asked} new pods are ready"
     if status.get("replicas", 0) > status.get("updatedReplicas", 0):
-        return "pods of the former version are let go"
+        return "pods of the former version are being removed"
     return "" if condition(live, "Ready") == "True" else "KServe says Ready"
 
 
@@ -250,7 +250,7 @@ def logs(
     pods = [pod["metadata"]["name"] for pod in pods_of(cluster, name, space)]
     if not pods:
         status(cluster, name, space)
-        raise ClusterError(f"{name} has no pod; boatyard status {name} says what stands")
+        raise ClusterError(f"{name} has no pod; boatyard status {name} shows its state")
     if follow:
         yield from _followed(cluster, pods, space, tail)
         return

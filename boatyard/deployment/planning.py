@@ -92,7 +92,7 @@ def _why(field: str, live: Object, ours: Object) -> str:
     for start, reason in sorted(REASONS.items(), key=lambda each: -len(each[0])):
         if field.startswith(start):
             return reason
-    return "the endpoint as this version of boatyard makes it" if field in ours else "no longer wanted"
+    return "the endpoint as this version of boatyard makes it" if field in ours else "no longer part of the endpoint"
 
 
 def _owners(live: Object, field: str) -> set[str]:

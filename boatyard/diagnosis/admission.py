@@ -34,7 +34,7 @@ def quota(s: Snapshot) -> Iterator[Diagnosis]:
         elif "failed quota:" in text:
             yield Diagnosis(
                 "quota",
-                f"the quota of namespace {s.subject.namespace} wants what the pods of {s.subject} do not say: "
+                f"the quota of namespace {s.subject.namespace} requires what the pods of {s.subject} do not set: "
                 f"{one_line(text.partition('failed quota:')[2])}",
                 (Evidence(where, one_line(text)),),
                 "give the container resources.requests and resources.limits for what is named",

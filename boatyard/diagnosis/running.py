@@ -105,7 +105,7 @@ def _crashed(s: Snapshot, box: Box, how: str) -> Diagnosis:
         "crash-loop",
         f"container {box.name} of pod/{box.pod} {how}{again}: {last}",
         tuple(evidence),
-        f"mend what the log says: kubectl logs {box.pod} -n {s.subject.namespace} -c {box.name}"
+        f"fix what the log says: kubectl logs {box.pod} -n {s.subject.namespace} -c {box.name}"
         + (" --previous" if restarts else ""),
     )
 

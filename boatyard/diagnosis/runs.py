@@ -69,7 +69,7 @@ def _local(run: Run, folder: Path) -> Diagnosis | None:
     cure = (
         f"{reason.fix}, then {again}"
         if reason and reason.fix
-        else f"mend what the log says ({run.log(name)}), then {again}"
+        else f"fix what the log says ({run.log(name)}), then {again}"
     )
     return Diagnosis("run-failed", f"step {name} of run {run.id} failed: {said}", evidence, cure)
 
@@ -89,7 +89,7 @@ def _left(subject: Subject, folder: str, reason: Reason) -> Diagnosis:
     if reason.log:
         evidence += [Evidence(reason.log, one_line(each)) for each in reasons.last_lines(folder, reason.step, LAST)]
     word, cause = ("refused", "run-refused") if reason.refused else ("failed", "run-failed")
-    cure = reason.fix or "mend what the log says, then submit again: steps that succeeded are not run again"
+    cure = reason.fix or "fix what the log says, then submit again: steps that succeeded are not run again"
     return Diagnosis(
         cause, f"step {reason.step} of {subject} {word}: {one_line(reason.sentence)}", tuple(evidence), cure
     )

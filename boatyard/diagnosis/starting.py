@@ -19,7 +19,7 @@ PULLED = (  # what a registry's answer means, and what cures it
     ),
     (
         r"unauthorized|denied|authentication|forbidden|no basic auth",
-        "its registry wants credentials that the pod does not have",
+        "its registry requires credentials that the pod does not have",
         "give the pod's service account imagePullSecrets",
     ),
     (

@@ -149,7 +149,7 @@ def test_a_package_in_s3_is_served_through_our_initializer(
     assert "boatyard.initializer" in found["spec"]["initContainers"][0]["command"]
     assert found["spec"]["initContainers"][0]["args"][0] == version.uri
     log = kubectl("logs", "-n", space, found["metadata"]["name"], "-c", "storage-initializer")
-    assert f"package {version.digest} is whole and right" in log
+    assert f"package {version.digest} is complete and verified" in log
     delete(kubectl, space, "whole")
 
 
@@ -268,7 +268,7 @@ def test_a_download_killed_in_its_pod_goes_on_where_it_was(
     status = json.loads(kubectl("get", "pod", "-n", space, "killed", "-o", "json"))["status"]["containerStatuses"][0]
     assert status["restartCount"] == 1
     log = kubectl("logs", "-n", space, "killed")
-    assert "MB had come before" in log and f"package {digest} is whole and right" in log, log
+    assert "MB had come before" in log and f"package {digest} is complete and verified" in log, log
 
 
 def test_many_who_push_at_once_to_the_clusters_store_each_win_once(shelf: Registry, tmp_path: Path) -> None:
