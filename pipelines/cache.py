@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import time
 from collections.abc import Mapping
@@ -14,7 +12,7 @@ from kfp import dsl
 from kfp.dsl import executor
 from kfp.local import cache as kfp_cache
 
-from boatyard import stages
+from boatyard import locks, stages
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, BoatyardError
 from boatyard.pipelines.demands import bare_name
@@ -109,8 +107,7 @@ class ContentCache(kfp_cache.LocalCache):  # type: ignore[misc]
         file = self.runner.locks.setdefault(self.name, open(path, "ab"))  # noqa: SIM115 - closed by unlock
         waited = False
         while True:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if locks.lock_open(file.fileno()):
                 return waited
             if not waited:
                 self.runner.display.say(f"{self.name} is at work in another run of this project; waiting for it")

@@ -96,6 +96,46 @@ def test_the_work_of_a_run_that_is_alive_is_not_swept_away(tmp_path: Path) -> No
     assert sum(datasets.read(tmp_path / "out").manifest["rows"].values()) == 60_000
 
 
+WAIT = """
+import sys
+from pathlib import Path
+from boatyard.preprocessing import work
+print("ready", flush=True)
+with work._alone(Path(sys.argv[1])):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_third_run_into_one_folder_leaves_the_first_ones_work_alone(tmp_path: Path) -> None:
+    out, part = tmp_path / "out", tmp_path / ".out.first.part"
+
+    def begin() -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = subprocess.Popen([sys.executable, "-c", WAIT, str(out)], text=True, **pipes)  # type: ignore[call-overload]
+        assert process.stdout.readline() == "ready\n"
+        return process  # type: ignore[no-any-return]
+
+    first = begin()
+    assert first.stdout is not None and first.stdout.readline() == "in\n"
+    part.mkdir()
+    second = begin()
+    assert second.stdin is not None
+    second.stdin.close()  # it ends as soon as it is in
+    time.sleep(1)
+    with begin() as third:
+        time.sleep(1)
+        assert part.is_dir(), "the third run removed what the first one is at work on"
+        first.communicate()
+        second.wait()
+        assert third.stdin is not None
+        third.stdin.close()
+        assert third.wait() == second.wait() == first.wait() == 0
+    assert second.stdout is not None
+    second.stdout.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [], "and what was left is removed by the next"
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 700 kB."""

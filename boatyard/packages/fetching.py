@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from boatyard import storage
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError
+from boatyard.locks import locked
 from boatyard.packages.manifest import NAME, read_files
 from boatyard.packages.verifying import verify
 
@@ -36,7 +35,7 @@ def fetch(uri: str, digest: str | None = None, *, to: Path | None = None) -> Pat
         return to
     wanted = wanted or artifacts.digest_bytes(source.read(NAME))
     kept = Settings().cache / "packages" / f"sha256-{wanted}"
-    with _alone(kept):
+    with _locked(kept):
         if not _is_whole(kept, wanted):
             coming = kept.with_name(f".{kept.name}.part")  # of this name every time: a killed download goes on
             transfer.fetch(source, coming, name=NAME, read=read_files, digest=wanted)
@@ -58,15 +57,11 @@ def _is_whole(kept: Path, digest: str) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(kept: Path) -> Iterator[None]:
+def _locked(kept: Path) -> Iterator[None]:
     """Keep others on this machine from filling the same folder at the same time."""
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(kept.with_name(f".{kept.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        with locked(kept.with_name(f".{kept.name}.lock")):
+            yield
     except OSError as error:
         raise artifacts.storage_error(kept, error) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)

@@ -8,8 +8,6 @@ inputs and settings give equal bytes, however many threads work.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -28,6 +26,7 @@ from boatyard.data import artifacts, datasets
 from boatyard.data.datasets import KIND, SPLITS, Dataset, Split
 from boatyard.data.schema import Array, Field, Schema, Task
 from boatyard.errors import DataError
+from boatyard.locks import locked
 from boatyard.preprocessing import shards, splitting, statistics
 from boatyard.preprocessing.block import Block, Source, ordered
 from boatyard.preprocessing.cleaning import EXAMPLES, Cleaner, Cleaning, Rows, summary, table_features, text_hashes
@@ -342,14 +341,13 @@ def _scratch(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Remove what killed runs left beside `out`, unless another run is at work there now."""
+    """Wait until no other run is at work on `out`, then remove what killed runs left beside it.
+
+    One at a time: what lies beside `out` is then nobody's but this run's, and of two that make the same dataset the
+    later one replaces the earlier one's whole.
+    """
     lock = out.absolute().with_name(f".{out.name}.lock")
-    with open(lock, "w") as file:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for left in (p for end in ("part", "notes", "old") for p in lock.parent.glob(f".{out.name}.*.{end}")):
-                shutil.rmtree(left, ignore_errors=True)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    with locked(lock, remove=True):
+        for left in (p for end in ("part", "notes", "old") for p in lock.parent.glob(f".{out.name}.*.{end}")):
+            shutil.rmtree(left, ignore_errors=True)
+        yield

@@ -11,7 +11,6 @@ and nobody gets another's number. A push that is killed leaves at most a hidden 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -25,6 +24,7 @@ from typing import Any
 from boatyard import packages, storage
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, StorageError
+from boatyard.locks import lock_folder, locked
 from boatyard.registry.shelves import (
     JOURNAL,
     LATEST,
@@ -146,7 +146,7 @@ class FolderRegistry(Registry):
             folder.mkdir(parents=True, exist_ok=True)
             self._clean(folder)
             path.mkdir()
-            handle = _flock(path)
+            handle = lock_folder(path)
         try:
             shutil.copytree(package.path, path, dirs_exist_ok=True)
             packages.verify(path, package.digest)
@@ -161,7 +161,7 @@ class FolderRegistry(Registry):
         """Remove what killed pushes left: hidden folders that nobody holds a lock on."""
         for path in folder.glob(".*.part"):
             try:
-                handle = _flock(path)
+                handle = lock_folder(path)
             except (BlockingIOError, FileNotFoundError):  # its writer is at work, or has just removed it
                 continue
             shutil.rmtree(path, ignore_errors=True)
@@ -172,8 +172,7 @@ class FolderRegistry(Registry):
     def _locked(self) -> Iterator[None]:
         """Hold the registry's lock; what a writer that was killed had not finished is finished first."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / LOCK).open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.root / LOCK):
             self._repair()
             yield
 
@@ -256,17 +255,6 @@ def _listing(folder: Path) -> list[str]:
         raise StorageError(
             f"{folder} cannot be read: {error.strerror}; is it a registry, and may you read it?"
         ) from error
-
-
-def _flock(folder: Path) -> int:
-    """Lock a folder for as long as this process lives; raises BlockingIOError when another has it."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise
-    return handle
 
 
 def _sync(path: Path) -> None:

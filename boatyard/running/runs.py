@@ -11,11 +11,9 @@ runs/20261122-204500-3f2a/
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from boatyard import locks
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, BoatyardError, ConfigError
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 FOLDER = "runs"
 RECORD = "run.json"
 LOCK = ".lock"
-LOOKS = 20  # tries for a lock, 0.05 s apart: whoever asks whether a run is alive holds it for an instant
+LOCK_TIMEOUT_S = 1.0  # whoever asks whether a run is alive holds its lock for an instant
 State = Literal["running", "cached", "succeeded", "refused", "failed", "interrupted", "skipped"]
 GOOD: tuple[State, ...] = ("succeeded", "cached")
 MADE_BY = {  # artifact → the step that makes it
@@ -204,15 +203,11 @@ def hold(run: Run) -> Iterator[None]:
 
     A process's number says little: another process may have it by now, or one in another container has the same.
     """
-    with open(run.path / LOCK, "ab") as file:
-        for _ in range(LOOKS):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(0.05)
-        else:
-            raise ConfigError(f"run {run.id} is at work in another process; wait for it, or stop that one")
-        yield
+    try:
+        with locks.locked(run.path / LOCK, wait_s=LOCK_TIMEOUT_S):
+            yield
+    except BlockingIOError as error:
+        raise ConfigError(f"run {run.id} is at work in another process; wait for it, or stop that one") from error
 
 
 def read(path: Path) -> Run:
@@ -255,12 +250,8 @@ def find(folder: Path, name: str | None = None) -> Run:
 
 def _alive(run: Run) -> bool:
     """Say whether a run's process is at work: it holds the lock, or has just begun and is to take it."""
-    with contextlib.suppress(FileNotFoundError), open(run.path / LOCK, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+    with contextlib.suppress(FileNotFoundError):
+        return locks.is_held(run.path / LOCK)
     try:
         os.kill(run.process, 0)
     except (ProcessLookupError, OverflowError):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,11 +12,13 @@ from urllib.parse import quote
 from boatyard import storage
 from boatyard.data import artifacts
 from boatyard.errors import StorageError
+from boatyard.locks import locked
 from boatyard.storage.buckets import Bucket, Object
 
 logger = logging.getLogger(__name__)
 
 WORKERS = 8
+LOCK = ".lock"
 TAGS = ".tags.json"  # beside the files: the store's tag of each when it was fetched
 
 
@@ -38,12 +38,8 @@ def mirror(uri: str) -> Path:
     folder = Settings().cache / "data" / quote(source.uri, safe="")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(folder / LOCK):
             _update(source, folder, wanted, whole=one is None)
-        finally:
-            os.close(lock)
     except OSError as error:
         raise artifacts.storage_error(folder, error) from error
     return folder / name if one else folder
@@ -59,7 +55,7 @@ def _update(source: Bucket, folder: Path, wanted: dict[str, Object], *, whole: b
     if whole:
         for path in [path for path in folder.rglob("*") if path.is_file()]:
             key = path.relative_to(folder).as_posix()
-            if key not in wanted and key not in (TAGS, ".lock"):
+            if key not in wanted and key not in (TAGS, LOCK):
                 path.unlink()
     size, seconds = sum(each.bytes for each in stale), time.monotonic() - started
     logger.info("%s: fetched %d of %d, %.1f MB in %.1f s", source.uri, len(stale), len(wanted), size / 1e6, seconds)
