@@ -75,8 +75,8 @@ def protocols(package: packages.Package, url: str, address: str) -> dict[str, An
         response = client.post(f"{url}/v1/models/{name}:predict", json={"instances": instances}).raise_for_status()
         values = response.json()["predictions"]
         if not isinstance(values[0], dict):
-            return Answers(values=np.array(values))
-        return Answers(np.array([v["label"] for v in values]), np.array([v["probabilities"] for v in values]))
+            return Answers({"value": np.array(values)})
+        return Answers({name: np.array([v[name] for v in values]) for name in ("label", "probabilities")})
 
     def v2_json(inputs: Any) -> Answers:
         entries = [{**about(tensor, inputs), "data": plain(inputs[tensor.name])} for tensor in schema.tensors()]
@@ -132,8 +132,8 @@ def raw(output: dict[str, Any], data: bytes) -> Any:
 
 def answers(outputs: dict[str, Any]) -> Answers:
     if "value" in outputs:
-        return Answers(values=outputs["value"])
-    return Answers(outputs["label"], outputs["probabilities"])
+        return Answers({"value": outputs["value"]})
+    return Answers({name: outputs[name] for name in ("label", "probabilities")})
 
 
 @contextlib.contextmanager

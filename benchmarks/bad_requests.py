@@ -527,7 +527,7 @@ def same(wanted: list[Any], found: list[Any]) -> bool:
 def over_http(package: packages.Package, port: int, count: int, seed: int, findings: Findings) -> None:
     """Send so many requests over one connection at a time."""
     maker, client = Maker(package, seed), Client(port)
-    engine = prediction.Engine(package.graph, package.schema, threads=1)
+    engine = prediction.OnnxRuntime(package.graph, package.schema, threads=1)
     for number in range(count):
         request = maker.next(number)
         try:

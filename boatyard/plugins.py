@@ -20,7 +20,7 @@ from boatyard.errors import ConfigError
 from boatyard.spelling import hint
 
 GroupName = Literal["recipes", "sources", "kinds", "tasks", "measures", "engines", "launchers", "autoscalers"]
-INTERFACES = ("base", "conformance")  # modules of a group's folder that are no plug-in
+INTERFACES = ("base", "conformance", "parts", "targets")  # modules of a group's folder that are no plug-in
 
 
 @dataclass(frozen=True)

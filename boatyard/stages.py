@@ -75,7 +75,7 @@ def preprocess(data: Values, how: Values, task: str, out: str, numbers: str) -> 
             section(PreprocessConfig, how),
             Path(out),
             root=Settings().project,
-            task=task,  # type: ignore[arg-type]
+            task=task,
         )
         return artifacts.write_numbers(Path(numbers), dataset.numbers())
 
@@ -137,7 +137,7 @@ def preprocess_join(
 def _job(data: Values, how: Values, task: str) -> Job:
     from boatyard.preprocessing.distributed import Job
 
-    return Job(section(DataConfig, data), section(PreprocessConfig, how), task, Settings().project)  # type: ignore[arg-type]
+    return Job(section(DataConfig, data), section(PreprocessConfig, how), task, Settings().project)
 
 
 def train(

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boatyard import storage
+from boatyard import plugins, storage
 from boatyard.errors import BoatyardError
 
 from . import serve
@@ -77,7 +77,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="rows answered at once (default: measured while loading)")
     parser.add_argument(
         "--engine",
-        choices=("onnxruntime", "openvino"),
+        choices=plugins.names("engines"),
         default="onnxruntime",
         help="what runs the graph (default: %(default)s)",
     )

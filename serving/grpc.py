@@ -309,7 +309,9 @@ def _response(model: Predictor, request: Any, wanted: list[str], answers: Answer
         if request.raw_input_contents:
             response.raw_output_contents.append(v2.to_bytes(values))
         elif datatype == "BYTES":
-            output.contents.bytes_contents.extend(label.encode() for label in values.tolist())
+            output.contents.bytes_contents.extend(text.encode() for text in values.ravel().tolist())
+        elif datatype == "INT64":
+            output.contents.int64_contents.extend(values.ravel().tolist())
         else:
             output.contents.fp32_contents.extend(values.ravel().tolist())
     return response

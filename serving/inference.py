@@ -44,12 +44,12 @@ class Route(NamedTuple):
 def predict(model: Predictor, direct: Direct, body: bytes) -> Question:
     """Read a V1 body, or leave that to the queue when its turn is now: raises RequestError, here or there."""
     unread = direct.cut(body) if model.batcher.is_light(1) else None
-    return Question(unread or direct.decode(body) or v1.decode(model.schema, body), _predictions)
+    return Question(unread or direct.decode(body) or v1.decode(model.schema, body), partial(_predictions, model))
 
 
 def picture(model: Predictor, direct: Direct, body: bytes) -> Question:
     """Read a body that is a PNG or a JPEG, for a V1 answer; raises RequestError."""
-    return Question(v1.decode_picture(model.schema, body), _predictions)
+    return Question(v1.decode_picture(model.schema, body), partial(_predictions, model))
 
 
 def infer(model: Predictor, direct: Direct, body: bytes, head: int | None = None) -> Question:
@@ -59,8 +59,8 @@ def infer(model: Predictor, direct: Direct, body: bytes, head: int | None = None
     return Question(request.inputs, partial(_outputs, model, request))
 
 
-def _predictions(answers: Answers) -> tuple[bytes, Fields]:
-    return v1.encode(answers), JSON
+def _predictions(model: Predictor, answers: Answers) -> tuple[bytes, Fields]:
+    return v1.encode(model.schema, answers), JSON
 
 
 def _outputs(model: Predictor, request: v2.Request, answers: Answers) -> tuple[bytes, Fields]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from boatyard import prediction
+from boatyard import prediction, tasks
 from boatyard.data.schema import Array, Schema
 from boatyard.prediction import Answers
 from boatyard.prediction.decoding import picture, show, wrong
@@ -32,13 +32,6 @@ def decode_picture(schema: Schema, body: bytes) -> dict[str, Array]:
     return {field.name: picture(field, body, "the body")[None]}
 
 
-def encode(answers: Answers) -> bytes:
+def encode(schema: Schema, answers: Answers) -> bytes:
     """Return the response; orjson writes a float32 with the fewest digits that give it back."""
-    if answers.labels is None or answers.probabilities is None:
-        return orjson.dumps({"predictions": answers.values}, option=v2.OPTIONS)
-    if len(answers.labels) == 1:
-        predictions = [{"label": answers.labels[0], "probabilities": answers.probabilities[0]}]
-    else:
-        rows = zip(answers.labels.tolist(), answers.probabilities, strict=True)
-        predictions = [{"label": label, "probabilities": row} for label, row in rows]
-    return orjson.dumps({"predictions": predictions}, option=v2.OPTIONS)
+    return orjson.dumps({"predictions": tasks.of(schema).v1_rows(answers)}, option=v2.OPTIONS)

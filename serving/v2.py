@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import orjson
 
+from boatyard import tasks
 from boatyard.data.schema import Array, Schema, Tensor
 from boatyard.prediction import Answers, check
 from boatyard.prediction.decoding import array, show, wrong
 
-DATATYPES = {"uint8": "UINT8", "float32": "FP32", "str": "BYTES"}
+DATATYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64", "str": "BYTES"}
 STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
@@ -43,11 +44,9 @@ def inputs(schema: Schema) -> list[dict[str, Any]]:
 
 def outputs(schema: Schema) -> list[dict[str, Any]]:
     """Return the outputs as V2 metadata says them."""
-    if schema.task == "regression":
-        return [{"name": "value", "datatype": "FP32", "shape": [-1]}]
     return [
-        {"name": "label", "datatype": "BYTES", "shape": [-1]},
-        {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(schema.labels)]},
+        {"name": output.name, "datatype": DATATYPES[output.dtype], "shape": [-1, *output.shape]}
+        for output in tasks.of(schema).outputs(schema)
     ]
 
 
@@ -305,7 +304,7 @@ def encode(schema: Schema, name: str, version: str, request: Request, found: Ans
             tails.append(to_bytes(values))
             tensor["parameters"] = {"binary_data_size": len(tails[-1])}
         else:
-            tensor["data"] = values.tolist() if values.dtype == object else values.ravel()
+            tensor["data"] = values.ravel().tolist() if values.dtype == object else values.ravel()
         tensors.append(tensor)
     value = {"model_name": name, "model_version": version, "id": request.id, "outputs": tensors}
     head = orjson.dumps(value, option=OPTIONS)
@@ -316,5 +315,5 @@ def to_bytes(values: Array) -> bytes:
     """Return a tensor's raw little-endian bytes; texts have 4 bytes of length before them."""
     if values.dtype != object:
         return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
-    texts = [label.encode() for label in values.tolist()]
+    texts = [text.encode() for text in values.ravel().tolist()]
     return b"".join(struct.pack("<I", len(each)) + each for each in texts)

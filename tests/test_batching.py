@@ -42,7 +42,7 @@ class Model:
         self.rows += rows.tolist()
         if (rows == 13).any():
             raise ValueError("unlucky")
-        return Answers(values=np.where(rows == 99, np.nan, rows * 2).astype(np.float32))
+        return Answers({"value": np.where(rows == 99, np.nan, rows * 2).astype(np.float32)})
 
 
 def run(
@@ -119,7 +119,7 @@ def test_a_body_that_is_wrong_when_it_is_read_fails_alone(pace: float, also_read
 
     def model(inputs: Mapping[str, Array]) -> Answers:
         seen.append(len(inputs["image"]))
-        return Answers(values=inputs["image"][:, 1, 1].astype(np.float32))
+        return Answers({"value": inputs["image"][:, 1, 1].astype(np.float32)})
 
     async def scenario() -> list[Any]:
         batcher = Batcher(model, Limits(), at_once=2, direct=direct)
@@ -168,7 +168,7 @@ def test_no_memory_to_read_bodies_with_fails_those_alone(monkeypatch: Any, pace:
     monkeypatch.setattr(direct, "together", starved)
 
     async def scenario() -> list[Any]:
-        batcher = Batcher(lambda inputs: Answers(values=inputs["image"][:, 1, 1]), Limits(), direct=direct)
+        batcher = Batcher(lambda inputs: Answers({"value": inputs["image"][:, 1, 1]}), Limits(), direct=direct)
         paced(batcher, pace)
         asked = [each for each in (direct.cut(GOOD % n) for n in range(9)) if each]
         found = [await asyncio.gather(*map(batcher.submit, asked), return_exceptions=True) for _ in range(2)]
@@ -263,7 +263,7 @@ def test_a_clients_error_holds_nothing_of_its_batch() -> None:
     unread = [Unread(body, body[14:-2]) for body in bodies]
 
     async def scenario() -> Exception:
-        batcher = Batcher(lambda inputs: Answers(values=inputs["features"][:, 0]), Limits(), direct=direct)
+        batcher = Batcher(lambda inputs: Answers({"value": inputs["features"][:, 0]}), Limits(), direct=direct)
         bad, good = await asyncio.gather(*map(batcher.submit, unread), return_exceptions=True)
         batcher.close()
         assert isinstance(good, Answers)
@@ -494,7 +494,7 @@ def test_the_loop_reads_on_between_turns() -> None:
 
     def model(inputs: Mapping[str, Array]) -> Answers:
         time.sleep(0.0002 * len(inputs["x"]))
-        return Answers(values=inputs["x"] * 2)
+        return Answers({"value": inputs["x"] * 2})
 
     async def clients() -> None:
         batcher = paced(Batcher(model, Limits()), 0.0002)
@@ -579,7 +579,7 @@ class Crowd:
             self.at_work -= 1
         if (inputs["x"] == 13).any():
             raise ValueError("unlucky")
-        return Answers(values=inputs["x"] * 2)
+        return Answers({"value": inputs["x"] * 2})
 
 
 def test_what_takes_the_model_long_is_shared_by_threads() -> None:
@@ -732,7 +732,7 @@ def test_the_loop_and_the_thread_never_run_the_model_at_once() -> None:
         most = max(most, at_work)
         time.sleep(0.0002)
         at_work -= 1
-        return Answers(values=inputs["x"] * 2)
+        return Answers({"value": inputs["x"] * 2})
 
     batcher = Batcher(model, Limits(batch=2))
 

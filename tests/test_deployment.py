@@ -158,7 +158,7 @@ class Pods:
 def test_an_answer_of_a_former_pod_is_not_held_against_the_new_ones(package: packages.Package) -> None:
     wanted = deployment.proof(package)
     former = [{"label": "cat", "probabilities": [0.1, 0.1, 0.8]}] * len(wanted.predictions)
-    right = (wanted.digest, wanted.predictions)
+    right = (wanted.digest, wanted.predictions.to_v1())
     for gone in range(12):  # requests until the former pod is out of the way: it gets the fourth
         pods = Pods(("former", former), right, right, right, gone=gone)
         assert proving.prove(cast(Cluster, pods), "insects", "models", wanted) == len(wanted.predictions)

@@ -27,6 +27,7 @@ from boatyard.data.schema import Batch, Field, Schema
 from boatyard.errors import ArtifactError, DataError
 from boatyard.evaluation import slices
 from boatyard.evaluation.report import Report
+from boatyard.evaluation.report.values import histogram
 from boatyard.project import EvaluateConfig
 from boatyard.running import progress
 
@@ -180,7 +181,7 @@ def test_progress_counts_the_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("values", [[1e15], [1e15, 1e15 + 0.25], [0.0, 0.0], [-3e38, 3e38], [1e-40] * 3])
 def test_errors_that_are_all_alike_or_far_apart_have_a_histogram(values: list[float]) -> None:
-    counts, edges = evaluation.histogram(np.array(values))
+    counts, edges = histogram(np.array(values))
     assert counts.sum() == len(values) and (np.diff(edges) > 0).all()
 
 

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 from sklearn import metrics as reference
 
-from boatyard import project
-from boatyard.evaluation import metrics
+from boatyard.data.schema import Schema
+from boatyard.evaluation import measures, metrics
+from boatyard.evaluation.measures import Sample
+from boatyard.tasks import Predictions
 
 
 def sample(rows: int, labels: int, seed: int = 0, skill: float = 1.5) -> tuple[Any, Any, Any]:
@@ -26,10 +28,18 @@ def sample(rows: int, labels: int, seed: int = 0, skill: float = 1.5) -> tuple[A
     return target, probabilities.argmax(axis=1), probabilities
 
 
+def classification(target: Any, predicted: Any, probabilities: Any, **settings: Any) -> dict[str, metrics.Metric]:
+    """Measure classified rows as evaluate does; a prediction of -1 is invalid."""
+    schema = Schema("classification", (), "y", tuple(map(str, range(probabilities.shape[1]))))
+    outputs = {"label": predicted, "probabilities": probabilities}
+    predictions = Predictions(schema, target, outputs, predicted < 0)
+    return measures.compute(Sample(predictions, **settings), measures.of("classification"))
+
+
 @pytest.mark.parametrize("labels", [2, 5])
 def test_numbers_are_scikit_learns(labels: int) -> None:
     target, predicted, p = sample(400, labels)
-    found = metrics.classification(target, predicted, p)
+    found = classification(target, predicted, p)
     exact = p / p.sum(axis=1, keepdims=True, dtype=np.float64)
     score = p[:, 1] if labels == 2 else exact
     wanted = {
@@ -49,9 +59,17 @@ def test_numbers_are_scikit_learns(labels: int) -> None:
 
 
 def test_a_project_file_can_ask_for_what_is_measured_and_nothing_else() -> None:
-    assert set(metrics.classification(*sample(50, 5))) == set(project.METRICS["classification"])
-    assert set(metrics.regression(np.arange(5.0), np.arange(5.0))) == set(project.METRICS["regression"])
-    assert set(project.SHARES) < set(project.METRICS["classification"])
+    assert list(classification(*sample(50, 5))) == [measure.name for measure in measures.of("classification")]
+    assert list(metrics.regression(np.arange(5.0), np.arange(5.0))) == [m.name for m in measures.of("regression")]
+
+
+def test_every_measure_says_what_it_is_and_how_its_interval_is_made() -> None:
+    found = {**classification(*sample(200, 5)), **metrics.regression(np.arange(9.0), np.arange(9.0) + 0.5)}
+    for measure in measures.MEASURES:
+        assert measure.title and measure.explanation
+        assert measure.interval == found[measure.name].method or found[measure.name].low is None, measure.name
+        value = found[measure.name].value
+        assert value is not None and not measure.wrong_bound(value), measure.name
 
 
 def test_classes_are_scikit_learns() -> None:
@@ -115,11 +133,11 @@ def test_delong_s_variance_is_that_of_the_definition() -> None:
 @pytest.mark.parametrize("name", ["log_loss", "brier", "macro_f1", "auc", "accuracy", "balanced_accuracy"])
 def test_intervals_hold_the_truth_as_often_as_they_say(name: str) -> None:
     """Of 200 samples of 150 rows about 190 intervals hold the value of 200,000 rows."""
-    truth = metrics.classification(*sample(200_000, 3, seed=99), bootstrap=100)[name].value
+    truth = classification(*sample(200_000, 3, seed=99), bootstrap=100)[name].value
     assert truth is not None
     held = 0
     for seed in range(200):
-        one = metrics.classification(*sample(150, 3, seed=seed), bootstrap=200)[name]
+        one = classification(*sample(150, 3, seed=seed), bootstrap=200)[name]
         assert one.low is not None and one.high is not None
         held += one.low <= truth <= one.high
     assert held >= 180
@@ -128,7 +146,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name: str) -> None:
 def test_calibration_error_is_the_weighted_gap_of_the_bins() -> None:
     target, predicted, p = sample(500, 3)
     bins = metrics.calibration(target == predicted, p.max(axis=1).astype(float), 10, 0.95)
-    ece = metrics.classification(target, predicted, p, bins=10)["ece"]
+    ece = classification(target, predicted, p, bins=10)["ece"]
     assert ece.value == pytest.approx(sum(b.n / 500 * abs(b.accuracy - b.confidence) for b in bins))
     assert sum(b.n for b in bins) == 500
     assert all(b.low < b.confidence <= b.high and b.accuracy_low <= b.accuracy <= b.accuracy_high for b in bins)
@@ -140,14 +158,14 @@ def test_the_debiased_calibration_error_of_a_calibrated_model_is_about_nothing()
     sure = random.uniform(0.5, 1, 4000)
     target = (random.random(4000) > sure).astype(np.int64)
     p = np.column_stack([sure, 1 - sure]).astype(np.float32)
-    found = metrics.classification(target, np.zeros(4000, np.int64), p)
+    found = classification(target, np.zeros(4000, np.int64), p)
     assert found["calibration_rmse"].value < 0.02  # type: ignore[operator]
     assert found["ece"].value > 0.005  # type: ignore[operator]
 
 
 def test_perfect_predictions_leave_room_for_doubt() -> None:
     target = np.array([0, 1, 2] * 10)
-    found = metrics.classification(target, target, np.eye(3, dtype=np.float32)[target])
+    found = classification(target, target, np.eye(3, dtype=np.float32)[target])
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "auc"):
         assert found[name].value == 1.0 and found[name].high == 1.0
         assert 0.6 < found[name].low < 1.0  # type: ignore[operator]
@@ -163,7 +181,7 @@ def test_a_label_without_rows_is_left_out_and_said() -> None:
     target, predicted = np.array([0, 0, 1, 1]), np.array([0, 2, 1, 1])
     p = np.full((4, 3), 0.1, np.float32)
     p[np.arange(4), predicted] = 0.8
-    found = metrics.classification(target, predicted, p)
+    found = classification(target, predicted, p)
     assert (
         found["balanced_accuracy"].value == 0.75
         and "labels left out, having no test row: 1" in found["balanced_accuracy"].note
@@ -175,12 +193,12 @@ def test_a_label_without_rows_is_left_out_and_said() -> None:
 
 
 def test_one_label_alone_has_no_area() -> None:
-    found = metrics.classification(np.array([1, 1]), np.array([1, 0]), np.full((2, 2), 0.5, np.float32))
+    found = classification(np.array([1, 1]), np.array([1, 0]), np.full((2, 2), 0.5, np.float32))
     assert found["auc"].value is None and "one label only" in found["auc"].note
 
 
 def test_one_row_has_values_and_no_interval_but_wilson_s() -> None:
-    found = metrics.classification(np.array([0]), np.array([0]), np.array([[0.7, 0.3]], np.float32))
+    found = classification(np.array([0]), np.array([0]), np.array([[0.7, 0.3]], np.float32))
     assert (found["log_loss"].low, found["log_loss"].note) == (None, "one row: no interval")
     assert found["accuracy"].low == pytest.approx(0.2065, abs=1e-4)
     assert metrics.regression(np.array([1.0]), np.array([2.0]))["rmse"].low is None
@@ -196,14 +214,14 @@ def test_answers_that_are_no_numbers_count_as_wrong_and_are_said() -> None:
     p[:4] = [[np.nan] * 3, [np.inf, 0, 0], [-0.5, 0.5, 1.0], [0.5, 0.5, 0.5]]
     bad = metrics.invalid_rows(p)
     assert bad[:4].all() and not bad[4:].any()
-    found = metrics.classification(target, np.where(bad, -1, predicted), p)
+    found = classification(target, np.where(bad, -1, predicted), p)
     assert found["accuracy"].value == pytest.approx((target == predicted)[4:].sum() / 50)
     assert found["log_loss"].value is None and "4 of 50 predictions" in found["log_loss"].note
     assert metrics.regression(np.ones(2), np.array([np.nan, 1]))["mae"].note == "1 of 2 predictions are not finite"
 
 
 def test_numbers_are_flat_and_finite() -> None:
-    found = metrics.numbers(metrics.classification(*sample(30, 3)))
+    found = metrics.numbers(classification(*sample(30, 3)))
     assert {"accuracy", "accuracy_low", "accuracy_high", "log_loss"} <= found.keys()
     assert all(math.isfinite(value) for value in found.values())
 
@@ -219,7 +237,7 @@ def test_any_answers_give_finite_numbers_or_none(labels: int, data: st.DataObjec
         p = ((p + 1e-6) / (p + 1e-6).sum(axis=1, keepdims=True)).astype(np.float32)
     target = data.draw(hn.arrays(np.int64, rows, elements=st.integers(0, labels - 1)))
     predicted = np.where(metrics.invalid_rows(p), -1, np.nan_to_num(p).argmax(axis=1))
-    found = metrics.classification(target, predicted, p, bootstrap=100)
+    found = classification(target, predicted, p, bootstrap=100)
     scores = metrics.class_scores([str(k) for k in range(labels)], target, predicted, p, 0.95)
     json.dumps([asdict(one) for one in (*found.values(), *scores)], allow_nan=False)
     for one in found.values():

@@ -18,11 +18,9 @@ from onnx import helper
 from test_prediction import SCHEMAS as EVERY
 from test_serving import CLIENT, launch, ready
 
-from boatyard import prediction
+from boatyard import plugins, prediction, tasks
 from boatyard.data.schema import Field, Schema
 from boatyard.errors import ArtifactError, ConfigError
-from boatyard.prediction import predictor
-from boatyard.prediction.predictor import engine
 
 SCHEMAS = [each for each in EVERY if all(tensor.dtype != "str" for tensor in each.tensors())]
 NAMES = ("onnxruntime", "openvino")
@@ -32,7 +30,9 @@ NAMES = ("onnxruntime", "openvino")
 @pytest.mark.parametrize("rows", [1, 3, 64, 600])
 def test_it_answers_as_onnx_runtime_does(schema: Schema, rows: int) -> None:
     inputs = graphs.rows(schema, rows)
-    wanted, found = (engine(name)(graphs.graph(schema), schema, threads=1).run(inputs) for name in NAMES)
+    wanted, found = (
+        plugins.load("engines", name)(graphs.graph(schema), schema, threads=1).run(inputs) for name in NAMES
+    )
     assert len(found) == rows
     for mine, theirs in zip(found.outputs(), wanted.outputs(), strict=True):
         assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
@@ -44,7 +44,7 @@ def test_it_answers_as_onnx_runtime_does(schema: Schema, rows: int) -> None:
 
 def test_threads_that_ask_at_once_get_their_own_answers() -> None:
     schema = graphs.image_schema((8, 8))
-    model = engine("openvino")(graphs.graph(schema), schema, threads=1)
+    model = plugins.load("engines", "openvino")(graphs.graph(schema), schema, threads=1)
     asked = [graphs.rows(schema, 1 + seed % 5, seed) for seed in range(200)]
     wanted = [model.run(inputs).probabilities for inputs in asked]
     with ThreadPoolExecutor(8) as threads:
@@ -68,15 +68,15 @@ def test_a_graph_that_names_its_labels_otherwise_is_refused() -> None:
     schema = graphs.image_schema()
     turned = list(schema.labels)[::-1]
     with pytest.raises(ArtifactError, match="found labels that come of LabelEncoder; the engine onnxruntime runs it"):
-        engine("openvino")(changed(schema, values_strings=turned), schema)
+        plugins.load("engines", "openvino")(changed(schema, values_strings=turned), schema)
     with pytest.raises(ArtifactError, match="found labels that come of LabelEncoder"):
-        engine("openvino")(changed(schema, keys_int64s=range(len(turned))[::-1]), schema)
+        plugins.load("engines", "openvino")(changed(schema, keys_int64s=range(len(turned))[::-1]), schema)
 
 
 def test_a_graph_that_takes_strings_is_refused_by_their_names() -> None:
     schema = graphs.mixed_schema()
     with pytest.raises(ArtifactError, match="takes strings, at colour, city; the engine onnxruntime runs it"):
-        engine("openvino")(graphs.graph(schema), schema)
+        plugins.load("engines", "openvino")(graphs.graph(schema), schema)
 
 
 def test_an_operator_that_it_lacks_is_named() -> None:
@@ -86,16 +86,16 @@ def test_an_operator_that_it_lacks_is_named() -> None:
     last.output[0] = "before"
     model.graph.node.append(helper.make_node("Binarizer", ["before"], ["value"], domain="ai.onnx.ml"))
     with pytest.raises(ArtifactError, match=r"what it refuses: .*Binarizer"):
-        engine("openvino")(model.SerializeToString(), schema)
+        plugins.load("engines", "openvino")(model.SerializeToString(), schema)
 
 
 @pytest.mark.parametrize("other", [graphs.image_schema((4, 5)), graphs.image_schema((4, 4), "float32")])
 def test_another_graph_than_the_schema_says_is_refused(other: Schema) -> None:
     with pytest.raises(ArtifactError, match="the graph's input image: expected"):
-        engine("openvino")(graphs.graph(other), graphs.image_schema())
+        plugins.load("engines", "openvino")(graphs.graph(other), graphs.image_schema())
     renamed = Schema("classification", (Field("photo", "image", "uint8", (4, 4)),), "label", graphs.LABELS)
     with pytest.raises(ArtifactError, match="expected the graph's inputs to be photo, found image"):
-        engine("openvino")(graphs.graph(graphs.image_schema()), renamed)
+        plugins.load("engines", "openvino")(graphs.graph(graphs.image_schema()), renamed)
 
 
 def renamed(model: Any) -> None:
@@ -128,7 +128,7 @@ def test_other_outputs_than_the_schema_says_are_refused_as_onnx_runtime_does(cha
     said = []
     for name in NAMES:
         with pytest.raises(ArtifactError) as refused:
-            engine(name)(model.SerializeToString(), schema)
+            plugins.load("engines", name)(model.SerializeToString(), schema)
         said.append(str(refused.value))
     assert said[0] == said[1] or change is wider  # ONNX Runtime itself refuses what is declared and cannot be
 
@@ -140,7 +140,7 @@ def test_outputs_that_are_declared_and_not_kept_are_refused() -> None:
     model = onnx.load_model_from_string(data)
     model.graph.output[1].type.tensor_type.shape.dim[1].dim_value = len(fewer.labels)
     with pytest.raises(ArtifactError):
-        engine("openvino")(model.SerializeToString(), fewer)
+        plugins.load("engines", "openvino")(model.SerializeToString(), fewer)
     schema = graphs.numbers_schema()
     model = onnx.load_model_from_string(graphs.graph(schema))
     (last,) = (node for node in model.graph.node if "value" in node.output)
@@ -148,27 +148,27 @@ def test_outputs_that_are_declared_and_not_kept_are_refused() -> None:
     for each in model.graph.node:
         each.output[:] = ["value" if name == last.input[0] else name for name in each.output]
     with pytest.raises(ArtifactError, match="output value"):
-        engine("openvino")(model.SerializeToString(), schema)
+        plugins.load("engines", "openvino")(model.SerializeToString(), schema)
 
 
 @pytest.mark.parametrize("data", [b"", b"no graph", graphs.graph(graphs.image_schema())[:200]])
 def test_what_is_no_graph_is_refused(data: bytes) -> None:
     with pytest.raises(ArtifactError):
-        engine("openvino")(data, graphs.image_schema())
+        plugins.load("engines", "openvino")(data, graphs.image_schema())
 
 
 def test_golden_examples_are_answered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = graphs.package(tmp_path, graphs.image_schema())
     loaded = prediction.load(package.path, by="openvino", threads=1)
     assert loaded.engine.name == "openvino"
-    monkeypatch.setattr(predictor, "TOLERANCE", -1.0)
+    monkeypatch.setattr(tasks.base, "TOLERANCE", -1.0)
     with pytest.raises(ArtifactError, match="golden example 0: a probability is off"):
         prediction.load(package.path, by="openvino", threads=1)
 
 
 def test_an_engine_that_there_is_not_is_refused(tmp_path: Path) -> None:
     package = graphs.package(tmp_path, graphs.image_schema())
-    with pytest.raises(ConfigError, match="expected an engine of onnxruntime, openvino, found 'tensorrt'"):
+    with pytest.raises(ConfigError, match="no engine 'tensorrt'; installed are onnxruntime, openvino"):
         prediction.load(package.path, by="tensorrt")
 
 
@@ -180,10 +180,10 @@ def fresh(code: str) -> str:
 def test_without_the_extra_it_is_said_how_to_get_it() -> None:
     code = """
 import sys
+from boatyard import plugins
 sys.modules["openvino"] = None
-from boatyard.prediction.predictor import engine
 try:
-    engine("openvino")
+    plugins.load("engines", "openvino")
 except Exception as error:
     print(type(error).__name__, error)
 """
@@ -193,7 +193,7 @@ except Exception as error:
 def test_nothing_is_told_to_anybody() -> None:
     code = """
 import sys
-import boatyard.prediction.openvino
+import boatyard.prediction.engines.openvino
 print([name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module])
 """
     assert fresh(code) == "[]"

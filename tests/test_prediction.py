@@ -33,7 +33,7 @@ each_schema = pytest.mark.parametrize("schema", SCHEMAS, ids=range(len(SCHEMAS))
 
 
 def engine(schema: Schema) -> prediction.Engine:
-    return prediction.Engine(graphs.graph(schema), schema, threads=1)
+    return prediction.OnnxRuntime(graphs.graph(schema), schema, threads=1)
 
 
 @each_schema
@@ -100,7 +100,7 @@ def test_a_graph_for_another_schema_is_refused_with_wanted_and_found(wanted: int
     with pytest.raises(
         ArtifactError, match=r"the graph's (in|out)put.* expected .* found|expected the graph's .* found"
     ):
-        prediction.Engine(graphs.graph(SCHEMAS[made]), SCHEMAS[wanted])
+        prediction.OnnxRuntime(graphs.graph(SCHEMAS[made]), SCHEMAS[wanted])
 
 
 def test_a_graph_with_a_fixed_batch_is_refused() -> None:
@@ -108,7 +108,7 @@ def test_a_graph_with_a_fixed_batch_is_refused() -> None:
     for end in (*model.graph.input, *model.graph.output):
         end.type.tensor_type.shape.dim[0].dim_value = 1
     with pytest.raises(ArtifactError, match="'batch'"):
-        prediction.Engine(model.SerializeToString(), SCHEMAS[0])
+        prediction.OnnxRuntime(model.SerializeToString(), SCHEMAS[0])
 
 
 def external(location: str) -> bytes:
@@ -125,7 +125,7 @@ def external(location: str) -> bytes:
 @pytest.mark.parametrize("location", ["weights.bin", "/etc/passwd", "../../secret"])
 def test_a_graph_that_names_another_file_is_refused(location: str) -> None:
     with pytest.raises(ArtifactError, match="one that names other files"):
-        prediction.Engine(external(location), SCHEMAS[0])
+        prediction.OnnxRuntime(external(location), SCHEMAS[0])
 
 
 def test_a_file_named_deep_inside_a_graph_is_found() -> None:
@@ -142,17 +142,17 @@ def test_a_file_named_deep_inside_a_graph_is_found() -> None:
 @given(data=st.binary(max_size=200))
 def test_bytes_that_are_no_graph_are_refused(data: bytes) -> None:
     with pytest.raises(ArtifactError):
-        prediction.Engine(data, SCHEMAS[0])
+        prediction.OnnxRuntime(data, SCHEMAS[0])
 
 
 def test_a_graph_cut_anywhere_is_refused_or_answers_as_the_whole() -> None:
     schema, whole = SCHEMAS[3], graphs.graph(SCHEMAS[3])
     rows = graphs.rows(schema, 4)
-    expected = prediction.Engine(whole, schema).run(rows).outputs()
+    expected = prediction.OnnxRuntime(whole, schema).run(rows).outputs()
     accepted = []
     for cut in range(len(whole)):
         try:
-            engine = prediction.Engine(whole[:cut], schema)
+            engine = prediction.OnnxRuntime(whole[:cut], schema)
         except ArtifactError:
             continue
         accepted.append(cut)
@@ -165,12 +165,12 @@ def test_a_graph_with_operators_that_nobody_knows_is_refused() -> None:
     model = onnx.load_from_string(graphs.graph(SCHEMAS[0]))
     model.graph.node[0].domain = "evil.example"
     with pytest.raises(ArtifactError, match="refuses"):
-        prediction.Engine(model.SerializeToString(), SCHEMAS[0])
+        prediction.OnnxRuntime(model.SerializeToString(), SCHEMAS[0])
 
 
 def test_no_graph_is_said(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no graph at"):
-        prediction.Engine(tmp_path / "none.onnx", SCHEMAS[0])
+        prediction.OnnxRuntime(tmp_path / "none.onnx", SCHEMAS[0])
 
 
 def test_a_package_is_loaded_by_its_digest_and_answers(tmp_path: Path) -> None:

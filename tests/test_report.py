@@ -74,10 +74,10 @@ def report(labels: tuple[str, ...], rows: int = 200, *, image: bool = False, see
         target: Any = random.integers(0, len(labels), rows)
         scores = np.exp(random.normal(size=(rows, len(labels))) + 2 * np.eye(len(labels))[target])
         p = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
-        answers = Answers(labels=np.array(labels, object)[p.argmax(axis=1)], probabilities=p)
+        answers = Answers({"label": np.array(labels, object)[p.argmax(axis=1)], "probabilities": p})
     else:
         target = random.normal(size=rows).astype(np.float32)
-        answers = Answers(values=(target + random.normal(size=rows)).astype(np.float32))
+        answers = Answers({"value": (target + random.normal(size=rows)).astype(np.float32)})
     kept = {EVIL + "s": np.array([EVIL, "b"])[np.arange(rows) % 2]}
     answered.add(Batch(inputs, target, np.arange(rows), kept), answers)
     return evaluation.measure(EvaluateConfig(bootstrap=100), answered, LINEAGE)

@@ -132,7 +132,7 @@ def server(request: pytest.FixtureRequest, servers: dict[str, Running]) -> Runni
 
 
 def expected(server: Running, inputs: dict[str, Any]) -> prediction.Answers:
-    engine = prediction.Engine(server.package.graph, server.package.schema, threads=1)
+    engine = prediction.OnnxRuntime(server.package.graph, server.package.schema, threads=1)
     return engine.run(inputs)
 
 
@@ -147,16 +147,18 @@ def assert_same(found: prediction.Answers, wanted: prediction.Answers) -> None:
 
 def of_v1(values: Any) -> prediction.Answers:
     if not isinstance(values[0], dict):
-        return prediction.Answers(values=np.array(values))
+        return prediction.Answers({"value": np.array(values)})
     labels = np.array([value["label"] for value in values])
-    return prediction.Answers(labels, np.array([value["probabilities"] for value in values]))
+    return prediction.Answers(
+        {"label": labels, "probabilities": np.array([value["probabilities"] for value in values])}
+    )
 
 
 def of_outputs(outputs: dict[str, Any]) -> prediction.Answers:
     if "value" in outputs:
-        return prediction.Answers(values=outputs["value"])
+        return prediction.Answers({"value": outputs["value"]})
     labels = [each.decode() if isinstance(each, bytes) else each for each in outputs["label"].tolist()]
-    return prediction.Answers(np.array(labels), outputs["probabilities"])
+    return prediction.Answers({"label": np.array(labels), "probabilities": outputs["probabilities"]})
 
 
 def tensors(schema: Schema, inputs: dict[str, Any], *, binary: bool) -> list[InferInput]:
@@ -255,7 +257,7 @@ def test_v2_outputs_come_as_asked_for(servers: dict[str, Running]) -> None:
         head = json.loads(response.content[:length])
         assert [output["name"] for output in head["outputs"]] == ["probabilities", "label"]
         probabilities = np.frombuffer(response.content[length:], np.float32).reshape(2, 3)
-        found = prediction.Answers(np.array(head["outputs"][1]["data"]), probabilities)
+        found = prediction.Answers({"label": np.array(head["outputs"][1]["data"]), "probabilities": probabilities})
         assert_same(found, expected(server, {"image": inputs}))
 
 

@@ -11,11 +11,12 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from boatyard.data import artifacts
-from boatyard.errors import BoatyardError, ClusterError
+from boatyard import tasks
+from boatyard.data.schema import Schema
+from boatyard.errors import ArtifactError, BoatyardError, ClusterError
 from boatyard.kubernetes.cluster import Cluster
 from boatyard.packages import Package
-from boatyard.prediction.predictor import TOLERANCE
+from boatyard.prediction.answers import Answers
 
 AT_ONCE = 8  # questions a request
 SECONDS = 30  # for one answer
@@ -30,8 +31,9 @@ class Proof:
     """What an endpoint must answer: V1 instances and predictions, by the package of this digest."""
 
     digest: str
+    schema: Schema = field(repr=False)
     instances: list[Any] = field(repr=False)
-    predictions: list[Any] = field(repr=False)
+    predictions: Answers = field(repr=False)
 
 
 class Wrong(ClusterError):
@@ -44,10 +46,7 @@ class Unanswered(ClusterError):
 
 def proof(package: Package) -> Proof:
     """Return a package's golden examples as questions and the answers that every server of it gives."""
-    golden = artifacts.read_json(package.path / "golden.json")
-    if not isinstance(golden, dict):
-        raise ClusterError(f"{package.path}: golden.json is no object")
-    return Proof(package.digest, golden["instances"], golden["predictions"])
+    return Proof(package.digest, package.schema, package.golden.instances, package.golden.answers)
 
 
 def prove(cluster: Cluster, name: str, namespace: str, wanted: Proof) -> int:
@@ -75,7 +74,8 @@ def _ask_all(cluster: Cluster, name: str, namespace: str, wanted: Proof) -> None
         some = slice(start, start + AT_ONCE)
         asked = {"instances": wanted.instances[some]}
         answer = _patiently(cluster, f"{name}-predictor", namespace, f"v1/models/{name}:predict", asked)
-        _compare(start, wanted.predictions[some], answer.get("predictions"))
+        expected = wanted.predictions.rows(start, start + len(asked["instances"]))
+        _compare(start, wanted.schema, expected, answer.get("predictions"))
 
 
 def _switched(cluster: Cluster, service: str, namespace: str, name: str, digest: str, in_a_row: int) -> None:
@@ -90,24 +90,18 @@ def _switched(cluster: Cluster, service: str, namespace: str, name: str, digest:
             time.sleep(PAUSE)
 
 
-def _compare(start: int, wanted: list[Any], found: Any) -> None:
-    if not isinstance(found, list) or len(found) != len(wanted):
-        raise Wrong(f"expected {len(wanted)} predictions of golden examples, found {json.dumps(found)[:200]}")
-    for row, (one, other) in enumerate(zip(wanted, found, strict=True), start):
-        if difference := _difference(one, other):
-            raise Wrong(f"golden example {row} is answered wrong through the Service: {difference}")
-
-
-def _difference(wanted: Any, found: Any) -> str | None:
-    """Say how two predictions differ by more than rounding."""
-    if isinstance(wanted, int | float):
-        near = isinstance(found, int | float) and abs(wanted - found) <= TOLERANCE * max(1.0, abs(wanted))
-        return None if near else f"expected {wanted:g}, found {json.dumps(found)[:100]}"
-    if not isinstance(found, dict) or found.get("label") != wanted["label"]:
-        return f"expected {wanted['label']!r}, found {json.dumps(found)[:100]}"
-    one, other = wanted["probabilities"], found.get("probabilities", [])
-    off = max((abs(a - b) for a, b in zip(one, other, strict=False)), default=0.0) if len(one) == len(other) else 1.0
-    return None if off <= TOLERANCE else f"a probability is off by {off:g}"
+def _compare(start: int, schema: Schema, expected: Answers, predictions: Any) -> None:
+    if not isinstance(predictions, list) or len(predictions) != len(expected):
+        found = json.dumps(predictions)[:200]
+        raise Wrong(f"expected {len(expected)} predictions of golden examples, found {found}")
+    task = tasks.of(schema)
+    for row, prediction in enumerate(predictions):
+        try:
+            difference = task.difference(schema, expected.rows(row, row + 1), task.read(schema, [prediction]), 0)
+        except ArtifactError as error:
+            difference = str(error).partition(": ")[2]  # of the one that was read: its number says nothing
+        if difference:
+            raise Wrong(f"golden example {start + row} is answered wrong through the Service: {difference}")
 
 
 def _patiently(cluster: Cluster, service: str, namespace: str, path: str, body: Object | None) -> Object:

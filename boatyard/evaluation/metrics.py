@@ -16,6 +16,7 @@ from boatyard.data.schema import Array
 from boatyard.evaluation import intervals
 
 CLIP = float(np.finfo(np.float32).eps)  # a probability of exactly 0 would make the log loss infinite
+CURVES = 20  # labels with a ROC curve of their own, the worst first
 TOP = 3  # of top_3_accuracy, where there are more labels than that
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "calibration_rmse", "rmse", "mae", "median_absolute_error"})
 
@@ -113,40 +114,6 @@ def confusion(target: Array, predicted: Array, labels: int) -> Array:
     valid = predicted >= 0
     cells = target[valid].astype(np.int64) * labels + predicted[valid]
     return np.bincount(cells, minlength=labels * labels).reshape(labels, labels)
-
-
-def classification(
-    target: Array,
-    predicted: Array,
-    probabilities: Array,
-    *,
-    confidence: float = 0.95,
-    bootstrap: int = 1000,
-    bins: int = 15,
-    seed: int = 0,
-) -> dict[str, Metric]:
-    """Measure N ≥ 1 classified rows: target int [N], predicted int [N] (-1: invalid), probabilities float [N, K]."""
-    rows, labels = probabilities.shape
-    table = confusion(target, predicted, labels)
-    support = np.bincount(target, minlength=labels)
-    right = target == predicted
-    found = {
-        "accuracy": proportion(int(right.sum()), rows, confidence),
-        "balanced_accuracy": balanced_accuracy(table, support, confidence),
-        "macro_f1": macro_f1(table, support, confidence, bootstrap, seed),
-    }
-    bad = int((predicted < 0).sum())
-    if bad:
-        note = f"{bad} of {rows} predictions are not finite or not a distribution"
-        return found | {
-            name: nothing("", rows, note) for name in ("log_loss", "brier", "ece", "calibration_rmse", "auc")
-        }
-    found |= _probabilistic(target, right, probabilities, confidence, bootstrap, bins, seed)
-    found["auc"] = auc(target, probabilities, confidence)
-    if labels > TOP + 1:
-        hits = top_hits(target, probabilities, TOP)
-        found[f"top_{TOP}_accuracy"] = proportion(int(hits.sum()), rows, confidence)
-    return found
 
 
 def balanced_accuracy(table: Array, support: Array, confidence: float) -> Metric:
@@ -252,10 +219,10 @@ def row_brier(target: Array, probabilities: Array) -> Array:
     return np.asarray(whole / 2 if p.shape[1] == 2 else whole)
 
 
-def _probabilistic(
-    target: Array, right: Array, probabilities: Array, confidence: float, bootstrap: int, bins: int, seed: int
+def probabilistic(
+    target: Array, right: Array, probabilities: Array, *, confidence: float, bootstrap: int, bins: int, seed: int
 ) -> dict[str, Metric]:
-    """Log loss, Brier and ECE from one bootstrap of the rows' contributions to sums."""
+    """Log loss, Brier and calibration errors, from one bootstrap of the rows' contributions to sums."""
     rows = len(target)
     top = probabilities.max(axis=1).astype(np.float64)
     which = bin_of(top, bins)
@@ -406,6 +373,16 @@ def roc(positive: Array, score: Array, label: str, points: int = 120) -> Roc | N
         (0.0, *map(float, tpr[keep])),
         (first, *map(float, ordered[last[keep]])),
     )
+
+
+def worst_rocs(classes: Sequence[ClassScore], target: Array, probabilities: Array) -> tuple[Roc, ...]:
+    """Return curves of the labels with the smallest area, in the order of the labels; of two labels, the second's."""
+    measured = [k for k, score in enumerate(classes) if score.auc.value is not None]
+    if len(classes) == 2:
+        measured = measured[-1:]
+    worst = sorted(measured, key=lambda k: classes[k].auc.value or 0.0)[:CURVES]
+    curves = (roc(target == k, probabilities[:, k], classes[k].label) for k in sorted(worst))
+    return tuple(curve for curve in curves if curve)
 
 
 def _thin(tpr: Array, fpr: Array, points: int) -> Array:

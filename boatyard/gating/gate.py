@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from boatyard import packages
+from boatyard import packages, tasks
 from boatyard.data import artifacts, checkpoints
 from boatyard.data.datasets import Dataset
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ArtifactError, ConfigError
-from boatyard.evaluation import batch_size, intervals, losses, metrics, understand
+from boatyard.evaluation import batch_size, intervals, measures, predictions
 from boatyard.evaluation.metrics import Metric
 from boatyard.evaluation.report import PREDICTIONS, Report
-from boatyard.prediction import Engine
+from boatyard.prediction import Engine, OnnxRuntime
 from boatyard.project import GateConfig, NotWorseConfig
 from boatyard.running.progress import Progress
 
@@ -159,7 +158,7 @@ def _rows(wanted: int, found: int) -> Rule:
 
 def _finite(report: Report) -> Rule:
     bad = report.invalid
-    what = "finite" if report.task == "regression" else "a distribution of finite numbers"
+    what = tasks.named(report.task).valid
     sentence = f"invalid_predictions: {bad} of {report.rows} predictions are not {what}, 0 were allowed: {bad} too many"
     if not bad:
         sentence = f"invalid_predictions: 0 of {report.rows}, 0 were allowed"
@@ -227,11 +226,9 @@ def compare(
         )
         return Rule("not_worse", -config.margin, None, None, False, sentence), []
     notes = _leak(package.lineage.get("dataset"), dataset)
-    old = answer(Engine(package.graph, package.schema), package.schema, dataset)
-    new = read_predictions(folder / PREDICTIONS, dataset.schema)
-    if dataset.schema.task == "regression":
-        return not_worse_errors(config, new, old), notes
-    return not_worse_rows(config, new, old), notes
+    old = answer(OnnxRuntime(package.graph, package.schema), package.schema, dataset)
+    new = tasks.of(dataset.schema).outcome(predictions.read(folder / PREDICTIONS, dataset.schema))
+    return (not_worse_rows if new.dtype == bool else not_worse_errors)(config, new, old, _title(report)), notes
 
 
 def schema_difference(new: Schema, old: Schema) -> str:
@@ -268,33 +265,24 @@ def _leak(trained_on: Any, dataset: Dataset) -> list[str]:
 
 
 def answer(engine: Engine, schema: Schema, dataset: Dataset) -> Array:
-    """Return bool right [N] or absolute errors float64 [N] (infinite: no number) of a model on the test rows."""
-    labels = {label: i for i, label in enumerate(schema.labels)}
-    order = np.array([labels[label] for label in dataset.schema.labels], dtype=np.int64)
+    """Return the task's outcome of a model on the test rows: bool right [N], or float64 errors [N]."""
+    task = tasks.of(schema)
     progress, parts = Progress("gate", dataset.rows("test"), "row"), []
     for batch in dataset.batches("test", batch_size(schema)):
-        predicted, numbers = understand(schema, engine.run(batch.inputs))
-        if schema.task == "regression":
-            parts.append(losses(schema, batch.target, predicted, numbers))
-        else:
-            parts.append(order[batch.target] == predicted)
+        target = tasks.target_as(batch.target, dataset.schema, schema)
+        parts.append(task.outcome(task.predictions(schema, target, engine.run(batch.inputs))))
         progress.update(len(batch))
     return np.concatenate(parts)
 
 
-def read_predictions(path: Path, schema: Schema) -> Array:
-    """Return the same of the candidate, from its report's predictions."""
-    table = pq.read_table(path)
-    if schema.task == "regression":
-        error = abs(table["value"].to_numpy().astype(np.float64) - table["target"].to_numpy())
-        return np.where(np.isfinite(error), error, np.inf)
-    flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    valid = ~metrics.invalid_rows(flat.reshape(-1, len(schema.labels)))
-    same = table["label"].to_numpy() == table["target"].to_numpy()
-    return np.asarray(same & valid)
+def _title(report: Report) -> str:
+    """Say what the outcome's mean is called: accuracy, mean absolute error."""
+    measure = measures.titled(report.slice_metric)
+    title = measure.title if measure else report.slice_metric
+    return title if title.isupper() else title[0].lower() + title[1:]
 
 
-def not_worse_rows(config: NotWorseConfig, new: Array, old: Array) -> Rule:
+def not_worse_rows(config: NotWorseConfig, new: Array, old: Array, title: str = "accuracy") -> Rule:
     """Non-inferiority of the share of rows that are right, by Tango's score bound.
 
     Passes when the one-sided lower bound of new - old lies above -margin.
@@ -303,13 +291,13 @@ def not_worse_rows(config: NotWorseConfig, new: Array, old: Array) -> Rule:
     found = intervals.tango(wins, lost, rows, 2 * config.confidence - 1)[0]
     p = min(intervals.mcnemar(wins, lost), 1.0)
     detail = (
-        f"accuracy {_f(float(new.mean()))} against {_f(float(old.mean()))} on the same {rows} rows, "
+        f"{title} {_f(float(new.mean()))} against {_f(float(old.mean()))} on the same {rows} rows, "
         f"{wins} only this one got right, {lost} only production did; better: exact McNemar p = {p:.3g}"
     )
-    return _not_worse(config, found, f"accuracy minus production's is at least {found:+.4f}", "Tango's score", detail)
+    return _not_worse(config, found, f"{title} minus production's is at least {found:+.4f}", "Tango's score", detail)
 
 
-def not_worse_errors(config: NotWorseConfig, new: Array, old: Array) -> Rule:
+def not_worse_errors(config: NotWorseConfig, new: Array, old: Array, title: str = "mean absolute error") -> Rule:
     """Non-inferiority of the mean absolute error, by the paired t bound of their ratio (Fieller).
 
     Passes when, with one-sided confidence, the error is less than 1 + margin times production's. A rule about a
@@ -320,14 +308,14 @@ def not_worse_errors(config: NotWorseConfig, new: Array, old: Array) -> Rule:
         sentence = f"not_worse: {whose} has predictions that are not finite: no number, no margin to compare"
         return Rule("not_worse", -config.margin, None, None, False, sentence)
     found = -error_growth(new, old, config.confidence)
-    detail = f"mean absolute error {_f(float(new.mean()))} against {_f(float(old.mean()))} on the same {len(new)} rows"
+    detail = f"{title} {_f(float(new.mean()))} against {_f(float(old.mean()))} on the same {len(new)} rows"
     if not math.isfinite(found):
         sentence = (
             f"not_worse: no bound on how much the error grew could be found ({detail}; paired t, Fieller), "
             f"a growth of {_f(config.margin)} was allowed: no number, no margin"
         )
         return Rule("not_worse", -config.margin, None, None, False, sentence)
-    claim = f"the mean absolute error is at most {-found:+.2%} from production's"
+    claim = f"the {title} is at most {-found:+.2%} from production's"
     return _not_worse(config, found, claim, "paired t, Fieller", detail)
 
 

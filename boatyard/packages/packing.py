@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from boatyard import tasks
 from boatyard.data import artifacts, checkpoints
 from boatyard.errors import ArtifactError, Refused
 from boatyard.packages import manifest
 from boatyard.packages.manifest import Needs
 from boatyard.packages.verifying import GRAPH, Package, read_schema, verify
 from boatyard.prediction.decoding import encode
-from boatyard.prediction.engine import Engine
+from boatyard.prediction.engines import Engine
+from boatyard.prediction.engines.onnxruntime import OnnxRuntime
 
 if TYPE_CHECKING:
     from boatyard.data.datasets import Dataset
@@ -55,7 +57,7 @@ def pack(
         shutil.copyfile(checkpoint / checkpoints.RECORD, folder / "recipe.json")
         shutil.copytree(report, folder / "report")
         schema = read_schema((folder / "schema.json").read_bytes())
-        engine = Engine(folder / GRAPH, schema)
+        engine = OnnxRuntime(folder / GRAPH, schema)
         artifacts.write_json(folder / "labels.json", list(schema.labels))
         artifacts.write_json(folder / "golden.json", _golden_of(dataset, engine, golden))
         artifacts.write_json(folder / "verdict.json", ruling)
@@ -93,4 +95,4 @@ def _golden_of(dataset: Dataset, engine: Engine, rows: int) -> dict[str, Any]:
         raise Refused(
             f"the graph answers test row {int(chosen.rows[row])} with a number that is not finite; train again"
         )
-    return {"instances": encode(engine.schema, chosen.inputs), "predictions": answers.to_v1()}
+    return {"instances": encode(engine.schema, chosen.inputs), "predictions": tasks.of(engine.schema).to_v1(answers)}

@@ -9,29 +9,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from boatyard import tasks
 from boatyard.data import hashing
-from boatyard.data.schema import Array, Schema, Task
+from boatyard.data.schema import Array, Schema
 from boatyard.data.schema import Field as SchemaField
 from boatyard.errors import ArtifactError, RequestError
 from boatyard.packages import checking
 from boatyard.packages.manifest import NAME, REQUIRED, Manifest, Needs, PackageFile, strict_json
 from boatyard.packages.trust import Trust
+from boatyard.prediction.answers import Answers
 from boatyard.prediction.decoding import decode
-from boatyard.prediction.engine import Answers
 
 GRAPH = "model.onnx"  # of a package that `pack` makes; `Manifest.of` finds files by role
 REPORT = "report.json"
 OBJECTS = ("verdict", "lineage", "recipe", "report")
 READ = ("schema", "labels", "golden", *OBJECTS)
-TOLERANCE = 1e-5
 
 T = TypeVar("T")
 
@@ -43,7 +42,7 @@ class Package:
     path: Path
     digest: str
     name: str
-    task: Task
+    task: str
     schema: Schema
     golden: Golden
     needs: Needs
@@ -113,14 +112,9 @@ class _Values(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class _Label(_Values):
-    label: str
-    probabilities: list[Annotated[float, Field(ge=-TOLERANCE, le=1 + TOLERANCE)]]
-
-
 class _Golden(_Values):
     instances: Annotated[list[Any], Field(min_length=1)]
-    predictions: list[_Label] | list[Annotated[float, Field(allow_inf_nan=False)]]
+    predictions: Annotated[list[Any], Field(min_length=1)]
 
 
 def _checked(kind: type[T], data: bytes, name: str) -> T:
@@ -189,10 +183,9 @@ def read_schema(data: bytes, name: str = "schema.json") -> Schema:
         "an image beside other fields": bool(images) and len(names) > 1,
         "an image that is not [H, W] or [H, W, C]": any(not _is_image(image) for image in images),
         "a column of a wrong type": any(not _is_column(f) for f in schema.fields if f.kind != "image"),
-        "labels that are not two or more different ones": (schema.task == "classification")
-        and (len(schema.labels) < 2 or len(set(schema.labels)) != len(schema.labels)),
-        "labels of a number": schema.task == "regression" and bool(schema.labels),
     }
+    if of_task := tasks.of(schema).wrong_schema(schema):
+        wrong[of_task] = True
     for found, is_so in wrong.items():
         if is_so:
             raise ArtifactError(f"{name}: found {found}")
@@ -219,21 +212,8 @@ def _golden(schema: Schema, data: bytes) -> Golden:
     return Golden(values.instances, inputs, _answers(schema, values.predictions))
 
 
-def _answers(schema: Schema, predictions: Sequence[_Label | float]) -> Answers:
-    labels = [each for each in predictions if isinstance(each, _Label)]
-    if schema.task == "regression":
-        if labels:
-            raise ArtifactError("golden.json: expected numbers as predictions, found labels")
-        return Answers(values=np.array(predictions, np.float32))
-    for index, each in enumerate(labels):
-        if each.label not in schema.labels or len(each.probabilities) != len(schema.labels):
-            raise ArtifactError(
-                f"golden.json: prediction {index}: expected one of {len(schema.labels)} labels and as many "
-                f"probabilities, found {each.label[:60]!r} and {len(each.probabilities)}"
-            )
-    if len(labels) != len(predictions):
-        raise ArtifactError("golden.json: expected labels and probabilities as predictions, found numbers")
-    return Answers(
-        labels=np.array([each.label for each in labels], object),
-        probabilities=np.array([each.probabilities for each in labels], np.float32),
-    )
+def _answers(schema: Schema, predictions: list[Any]) -> Answers:
+    try:
+        return tasks.of(schema).read(schema, predictions)
+    except ArtifactError as error:
+        raise ArtifactError(f"golden.json: {error}") from error

@@ -1,11 +1,13 @@
 """The engine that answers: raw rows in, labelled answers out; the same in evaluation and behind KServe.
 
-`engine` runs a graph, and `openvino` can; `decoding` turns requests into its inputs, `predictor` loads a verified
-package.
+`engines` run a graph, `answers` are what comes of it; `decoding` turns requests into its inputs, `predictor` loads a
+verified package.
 """
 
+from boatyard.prediction.answers import Answers
 from boatyard.prediction.decoding import check, decode, encode
-from boatyard.prediction.engine import Answers, Engine
-from boatyard.prediction.predictor import ENGINES, Predictor, load
+from boatyard.prediction.engines import Engine
+from boatyard.prediction.engines.onnxruntime import OnnxRuntime
+from boatyard.prediction.predictor import Predictor, load
 
-__all__ = ["ENGINES", "Answers", "Engine", "Predictor", "check", "decode", "encode", "load"]
+__all__ = ["Answers", "Engine", "OnnxRuntime", "Predictor", "check", "decode", "encode", "load"]

@@ -17,7 +17,7 @@ from boatyard.project.fields import (
     seconds,
 )
 from boatyard.project.file import FILE, check, load, parse, schema, section
-from boatyard.project.project import METRICS, SHARES, STEPS, Project
+from boatyard.project.project import STEPS, Project
 from boatyard.project.sections import (
     OPTIMIZERS,
     AugmentConfig,
@@ -41,9 +41,7 @@ from boatyard.project.sections import (
 __all__ = [
     "EXACT",
     "FILE",
-    "METRICS",
     "OPTIMIZERS",
-    "SHARES",
     "STEPS",
     "AugmentConfig",
     "AutoscalingConfig",

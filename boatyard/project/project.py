@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from boatyard import tasks
 from boatyard.project.fields import Name, Section
 from boatyard.project.sections import (
     DataConfig,
@@ -20,24 +21,8 @@ from boatyard.project.sections import (
     ServeConfig,
     TrainConfig,
 )
-from boatyard.spelling import hint, shorten
 
 STEPS = ("preprocess", "train", "evaluate", "gate", "push", "deploy", "verdict")
-METRICS = {  # what evaluate measures, by task; top_3_accuracy where there are more than four labels
-    "classification": (
-        "accuracy",
-        "balanced_accuracy",
-        "macro_f1",
-        "top_3_accuracy",
-        "auc",
-        "log_loss",
-        "brier",
-        "ece",
-        "calibration_rmse",
-    ),
-    "regression": ("rmse", "mae", "median_absolute_error", "r2", "bias"),
-}
-SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "top_3_accuracy", "auc")  # from 0 to 1
 
 
 class Project(Section):
@@ -102,27 +87,10 @@ class Project(Section):
     def _consistent(self) -> Self:
         if self.name in STEPS:
             raise ValueError(f"name {self.name} is a step's name, which Kubeflow would mix up; choose another")
-        classification = {"cross_entropy", "label_smoothing"}
-        if self.train.loss in classification and self.task == "regression":
-            raise ValueError(f"train.loss is {self.train.loss}, which needs labels; task is regression")
-        if self.train.class_weights == "balanced" and self.task == "regression":
-            raise ValueError("train.class_weights is balanced, which needs labels; task is regression")
         if self.kubeflow.workers > 1 and self.data.source not in ("csv", "parquet", "images"):
             raise ValueError(
                 f"kubeflow.workers is {self.kubeflow.workers}, which needs several files of csv, parquet or images; "
                 f"data.source is {self.data.source}"
             )
-        if self.task == "regression" and self.data.labels:
-            raise ValueError("data.labels names classes; task is regression")
-        self._can_be_gated()
+        tasks.named(self.task).check(self)
         return self
-
-    def _can_be_gated(self) -> None:
-        """Refuse rules that no report can satisfy before anything is trained for them."""
-        for section, wanted in (("minimum", self.gate.minimum), ("maximum", self.gate.maximum)):
-            for metric, value in wanted.items():
-                at = f"gate.{section}.{shorten(metric)}"
-                if metric not in METRICS[self.task]:
-                    raise ValueError(f"{at}: no such metric of a {self.task}; {hint(metric, METRICS[self.task])}")
-                if metric in SHARES and not 0 <= value <= 1:
-                    raise ValueError(f"{at}: expected a share from 0 to 1, such as 0.9 for 90 %, found {value:g}")

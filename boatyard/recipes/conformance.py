@@ -20,11 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from boatyard import tasks
 from boatyard.data.features import empty, tensors
-from boatyard.data.schema import Array, Field, Schema, Task
+from boatyard.data.schema import Array, Field, Schema
 from boatyard.errors import BoatyardError, Refused
 from boatyard.project import PreprocessConfig, TrainConfig
 from boatyard.recipes import Recipe
+from boatyard.tasks import Problem
 from boatyard.training import losses, optimisers
 from boatyard.training.export import Graph, compare, export
 
@@ -38,7 +40,7 @@ class Subject:
 
     recipe: type[Recipe]
     images: bool = True
-    task: Task = "classification"
+    task: str = "classification"
     dials: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self) -> Recipe:
@@ -53,7 +55,7 @@ class Subject:
 
     @cached_property
     def schema(self) -> Schema:
-        labels = ("left", "middle", "right") if self.task == "classification" else ()
+        labels = self._problem.labels
         if self.images:
             return Schema(self.task, (Field("image", "image", "uint8", (16, 16)),), "target", labels)
         fields = (
@@ -82,10 +84,11 @@ class Subject:
     @property
     def target(self) -> Array:
         """Label indices, or values of deviation 1."""
-        if self.task == "classification":
-            return self._thirds
-        values: Array = (self._thirds - self._thirds.mean()) / self._thirds.std()
-        return values.astype(np.float32)
+        return self._problem.target
+
+    @cached_property
+    def _problem(self) -> Problem:
+        return tasks.named(self.task).problem(self._thirds)
 
     @cached_property
     def _thirds(self) -> Array:
@@ -93,17 +96,14 @@ class Subject:
 
     @cached_property
     def statistics(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"__target__": {"mean": 0.0, "std": 1.0, "min": -2.0, "max": 2.0}}
-        if self.task == "classification":
-            counts = np.bincount(self._thirds, minlength=3).tolist()
-            found["__target__"] = {"counts": dict(zip(self.schema.labels, counts, strict=True))}
+        found: dict[str, Any] = {"__target__": self._problem.statistics}
         for one in self.schema.fields:
             found[one.name] = _statistics(self.inputs[one.name])
         return found
 
 
 def check(
-    recipe: type[Recipe], *, images: bool = True, task: Task = "classification", dials: Mapping[str, Any] | None = None
+    recipe: type[Recipe], *, images: bool = True, task: str = "classification", dials: Mapping[str, Any] | None = None
 ) -> None:
     """Hold a recipe to every rule; raises Refused with all that it breaks. `dials` are those of train.model."""
     subject = Subject(recipe, images, task, dials or {})
@@ -201,8 +201,8 @@ def survives_a_saved_state(subject: Subject) -> None:
 def exports_a_graph_that_answers_as_it_does(subject: Subject) -> None:
     recipe = subject.make()
     model, _ = _train(subject, recipe, subject.model(recipe))
-    target = losses.target(None, subject.schema, subject.statistics)
-    graph = Graph(subject.schema, recipe.features(), model, target)
+    head = losses.target(None, subject.schema, subject.statistics)
+    graph = Graph(subject.schema, recipe.features(), model, head)
     data = export(graph, subject.schema)
     for rows in (1, 3, ROWS):
         compare(data, graph, subject.schema, {key: value[:rows] for key, value in subject.inputs.items()})

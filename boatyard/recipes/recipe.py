@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from boatyard import tasks
 from boatyard.data.schema import Schema
-from boatyard.errors import ConfigError, DataError
+from boatyard.errors import ConfigError
 from boatyard.project import PreprocessConfig, Section, TrainConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import: naming a recipe does not need it
@@ -36,7 +37,7 @@ class Recipe:
 
     `dials` is an instance of the nested `Dials`, made of `train.model` in the project file. `shape` is the shape of
     one row after `features`: (C, H, W) for an image, (F,) for a table. `outputs` is how many numbers the model must
-    give for a row: one score for each of `schema.labels`, or 1 for a regression.
+    give for a row, which the task says: one score for each of `schema.labels`, or 1 for a regression.
     """
 
     class Dials(Section):
@@ -45,11 +46,9 @@ class Recipe:
     def __init__(
         self, config: TrainConfig, how: PreprocessConfig, schema: Schema, statistics: Mapping[str, Any]
     ) -> None:
-        if schema.task == "classification" and len(schema.labels) < 2:
-            raise DataError(f"expected two labels or more to tell apart, found {list(schema.labels)}")
         self.config, self.how, self.schema, self.statistics = config, how, schema, statistics
         self.dials: Any = dials(type(self), config.model)
-        self.outputs = len(schema.labels) if schema.task == "classification" else 1
+        self.outputs = tasks.of(schema).width(schema)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -79,12 +78,9 @@ class Recipe:
 
     def metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
         """Return numbers for the log, of the whole validation split: outputs [N, outputs], target as `loss` sees it."""
-        if self.schema.task == "classification":
-            return {"accuracy": float((outputs.argmax(1) == target).double().mean())}
-        from boatyard.training import losses
-
-        units = losses.target(self.config.loss, self.schema, self.statistics)
-        return {"rmse": float((units.answer(outputs) - units.decode(target)).double().square().mean().sqrt())}
+        task = tasks.of(self.schema)
+        head = task.head(self.config.loss, self.schema, self.statistics)
+        return task.training_metrics(head, outputs, target)
 
 
 def dials(kind: type[Recipe], values: Mapping[str, Any]) -> BaseModel:

@@ -1,13 +1,14 @@
 """The executable graph: raw inputs in, answers out, in one ONNX file that every later stage uses.
 
-Inputs are `schema.tensors()` with a free first dimension `batch`; strings enter as ONNX strings. Outputs are `label`
-and `probabilities`, or `value`. The same weights give the same bytes.
+Inputs are `schema.tensors()` with a free first dimension `batch`; strings enter as ONNX strings. Outputs are those of
+the task. The same weights give the same bytes.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,29 +20,35 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from boatyard import tasks
 from boatyard.data.features import empty, tensors
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ConfigError
-from boatyard.training.losses import Target
+from boatyard.tasks import Head
 
 OPSET = 17  # known to every ONNX Runtime since 1.12 and to OpenVINO
 ML_OPSET = 3  # LabelEncoder with strings
 IR = 8  # what opset 17 came with
 LARGEST = 1_500_000_000  # bytes; a protobuf file ends at 2 GiB
 CLOSE = 1e-5  # of probabilities; of values, in deviations of the target
-ONNX_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "str": TensorProto.STRING}
+ONNX_TYPES = {
+    "uint8": TensorProto.UINT8,
+    "float32": TensorProto.FLOAT,
+    "int64": TensorProto.INT64,
+    "str": TensorProto.STRING,
+}
 
 
 class Graph(nn.Module):
     """Features, model and the last step to an answer; takes the inputs one by one, in the schema's order."""
 
-    def __init__(self, schema: Schema, features: nn.Module, model: nn.Module, target: Target) -> None:
+    def __init__(self, schema: Schema, features: nn.Module, model: nn.Module, head: Head) -> None:
         super().__init__()
         self.names = [tensor.name for tensor in schema.tensors()]
-        self.features, self.model, self.target = features, model, target
+        self.features, self.model, self.head = features, model, head
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.target.answer(self.model(self.features(dict(zip(self.names, inputs, strict=True)))))
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.head.answer(self.model(self.features(dict(zip(self.names, inputs, strict=True)))))
 
 
 def export(graph: Graph, schema: Schema) -> bytes:
@@ -53,8 +60,7 @@ def export(graph: Graph, schema: Schema) -> bytes:
     model = _trace(graph, schema)
     _rename(model, schema)
     _add_strings(model, schema)
-    if schema.task == "classification":
-        _add_label(model, schema)
+    model.graph.node.extend(tasks.of(schema).nodes(schema))
     _describe(model, schema)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
@@ -68,22 +74,28 @@ def compare(data: bytes, graph: Graph, schema: Schema, inputs: Mapping[str, Arra
     session = onnxruntime.InferenceSession(data, _options(), providers=["CPUExecutionProvider"])
     feed = {t.name: _feed(inputs[t.name], t.dtype) for t in schema.tensors()}
     found = dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))
+    task = tasks.of(schema)
     with torch.no_grad():
         scores = graph.eval().model(graph.features(tensors(schema, inputs)))
-        wanted = graph.target.answer(scores).numpy()
-    answer = found["probabilities" if schema.task == "classification" else "value"]
-    spread = graph.target.scale * _room(scores.reshape(len(wanted), -1).numpy(), answer)
-    if graph.target.log:
-        spread = spread * np.maximum(1.0, np.abs(wanted))
-    difference = float(np.max(np.abs(answer - wanted) / spread, initial=0.0))
-    if not (answer.shape == wanted.shape and difference <= CLOSE):
+        expected = dict(zip(task.computed(schema), map(Tensor.numpy, graph.head.answer(scores)), strict=True))
+    scores = scores.reshape(len(scores), -1).numpy()
+    difference = max(_difference(found[name], expected[name], scores, graph.head) for name in expected)
+    if not difference <= CLOSE:
         raise ConfigError(
             f"the exported graph answers otherwise than the model: greatest difference {difference:.2g}, allowed "
             f"{CLOSE:g}; a forward() that branches on its input, or is random in eval mode, cannot be exported"
         )
-    if schema.task == "classification":
-        _refuse_other_labels(found["label"], wanted, schema)
+    if wrong := task.wrong_graph(found, expected, schema):
+        raise ConfigError(f"the exported graph gives {wrong}")
     return difference
+
+
+def _difference(found: Array, expected: Array, scores: Array, head: Head) -> float:
+    """Return the greatest difference of one output in the head's unit; infinite for another shape, NaN for NaN."""
+    if found.shape != expected.shape:
+        return math.inf
+    unit = head.unit(expected) * _room(scores, found)
+    return float(np.max(np.abs(found - expected) / unit, initial=0.0))
 
 
 def _room(scores: Array, answer: Array) -> Array:
@@ -92,18 +104,10 @@ def _room(scores: Array, answer: Array) -> Array:
     return room.reshape(-1, *[1] * (answer.ndim - 1))
 
 
-def _refuse_other_labels(found: Array, probabilities: Array, schema: Schema) -> None:
-    """A label may differ only where the two greatest probabilities are as good as equal."""
-    top = np.sort(probabilities, axis=1)
-    clear = top[:, -1] - top[:, -2] > 2 * CLOSE
-    wanted = np.asarray(schema.labels, dtype=object)[probabilities.argmax(axis=1)]
-    if wrong := int(np.sum(clear & (np.asarray(found, dtype=object) != wanted))):
-        raise ConfigError(f"the exported graph gives another label than the model for {wrong} of {len(found)} rows")
-
-
 def _trace(graph: Graph, schema: Schema) -> Any:
     """Record the graph on an example; the recording exporter takes 0.3 s, the newer one 5 s and more memory."""
     names = [_inner(i) for i in range(len(graph.names))]
+    answers = [_answer(i) for i in range(len(tasks.of(schema).computed(schema)))]
     example = tuple(empty(schema, 2).values())
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -116,8 +120,8 @@ def _trace(graph: Graph, schema: Schema) -> Any:
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=names,
-                output_names=["answer"],
-                dynamic_axes={name: {0: "batch"} for name in [*names, "answer"]},
+                output_names=answers,
+                dynamic_axes={name: {0: "batch"} for name in [*names, *answers]},
             )
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -129,11 +133,15 @@ def _inner(index: int) -> str:
     return f"input_{index}"
 
 
+def _answer(index: int) -> str:
+    return f"answer_{index}"
+
+
 def _rename(model: Any, schema: Schema) -> None:
     """Give inputs the schema's names and every inner value a number, so that no column's name can clash with one."""
     outer = {_inner(i): t.name for i, t in enumerate(schema.tensors()) if t.dtype != "str"}
     outer |= {_inner(i): f"{t.name}/code" for i, t in enumerate(schema.tensors()) if t.dtype == "str"}
-    outer["answer"] = "probabilities" if schema.task == "classification" else "value"
+    outer |= {_answer(i): output for i, output in enumerate(tasks.of(schema).computed(schema))}
     renamed = {"": ""}
 
     def name(old: str) -> str:
@@ -175,25 +183,6 @@ def _add_strings(model: Any, schema: Schema) -> None:
     model.graph.node.extend([*nodes, *rest])
 
 
-def _add_label(model: Any, schema: Schema) -> None:
-    """Name the greatest probability."""
-    model.graph.node.extend(
-        [
-            helper.make_node("ArgMax", ["probabilities"], ["/index"], name="label/index", axis=1, keepdims=0),
-            helper.make_node(
-                "LabelEncoder",
-                ["/index"],
-                ["label"],
-                name="label/decode",
-                domain="ai.onnx.ml",
-                keys_int64s=list(range(len(schema.labels))),
-                values_strings=list(schema.labels),
-                default_string="",
-            ),
-        ]
-    )
-
-
 def _describe(model: Any, schema: Schema) -> None:
     """Set inputs, outputs, versions and metadata; drop everything that names a machine or a version of a tool."""
     graph = model.graph
@@ -210,11 +199,8 @@ def _describe(model: Any, schema: Schema) -> None:
 
 
 def _outputs(schema: Schema) -> Iterator[Any]:
-    if schema.task == "regression":
-        yield helper.make_tensor_value_info("value", TensorProto.FLOAT, ["batch"])
-        return
-    yield helper.make_tensor_value_info("label", TensorProto.STRING, ["batch"])
-    yield helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(schema.labels)])
+    for output in tasks.of(schema).outputs(schema):
+        yield helper.make_tensor_value_info(output.name, ONNX_TYPES[output.dtype], ["batch", *output.shape])
 
 
 def _refuse_clashes(schema: Schema) -> None:

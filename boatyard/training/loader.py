@@ -21,7 +21,7 @@ from boatyard.data.features import empty, tensors
 from boatyard.data.schema import Schema
 from boatyard.errors import DataError
 from boatyard.machine import available_memory
-from boatyard.training.losses import Target
+from boatyard.tasks import Head
 
 SHARE = 0.25  # of the available memory that a split may take
 CHUNK = 8192  # rows read at once
@@ -109,7 +109,7 @@ def seed_of(*parts: int | str) -> int:
 def open_split(
     dataset: Dataset,
     split: Split,
-    target: Target,
+    head: Head,
     device: torch.device,
     *,
     size: int,
@@ -123,8 +123,8 @@ def open_split(
         raise DataError(f"the {split} split has no rows; give more data or another preprocess.split")
     needed = rows * row_bytes(dataset.schema)
     if needed > share * available_memory():
-        return Streamed(dataset, split, target, device, size=size, seed=seed, part=part)
-    held = read(dataset, split, target)
+        return Streamed(dataset, split, head, device, size=size, seed=seed, part=part)
+    held = read(dataset, split, head)
     if device.type == "cuda" and needed <= share * torch.cuda.mem_get_info(device)[0]:
         held = held.to(device)
     mixing = Mixing(dataset.shard_rows(split), buffer_rows(dataset.schema), seed)
@@ -212,7 +212,7 @@ class Streamed:
 
     dataset: Dataset
     split: Split
-    target: Target
+    head: Head
     device: torch.device
     size: int
     seed: int
@@ -248,20 +248,20 @@ class Streamed:
     def _read(self, size: int, shard: int | None = None) -> Iterator[Rows]:
         """Read one shard, or all in their order, `size` rows at a time."""
         for batch in self.dataset.batches(self.split, size, shard):
-            target = self.target.encode(torch.from_numpy(np.require(batch.target, requirements="W")))
+            target = self.head.encode(torch.from_numpy(np.require(batch.target, requirements="W")))
             yield Rows(tensors(self.dataset.schema, batch.inputs), target)
 
 
-def read(dataset: Dataset, split: Split, target: Target) -> Rows:
+def read(dataset: Dataset, split: Split, head: Head) -> Rows:
     """Read a split into tensors, a chunk at a time: text is never held whole."""
     rows = dataset.rows(split)
     inputs = empty(dataset.schema, rows)
-    targets = torch.zeros(rows, dtype=torch.int64 if target.labels else torch.float32)
+    targets = torch.zeros(rows, dtype=torch.int64 if dataset.schema.labels else torch.float32)
     at = 0
     for batch in dataset.batches(split, CHUNK):
         for name, value in tensors(dataset.schema, batch.inputs).items():
             inputs[name][at : at + len(batch)] = value
-        targets[at : at + len(batch)] = target.encode(torch.from_numpy(np.require(batch.target, requirements="W")))
+        targets[at : at + len(batch)] = head.encode(torch.from_numpy(np.require(batch.target, requirements="W")))
         at += len(batch)
     if at != rows:
         raise DataError(f"{dataset.path}: the {split} split has {at} rows, its manifest says {rows}; preprocess again")

@@ -84,7 +84,7 @@ class Trainer:
         self.model = self.recipe.model().to(self.device)
         check_shape(self.recipe, self.features, self.model, self.device)
         self.loss = self._loss().to(self.device)
-        self.target = losses.target(config.loss, dataset.schema, dataset.statistics)
+        self.head = losses.target(config.loss, dataset.schema, dataset.statistics)
         self.optimizer = optimisers.optimizer(config, self.model)
         warn_of_unseen(dataset)
         self.augment = Augmentation(how.augment, dataset.schema, dataset.statistics, self.world.part)
@@ -107,7 +107,7 @@ class Trainer:
         return open_split(
             self.dataset,
             split,
-            self.target,
+            self.head,
             self.device,
             size=self.config.batch_size,
             seed=self.config.seed,
@@ -398,7 +398,7 @@ def write_checkpoint(
     dataset, schema = trainer.dataset, trainer.dataset.schema
     model = trainer.model.to("cpu")
     model.load_state_dict(trainer.best)
-    graph = Graph(schema, trainer.features.to("cpu"), model, trainer.target).eval()
+    graph = Graph(schema, trainer.features.to("cpu"), model, trainer.head).eval()
     data = export(graph, schema)
     sample = next(dataset.batches("validation", CHECKED))
     derived = derived | {"graph_difference": compare(data, graph, schema, sample.inputs)}

@@ -13,17 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from boatyard import tasks
 from boatyard.data import artifacts
-from boatyard.data.schema import Array, Task
+from boatyard.data.schema import Array
 from boatyard.errors import ArtifactError
 from boatyard.evaluation import metrics
 from boatyard.evaluation.metrics import Bin, ClassScore, Metric, Roc
 from boatyard.evaluation.slices import Slice
 
 KIND = "report"
+POINTS = 1000  # of a scatter plot
 NUMBERS, PAGE, PREDICTIONS = "report.json", "report.html", "predictions.parquet"
 
-__all__ = ["Bin", "ClassScore", "Confusion", "Example", "Metric", "Report", "Residuals", "Roc", "Slice"]
+__all__ = ["Bin", "ClassScore", "Confusion", "Example", "Metric", "Report", "ReportParts", "Residuals", "Roc", "Slice"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,37 @@ class Residuals:
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
+    @classmethod
+    def of(cls, target: Array, values: Array, seed: int) -> Residuals | None:
+        """Make them of true and predicted values [N]; None where no value is finite."""
+        good = np.isfinite(values)
+        if not good.any():
+            return None
+        x, y = target[good].astype(np.float64), values[good].astype(np.float64)
+        some = np.sort(np.random.default_rng(seed).permutation(len(x))[:POINTS])
+        counts, edges = histogram(y - x)
+        points = tuple((float(a), float(b)) for a, b in zip(x[some], y[some], strict=True))
+        return cls(points, tuple(map(float, edges)), tuple(map(int, counts)))
+
+
+def histogram(values: Array) -> tuple[Array, Array]:
+    """Count numbers in 5 to 40 bins, with room around numbers that are nearly equal; return counts and edges."""
+    low, high = float(values.min()), float(values.max())
+    scale = max(abs(low), abs(high), 1e-9)
+    room = 0.0 if high - low > 1e-9 * scale else 1e-6 * scale
+    return np.histogram(values, bins=min(40, max(5, math.isqrt(len(values)))), range=(low - room, high + room))
+
+
+@dataclass(frozen=True)
+class ReportParts:
+    """What one task's report has beside measures, slices and examples: scores by label, curves, residuals."""
+
+    classes: tuple[ClassScore, ...] = ()
+    confusion_cells: Confusion | None = None
+    calibration: tuple[Bin, ...] = ()
+    rocs: tuple[Roc, ...] = ()
+    residuals: Residuals | None = None
+
 
 @dataclass(frozen=True)
 class Example:
@@ -84,7 +117,7 @@ class Report:
 
     path: Path
     digest: str
-    task: Task
+    task: str
     target: str
     rows: int
     invalid: int
@@ -105,7 +138,7 @@ class Report:
     @property
     def main(self) -> str:
         """The metric that the report opens with."""
-        return "accuracy" if self.task == "classification" else "rmse"
+        return tasks.named(self.task).main
 
     @property
     def confusion(self) -> tuple[list[str], list[list[int]]] | None:

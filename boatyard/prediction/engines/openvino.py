@@ -13,9 +13,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from boatyard import tasks
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ArtifactError, ConfigError, RequestError
-from boatyard.prediction.engine import Engine, check_ends, wanted_inputs, wanted_outputs
+from boatyard.prediction.engines.base import Engine, check_ends, expected_inputs, expected_outputs
+from boatyard.tasks import Output
 
 # It would tell its maker of every import; where it is not installed, OpenVINO has one of its own that tells nobody.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -50,10 +52,11 @@ class OpenVino(Engine):
             raise _unfit(f"a graph that takes strings, at {', '.join(strings)}")
         model = _parsed(data)
         constants = {each.name for each in model.graph.initializer}
-        check_ends("input", _ends(i for i in model.graph.input if i.name not in constants), wanted_inputs(self.tensors))
-        check_ends("output", _ends(model.graph.output), wanted_outputs(self.schema))
-        if self.schema.task != "regression":
-            _cut(model, self.schema)
+        check_ends(
+            "input", _ends(i for i in model.graph.input if i.name not in constants), expected_inputs(self.tensors)
+        )
+        check_ends("output", _ends(model.graph.output), expected_outputs(self.schema))
+        self._texts = _cut(model, tasks.of(self.schema).outputs(self.schema))
         streams = max(1, Settings().threads // threads)
         options = {
             "INFERENCE_NUM_THREADS": threads * streams,
@@ -68,19 +71,18 @@ class OpenVino(Engine):
             self._compiled = core.compile_model(read, "CPU", options)
         except RuntimeError as error:
             raise _unfit(f"what it refuses: {_sentence(error)}") from error
-        self._labels = np.array(self.schema.labels, object)
         self._requests: deque[Any] = deque()  # one at work a thread, kept for the next
 
     def _answer(self, inputs: dict[str, Array]) -> list[Array]:
         request = self._requests.pop() if self._requests else self._compiled.create_infer_request()
         try:
-            found = list(request.infer(inputs).values())
-            if self.schema.task != "regression":
-                found[0] = self._labels[found[0]]
+            outputs = list(request.infer(inputs).values())
+            for place, texts in self._texts.items():
+                outputs[place] = texts[outputs[place]]
         except (RuntimeError, IndexError) as error:
             raise RequestError(f"the graph could not answer: {_sentence(error)}") from error
         self._requests.append(request)
-        return found
+        return outputs
 
 
 def _parsed(data: bytes) -> Any:
@@ -99,19 +101,25 @@ def _end(name: str, tensor: Any) -> End:
     return End(name, TYPES.get(tensor.elem_type, "tensor(unknown)"), shape)
 
 
-def _cut(model: Any, schema: Schema) -> None:
-    """Put the label's number in place of its name."""
-    named = next((node for node in model.graph.node if "label" in node.output), None)
-    if named is None or named.op_type != "LabelEncoder" or not _names(named, schema):
-        raise _unfit(f"labels that come of {named.op_type if named else 'no operator'}")
-    model.graph.node.remove(named)
-    number = onnx.helper.make_tensor_value_info(named.input[0], onnx.TensorProto.INT64, ["batch"])
-    model.graph.output[0].CopyFrom(number)
+def _cut(model: Any, outputs: tuple[Output, ...]) -> dict[int, Array]:
+    """Put the code of a text in place of the text; return the texts by the place of their output."""
+    texts: dict[int, Array] = {}
+    for place, output in enumerate(outputs):
+        if output.dtype != "str":
+            continue
+        encoder = next((node for node in model.graph.node if output.name in node.output), None)
+        if encoder is None or encoder.op_type != "LabelEncoder" or not _names(encoder, output.texts):
+            raise _unfit(f"{output.name}s that come of {encoder.op_type if encoder else 'no operator'}")
+        model.graph.node.remove(encoder)
+        code = onnx.helper.make_tensor_value_info(encoder.input[0], onnx.TensorProto.INT64, ["batch", *output.shape])
+        model.graph.output[place].CopyFrom(code)
+        texts[place] = np.array(output.texts, object)
+    return texts
 
 
 def _check_shapes(model: Any, schema: Schema) -> None:
     """Compare what OpenVINO makes of the outputs with the schema; a graph may declare what it does not keep."""
-    for (name, (_, row)), output in zip(wanted_outputs(schema).items(), model.outputs, strict=True):
+    for (name, (_, row)), output in zip(expected_outputs(schema).items(), model.outputs, strict=True):
         shape = output.partial_shape
         if not shape.compatible(openvino.PartialShape([-1, *row])):
             raise ArtifactError(
@@ -119,11 +127,11 @@ def _check_shapes(model: Any, schema: Schema) -> None:
             )
 
 
-def _names(node: Any, schema: Schema) -> bool:
-    """Say whether a node makes 0 the first label of the schema, 1 the second, and so on."""
+def _names(node: Any, texts: tuple[str, ...]) -> bool:
+    """Say whether a node makes 0 the first text, 1 the second, and so on."""
     given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-    labels = [label.encode() for label in schema.labels]
-    return given.get("keys_int64s") == list(range(len(labels))) and given.get("values_strings") == labels
+    encoded = [text.encode() for text in texts]
+    return given.get("keys_int64s") == list(range(len(texts))) and given.get("values_strings") == encoded
 
 
 def _unfit(found: str) -> ArtifactError:
@@ -135,3 +143,6 @@ def _sentence(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     listed = [line.removeprefix("-- ") for line in lines if line.startswith("-- ")]
     return "; ".join(listed) or lines[-1].rstrip(".")
+
+
+ENGINE = OpenVino
