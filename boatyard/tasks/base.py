@@ -18,7 +18,7 @@ import numpy as np
 from boatyard import plugins
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ArtifactError, ConfigError
-from boatyard.spelling import hint, shorten
+from boatyard.spelling import shorten
 from boatyard.tasks.parts import Head, Output, Predictions, Problem, Worded
 from boatyard.tasks.targets import Target
 
@@ -56,7 +56,7 @@ class Task(ABC):
         """Refuse sections that do not go together with the task; raises ValueError, as a pydantic validator does."""
         loss = project.train.loss
         if loss is not None and loss not in self.losses:
-            raise ValueError(f"train.loss: no loss {loss!r} for {self.name}; {hint(loss, self.losses)}")
+            raise ValueError(f"train.loss: no loss {loss!r} for {self.name}; allowed are {', '.join(self.losses)}")
 
     def wrong_schema(self, schema: Schema) -> str:
         """Say what of a schema cannot be for this task; empty for a good one."""

@@ -12,7 +12,6 @@ from torch.nn import functional
 from boatyard import tasks
 from boatyard.data.schema import Schema
 from boatyard.errors import ConfigError, DataError
-from boatyard.spelling import hint
 from boatyard.tasks import Head
 
 SMOOTHING = 0.1  # Szegedy et al., Rethinking the Inception Architecture, 2016, section 7
@@ -31,7 +30,7 @@ def named(name: str | None, schema: Schema, statistics: Mapping[str, Any], class
     task = tasks.of(schema)
     name = name or task.losses[0]
     if name not in task.losses:
-        raise ConfigError(f"train.loss: no loss {name!r} for {task.name}; {hint(name, task.losses)}")
+        raise ConfigError(f"train.loss: no loss {name!r} for {task.name}; allowed are {', '.join(task.losses)}")
     return task.loss(name, schema, statistics, class_weights)
 
 
