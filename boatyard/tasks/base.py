@@ -18,7 +18,7 @@ import numpy as np
 from boatyard import plugins
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ArtifactError, ConfigError
-from boatyard.spelling import shorten
+from boatyard.spelling import hint, shorten
 from boatyard.tasks.parts import Head, Output, Predictions, Problem, Worded
 from boatyard.tasks.targets import Target
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from boatyard.evaluation.measures import Measure, Sample
     from boatyard.evaluation.report import ReportParts
     from boatyard.prediction.answers import Answers
-    from boatyard.project import Project
+    from boatyard.project import GateConfig, Project
 
 TOLERANCE = 1e-5  # two builds of ONNX Runtime, or two batch sizes, round differently; a wrong model is far off
 
@@ -57,6 +57,18 @@ class Task(ABC):
         loss = project.train.loss
         if loss is not None and loss not in self.losses:
             raise ValueError(f"train.loss: no loss {loss!r} for {self.name}; allowed are {', '.join(self.losses)}")
+        self._check_gate(project.gate)
+
+    def _check_gate(self, gate: GateConfig) -> None:
+        """Refuse rules that no report can satisfy before anything is trained for them."""
+        measures = self.measures
+        for section, bounds in (("minimum", gate.minimum), ("maximum", gate.maximum)):
+            for metric, bound in bounds.items():
+                at = f"gate.{section}.{shorten(metric)}"
+                if metric not in measures:
+                    raise ValueError(f"{at}: no such metric of a {self.name}; {hint(metric, measures)}")
+                if wrong := measures[metric].wrong_bound(bound):
+                    raise ValueError(f"{at}: {wrong}")
 
     def wrong_schema(self, schema: Schema) -> str:
         """Say what of a schema cannot be for this task; empty for a good one."""
