@@ -72,46 +72,93 @@ def _variable(default: Any, *names: str, **more: Any) -> Any:
 class Settings(BaseSettings):
     """Read from BOATYARD_* variables, and those of torchrun and AWS; raises ConfigError, one line for each wrong one.
 
-    `image` runs the components on a cluster, `serve_image` an endpoint; `prometheus` is where an autoscaler that counts
-    requests asks; `project` is the folder that own recipes are imported from;
-    `kubeflow` is the URL of the Kubeflow Pipelines API, `kubeflow_token` what it lets us in with;
-    `work` is a folder that outlives a killed step (training goes on from it; none: it starts anew); `progress` is the
-    file that a step's runner follows; `retries` is how often a step asks a store once more;
-    `threads` bounds the threads of a stage (0: the processors this process may use).
-    `rank`, `processes`, `local_rank` and `local_processes` are torchrun's: which process of a training run this is, of
-    how many, and the same on its node; `patience` is how many seconds one waits for the others within a step.
-    `cache` keeps what was pulled from buckets, `claims` is the folder below which volume claims are mounted by name.
-    `digest` is what a pod's package must have, `admin_token` lets in whoever loads models into a server.
-    `endpoint`, `credentials`, `anonymous`, `virtual_hosts` and `certificates` say where an S3 store is and who asks:
-    the variables are those of AWS's own tools, and those that KServe makes of a Secret.
+    Each field's description says what it is. `credentials` and `anonymous` say who asks an S3 store: the variables are
+    those of AWS's own tools, and those that KServe makes of a Secret.
     """
 
     model_config = SettingsConfigDict(
         frozen=True, case_sensitive=True, env_ignore_empty=True, populate_by_name=True, extra="forbid"
     )
 
-    image: Image = _variable("boatyard/train:0.1.0", "BOATYARD_IMAGE")
-    serve_image: Image = _variable("boatyard/serve:0.1.0", "BOATYARD_SERVE_IMAGE")
-    prometheus: Url = _variable(PROMETHEUS, "BOATYARD_PROMETHEUS")
-    project: Path = _variable(Path(), "BOATYARD_PROJECT")
-    kubeflow: str = _variable("", "BOATYARD_KUBEFLOW", "KF_PIPELINES_ENDPOINT")
-    kubeflow_token: str = _variable("", "BOATYARD_KUBEFLOW_TOKEN", repr=False)
-    work: Path | None = _variable(None, "BOATYARD_WORK")
-    progress: Path | None = _variable(None, "BOATYARD_PROGRESS")
-    retries: FromZero = _variable(0, "BOATYARD_RETRIES")
-    threads: FromZero = _variable(0, "BOATYARD_THREADS")
-    rank: FromZero = _variable(0, "RANK")
-    processes: FromOne = _variable(1, "WORLD_SIZE")
-    local_rank: FromZero = _variable(0, "LOCAL_RANK")
-    local_processes: FromOne = _variable(1, "LOCAL_WORLD_SIZE")
-    patience: FromOne = _variable(120, "BOATYARD_PATIENCE")
-    cache: Path = _variable(Path(), "BOATYARD_CACHE")
-    claims: Path = _variable(Path("/mnt/pvc"), "BOATYARD_CLAIMS")
-    digest: str | None = _variable(None, "BOATYARD_DIGEST")
-    admin_token: str | None = _variable(None, "BOATYARD_ADMIN_TOKEN", repr=False)
-    endpoint: str = _variable("", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    virtual_hosts: Yes = _variable(False, "S3_USER_VIRTUAL_BUCKET")
-    certificates: Path | None = _variable(None, "AWS_CA_BUNDLE")
+    image: Image = _variable(
+        "boatyard/train:0.1.0",
+        "BOATYARD_IMAGE",
+        description="image that the pipeline's components and training pods run in",
+    )
+    serve_image: Image = _variable("boatyard/serve:0.1.0", "BOATYARD_SERVE_IMAGE", description="image of an endpoint")
+    prometheus: Url = _variable(
+        PROMETHEUS,
+        "BOATYARD_PROMETHEUS",
+        description="where an autoscaler that counts requests in flight asks for their number",
+    )
+    project: Path = _variable(
+        Path(),
+        "BOATYARD_PROJECT",
+        description="folder that relative paths start at and own recipes are imported from, in a step",
+    )
+    kubeflow: str = _variable(
+        "", "BOATYARD_KUBEFLOW", "KF_PIPELINES_ENDPOINT", description="URL of the Kubeflow Pipelines API"
+    )
+    kubeflow_token: str = _variable(
+        "", "BOATYARD_KUBEFLOW_TOKEN", repr=False, description="token that is sent to the Kubeflow Pipelines API"
+    )
+    work: Path | None = _variable(
+        None,
+        "BOATYARD_WORK",
+        description="folder that outlives a killed step: training goes on from it; without one it starts anew",
+    )
+    progress: Path | None = _variable(
+        None, "BOATYARD_PROGRESS", description="file that a step writes its progress to, for the runner that follows it"
+    )
+    retries: FromZero = _variable(0, "BOATYARD_RETRIES", description="how often a step asks a store once more")
+    threads: FromZero = _variable(
+        0,
+        "BOATYARD_THREADS",
+        description="threads of a stage, at most; 0 takes the processors that the process may use",
+    )
+    rank: FromZero = _variable(0, "RANK", description="which process of a training run this is (set by torchrun)")
+    processes: FromOne = _variable(1, "WORLD_SIZE", description="processes of the training run (set by torchrun)")
+    local_rank: FromZero = _variable(0, "LOCAL_RANK", description="which process of its node this is (set by torchrun)")
+    local_processes: FromOne = _variable(
+        1, "LOCAL_WORLD_SIZE", description="processes of its node, which share its processors (set by torchrun)"
+    )
+    patience: FromOne = _variable(
+        120, "BOATYARD_PATIENCE", description="seconds that a training process waits for the others within a step"
+    )
+    cache: Path = _variable(
+        Path(),
+        "BOATYARD_CACHE",
+        description="folder that keeps what came from buckets; by default `boatyard` in `XDG_CACHE_HOME`",
+    )
+    claims: Path = _variable(
+        Path("/mnt/pvc"), "BOATYARD_CLAIMS", description="folder below which volume claims are mounted, by name"
+    )
+    digest: str | None = _variable(
+        None,
+        "BOATYARD_DIGEST",
+        description="sha256 of the package that a pod must serve (set from the pod's annotation)",
+    )
+    admin_token: str | None = _variable(
+        None,
+        "BOATYARD_ADMIN_TOKEN",
+        repr=False,
+        description="token that lets a client load models into a server and unload them",
+    )
+    endpoint: str = _variable(
+        "",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT",
+        description="URL of an S3 store other than Amazon's",
+    )
+    virtual_hosts: Yes = _variable(
+        False, "S3_USER_VIRTUAL_BUCKET", description="whether buckets are named in the host and not in the path"
+    )
+    certificates: Path | None = _variable(
+        None,
+        "AWS_CA_BUNDLE",
+        description="PEM file of the authorities that an S3 store's certificate is checked against",
+    )
 
     def __init__(self, **values: Any) -> None:
         """Read the environment; what is given by name goes before it."""

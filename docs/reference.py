@@ -1,4 +1,4 @@
-"""Write docs/project-file.md, the reference of boatyard.yaml, from the types; `make schema` calls it."""
+"""Write docs/project-file.md and docs/environment.md, made from the types; `make schema` calls it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from boatyard import plugins
 from boatyard.project import PluginName, Project, Section
+from boatyard.settings import Settings
 
 HEAD = """\
 # The project file, `boatyard.yaml`
@@ -19,6 +20,32 @@ Made from the types by `make schema`; do not edit. Defaults < file < `--set trai
 list is an error that names its path. `boatyard init` writes a file with all of them as comments, and a JSON schema for
 editors beside it.
 """
+
+
+ENVIRONMENT = """\
+# Environment variables
+
+Made from the types by `make schema`; do not edit. The [project file](project-file.md) says what to do, these say where
+things are. A variable with a wrong value, or one of `BOATYARD_…` that is set to nothing, ends a command, a step or a
+server with one line that names it.
+
+| variable | default | what it is |
+|---|---|---|
+"""
+
+
+def environment() -> str:
+    """Return the table of the environment variables that are read, in the order of the settings."""
+    rows = []
+    for field in Settings.model_fields.values():
+        names = " or ".join(f"`{name}`" for name in field.validation_alias.choices)
+        value = "" if field.default in (None, "", Path()) else f"`{field.default}`"
+        rows.append(f"| {names} | {value} | {field.description} |\n")
+    return (
+        ENVIRONMENT
+        + "".join(rows)
+        + ("\nThe keys of an S3 store, and how its own tools name them, are in [storage](storage.md).\n")
+    )
 
 
 def page() -> str:
@@ -104,3 +131,4 @@ def default(field: FieldInfo, below: type[Section] | None) -> str:
 
 if __name__ == "__main__":
     Path(__file__).with_name("project-file.md").write_text(page(), encoding="utf-8")
+    Path(__file__).with_name("environment.md").write_text(environment(), encoding="utf-8")

@@ -43,8 +43,9 @@ def test_every_command_is_one_that_there_is(page: Path) -> None:
 
 
 def test_the_reference_is_that_of_the_types() -> None:
-    page = runpy.run_path(str(ROOT / "docs" / "reference.py"))["page"]
-    assert (ROOT / "docs" / "project-file.md").read_text() == page(), "run: make schema"
+    made = runpy.run_path(str(ROOT / "docs" / "reference.py"))
+    assert (ROOT / "docs" / "project-file.md").read_text() == made["page"](), "run: make schema"
+    assert (ROOT / "docs" / "environment.md").read_text() == made["environment"](), "run: make schema"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
