@@ -83,8 +83,8 @@ class Measure:
     """One number about a model's predictions, with its interval.
 
     `tasks` are those that it is a measure of, `low` and `high` the bounds that a value can have at all (what a gate
-    may ask for). `compute` gives the value, its
-    interval and the interval's method; `applies` leaves it out where a schema does not suit it.
+    may ask for). `compute` gives the value, its interval and the interval's method; `applies` leaves it out where a
+    schema does not suit it.
     """
 
     name: str
@@ -97,10 +97,11 @@ class Measure:
     low: float | None = None
     high: float | None = None
     applies: Callable[[Schema], bool] = lambda schema: True
+    percent: bool = False  # whether people read it in percent
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a share of rows, which people read in percent."""
+        """Whether it is a share, from 0 to 1, of which more is better."""
         return (self.low, self.high) == (0.0, 1.0) and self.direction == "greater"
 
     def wrong_bound(self, value: float) -> str:
@@ -218,7 +219,16 @@ BOOTSTRAP, STUDENT = "bootstrap percentile", "Student's t"
 
 MEASURES: tuple[Measure, ...] = (
     Measure(
-        "accuracy", "Accuracy", "share of the rows that are right", LABELS, "greater", "Wilson", _accuracy, 0.0, 1.0
+        "accuracy",
+        "Accuracy",
+        "share of the rows that are right",
+        LABELS,
+        "greater",
+        "Wilson",
+        _accuracy,
+        0.0,
+        1.0,
+        percent=True,
     ),
     Measure(
         "balanced_accuracy",
@@ -230,6 +240,7 @@ MEASURES: tuple[Measure, ...] = (
         _balanced_accuracy,
         0.0,
         1.0,
+        percent=True,
     ),
     Measure(
         "macro_f1",
@@ -241,6 +252,7 @@ MEASURES: tuple[Measure, ...] = (
         _macro_f1,
         0.0,
         1.0,
+        percent=True,
     ),
     Measure(
         "log_loss",
@@ -304,6 +316,7 @@ MEASURES: tuple[Measure, ...] = (
         0.0,
         1.0,
         lambda schema: len(schema.labels) > metrics.TOP + 1,
+        percent=True,
     ),
     Measure(
         "rmse",

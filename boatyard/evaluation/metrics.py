@@ -18,7 +18,6 @@ from boatyard.evaluation import intervals
 CLIP = float(np.finfo(np.float32).eps)  # a probability of exactly 0 would make the log loss infinite
 CURVES = 20  # labels with a ROC curve of their own, the worst first
 TOP = 3  # of top_3_accuracy, where there are more labels than that
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "calibration_rmse", "rmse", "mae", "median_absolute_error"})
 
 
 @dataclass(frozen=True)

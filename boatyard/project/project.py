@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from boatyard import tasks
-from boatyard.project.fields import Name, Section
+from boatyard.project.fields import Name, PluginName, Section
 from boatyard.project.sections import (
     DataConfig,
     EvaluateConfig,
@@ -32,7 +32,7 @@ class Project(Section):
         description="of the model, the registry's entry and the endpoint: lower-case letters, digits and -"
     )
     description: str = Field("", description="one line for people")
-    task: Literal["classification", "regression"] = Field(
+    task: Annotated[str, PluginName("tasks")] = Field(
         "classification", description="what is predicted: a label or a number"
     )
     data: DataConfig

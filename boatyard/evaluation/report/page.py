@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from boatyard import tasks
 from boatyard.evaluation.report import formatting, plots, sections
 from boatyard.evaluation.report.values import Report
 
@@ -46,9 +47,21 @@ SECTIONS = (
 def render(report: Report) -> str:
     """Return the page, with the sections that the report has something for."""
     filled = [(section, content) for section in SECTIONS if (content := section.content(report)) is not None]
-    tiles = [name for name in TILES if name in report.metrics][:MAX_TILES]
     page = _templates().get_template("page.html")
-    return page.render(report=report, sections=filled, tiles=tiles, warnings=sections.warnings(report))
+    return page.render(
+        report=report,
+        sections=filled,
+        predicted=tasks.named(report.task).describe(report.target, len(report.classes)),
+        tiles=_tiles(report),
+        warnings=sections.warnings(report),
+    )
+
+
+def _tiles(report: Report) -> list[str]:
+    """Choose the measures beside the headline."""
+    known = [name for name in TILES if name in report.metrics]
+    others = [name for name in report.metrics if name not in (*TILES, report.main)]
+    return (known or others)[:MAX_TILES]
 
 
 @cache

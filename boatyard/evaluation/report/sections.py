@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from boatyard.evaluation.metrics import LOWER_IS_BETTER
+from boatyard import tasks
+from boatyard.evaluation import measures
 from boatyard.evaluation.report import formatting
 from boatyard.evaluation.report.values import Example, Report, Slice
 
@@ -102,11 +103,12 @@ def slices(report: Report) -> Content:
     if not report.slices:
         return None
     ends = [end for part in report.slices for end in (part.metric.high, part.metric.value) if end is not None]
-    share = report.slice_metric in formatting.SHARES
+    measure = measures.titled(report.slice_metric)
+    share = measure is not None and measure.is_share
     return {
         "shown": sorted(report.slices, key=lambda part: not part.worse)[:MAX_SLICES],
         "ends": (0.0, 1.0) if share else (0.0, max(ends, default=1.0) or 1.0),
-        "side": "above" if report.slice_metric in LOWER_IS_BETTER else "below",
+        "side": "above" if measure is not None and measure.direction == "less" else "below",
     }
 
 
@@ -116,7 +118,9 @@ def examples(report: Report) -> Content:
         return None
     pictured = report.worst[0].picture is not None
     shown = list(_that_fit(report.worst)) if pictured else list(report.worst)
-    return {"pictured": pictured, "shown": shown, "fields": list(report.worst[0].values)[:MAX_FIELDS]}
+    fields = list(report.worst[0].values)[:MAX_FIELDS]
+    by = tasks.named(report.task).examples_by
+    return {"pictured": pictured, "shown": shown, "fields": fields, "confident": by == "confidence"}
 
 
 def _that_fit(worst: tuple[Example, ...]) -> Iterator[Example]:
