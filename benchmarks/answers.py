@@ -71,7 +71,7 @@ def protocols(package: packages.Package, url: str, address: str) -> dict[str, An
 
     def v1(inputs: Any) -> Answers:
         field = schema.fields[0].name
-        instances = inputs[field].tolist() if schema.is_image else prediction.encode(schema, inputs)
+        instances = inputs[field].tolist() if schema.alone else prediction.encode(schema, inputs)
         response = client.post(f"{url}/v1/models/{name}:predict", json={"instances": instances}).raise_for_status()
         values = response.json()["predictions"]
         if not isinstance(values[0], dict):

@@ -135,7 +135,7 @@ def reading(schema: Schema, body: bytes) -> dict[str, Any] | None:
     except (Wrong, ValueError, RecursionError, OverflowError):
         return None
     columns = list(zip(*rows, strict=True))
-    if schema.is_image:
+    if schema.alone:
         return {schema.fields[0].name: np.array(columns[0])}
     tensors = {}
     for tensor in schema.tensors():
@@ -157,7 +157,7 @@ def refuse(text: str) -> None:
 
 def row_of(schema: Schema, instance: Any) -> list[Any]:
     fields = schema.fields
-    if schema.is_image:
+    if schema.alone:
         return [image_of(fields[0], instance)]
     if isinstance(instance, dict):
         if not set(instance) <= {f.name for f in fields}:
@@ -435,7 +435,7 @@ def _places(value: Any, found: list[Any]) -> None:
 
 def _lists(package: packages.Package, index: int) -> Any:
     """Return a golden row as nested lists or as an object of columns."""
-    if package.schema.is_image:
+    if package.schema.alone:
         return package.golden.inputs[package.schema.fields[0].name][index].tolist()
     return prediction.encode(package.schema, {k: v[index : index + 1] for k, v in package.golden.inputs.items()})[0]
 

@@ -34,7 +34,7 @@ from boatyard.settings import Settings
 if TYPE_CHECKING:
     from boatyard.evaluation.report import Report
     from boatyard.gating import Verdict
-    from boatyard.preprocessing.distributed import Job
+    from boatyard.preprocessing.distributed import PreprocessJob
     from boatyard.registry import Version
 
 __all__ = [
@@ -52,7 +52,10 @@ __all__ = [
     "preprocess_divide",
     "preprocess_join",
     "preprocess_look",
+    "preprocess_merge",
     "preprocess_plan",
+    "preprocess_profile",
+    "preprocess_split",
     "preprocess_write",
     "push",
     "settle",
@@ -80,64 +83,83 @@ def preprocess(data: Values, how: Values, task: str, out: str, numbers: str) -> 
         return artifacts.write_numbers(Path(numbers), dataset.numbers())
 
 
-def preprocess_look(data: Values, how: Values, task: str, part: int, of: int, out: str) -> None:
-    """Look through a part of the source files."""
-    from boatyard.preprocessing import distributed as parts
+def preprocess_profile(data: Values, preprocess: Values, task: str, part: int, of: int, out: str) -> None:
+    """Profile a part of the source files: what its columns are."""
+    from boatyard.preprocessing import distributed
 
-    with step("preprocess-look", out):
-        parts.look(_job(data, how, task), part, of, Path(out))
+    with step("preprocess-profile", out):
+        distributed.profile(_job(data, preprocess, task), part, of, Path(out))
 
 
 def preprocess_plan(data: Values, how: Values, task: str, looks: Sequence[str], out: str) -> None:
-    """Bring together what was seen of the parts."""
-    from boatyard.preprocessing import distributed as parts
+    """Merge the profiles of the parts."""
+    from boatyard.preprocessing import distributed
 
     with step("preprocess-plan", out):
-        parts.plan(_job(data, how, task), [Path(look) for look in looks], Path(out))
+        distributed.plan(_job(data, how, task), [Path(profile) for profile in looks], Path(out))
 
 
 def preprocess_clean(data: Values, how: Values, task: str, part: int, of: int, plan: str, out: str) -> None:
     """Note what is wrong with the rows of a part."""
-    from boatyard.preprocessing import distributed as parts
+    from boatyard.preprocessing import distributed
 
     with step("preprocess-clean", out):
-        parts.clean(_job(data, how, task), Path(plan), part, of, Path(out))
+        distributed.clean(_job(data, how, task), Path(plan), part, of, Path(out))
 
 
-def preprocess_divide(data: Values, how: Values, task: str, plan: str, notes: Sequence[str], out: str) -> None:
+def preprocess_split(data: Values, preprocess: Values, task: str, plan: str, notes: Sequence[str], out: str) -> None:
     """Decide for every row of all parts where it goes."""
-    from boatyard.preprocessing import distributed as parts
+    from boatyard.preprocessing import distributed
 
-    with step("preprocess-divide", out):
-        parts.divide(_job(data, how, task), Path(plan), [Path(part) for part in notes], Path(out))
+    with step("preprocess-split", out):
+        distributed.split(_job(data, preprocess, task), Path(plan), [Path(part) for part in notes], Path(out))
 
 
 def preprocess_write(
     data: Values, how: Values, task: str, part: int, of: int, plan: str, division: str, out: str
 ) -> None:
     """Write the rows of a part to their splits."""
-    from boatyard.preprocessing import distributed as parts
+    from boatyard.preprocessing import distributed
 
     with step("preprocess-write", out):
-        parts.write(_job(data, how, task), Path(plan), Path(division), part, of, Path(out))
+        distributed.write(_job(data, how, task), Path(plan), Path(division), part, of, Path(out))
+
+
+def preprocess_merge(
+    data: Values, preprocess: Values, task: str, plan: str, division: str, shards: Sequence[str], out: str, numbers: str
+) -> Numbers:
+    """Merge the parts to the dataset; return what `preprocess` does."""
+    from boatyard.preprocessing import distributed
+
+    with step("preprocess-merge", out):
+        written = [Path(part) for part in shards]
+        job = _job(data, preprocess, task)
+        dataset = distributed.merge(job, Path(plan), Path(division), written, Path(out))
+        return artifacts.write_numbers(Path(numbers), dataset.numbers())
+
+
+def preprocess_look(data: Values, how: Values, task: str, part: int, of: int, out: str) -> None:
+    """Do what `preprocess_profile` does, for pipelines that were compiled under this name."""
+    preprocess_profile(data, how, task, part, of, out)
+
+
+def preprocess_divide(data: Values, how: Values, task: str, plan: str, notes: Sequence[str], out: str) -> None:
+    """Do what `preprocess_split` does, for pipelines that were compiled under this name."""
+    preprocess_split(data, how, task, plan, notes, out)
 
 
 def preprocess_join(
     data: Values, how: Values, task: str, plan: str, division: str, shards: Sequence[str], out: str, numbers: str
 ) -> Numbers:
-    """Bring the parts together to the dataset; return what `preprocess` does."""
-    from boatyard.preprocessing import distributed as parts
-
-    with step("preprocess-join", out):
-        written = [Path(part) for part in shards]
-        dataset = parts.join(_job(data, how, task), Path(plan), Path(division), written, Path(out))
-        return artifacts.write_numbers(Path(numbers), dataset.numbers())
+    """Do what `preprocess_merge` does, for pipelines that were compiled under this name."""
+    return preprocess_merge(data, how, task, plan, division, shards, out, numbers)
 
 
-def _job(data: Values, how: Values, task: str) -> Job:
-    from boatyard.preprocessing.distributed import Job
+def _job(data: Values, preprocess: Values, task: str) -> PreprocessJob:
+    from boatyard.preprocessing.distributed import PreprocessJob
 
-    return Job(section(DataConfig, data), section(PreprocessConfig, how), task, Settings().project)
+    sections = section(DataConfig, data), section(PreprocessConfig, preprocess)
+    return PreprocessJob(*sections, task, Settings().project)
 
 
 def train(

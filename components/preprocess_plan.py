@@ -1,4 +1,4 @@
-"""What was seen of every part in, what the columns of all rows are out."""
+"""The profile of every part in, what the columns of all rows are out."""
 
 from typing import Any
 
@@ -13,18 +13,18 @@ def preprocess_plan(
     data: dict[str, Any],
     preprocess: dict[str, Any],
     task: str,
-    looks: Input[list[Artifact]],
+    profiles: Input[list[Artifact]],
     plan: Output[Artifact],
 ) -> None:
-    """Bring together what was seen of the parts: what the columns of all rows are.
+    """Merge the profiles of the parts: what the columns of all rows are.
 
     Args:
         data: The project's data section.
         preprocess: The project's preprocess section.
         task: classification or regression.
-        looks: What was seen of each part.
+        profiles: What was found in each part.
         plan: Kinds of columns, labels, digests of all files.
     """
     from boatyard import stages
 
-    stages.preprocess_plan(data, preprocess, task, [look.path for look in looks], plan.path)
+    stages.preprocess_plan(data, preprocess, task, [profile.path for profile in profiles], plan.path)

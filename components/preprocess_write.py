@@ -16,7 +16,7 @@ def preprocess_write(
     part: int,
     of: int,
     plan: Input[Artifact],
-    division: Input[Artifact],
+    split: Input[Artifact],
     shards: Output[Artifact],
 ) -> None:
     """Write a part's rows to their splits.
@@ -28,9 +28,9 @@ def preprocess_write(
         part: Which part, from 0.
         of: How many parts there are.
         plan: What the columns are.
-        division: Where each row goes.
+        split: Where each row goes.
         shards: Shards, and pieces of those shared with the parts beside; statistics.
     """
     from boatyard import stages
 
-    stages.preprocess_write(data, preprocess, task, part, of, plan.path, division.path, shards.path)
+    stages.preprocess_write(data, preprocess, task, part, of, plan.path, split.path, shards.path)

@@ -13,10 +13,10 @@ from boatyard.components.evaluate import evaluate as evaluate_step
 from boatyard.components.gate import gate as gate_step
 from boatyard.components.preprocess import preprocess as preprocess_step
 from boatyard.components.preprocess_clean import preprocess_clean as clean_step
-from boatyard.components.preprocess_divide import preprocess_divide as divide_step
-from boatyard.components.preprocess_join import preprocess_join as join_step
-from boatyard.components.preprocess_look import preprocess_look as look_step
+from boatyard.components.preprocess_merge import preprocess_merge as merge_step
 from boatyard.components.preprocess_plan import preprocess_plan as plan_step
+from boatyard.components.preprocess_profile import preprocess_profile as profile_step
+from boatyard.components.preprocess_split import preprocess_split as split_step
 from boatyard.components.preprocess_write import preprocess_write as write_step
 from boatyard.components.push import push as push_step
 from boatyard.components.train import train as train_step
@@ -119,13 +119,13 @@ def _shared_out(workers: int, place: Place, pods: StepConfig, **sections: Any) -
     def all_of(output: Any) -> Any:
         return dsl.Collected(output)
 
-    looks = parts("looking", look_step, "Look").outputs["look"]
-    plan = place(plan_step(**sections, looks=all_of(looks)), "Plan", pods).outputs["plan"]
+    profiles = parts("profiling", profile_step, "Profile").outputs["profile"]
+    plan = place(plan_step(**sections, profiles=all_of(profiles)), "Plan", pods).outputs["plan"]
     notes = parts("cleaning", clean_step, "Clean", plan=plan).outputs["notes"]
-    division = place(divide_step(**sections, plan=plan, notes=all_of(notes)), "Divide", pods).outputs["division"]
-    shards = parts("writing", write_step, "Write", plan=plan, division=division).outputs["shards"]
-    joined = join_step(**sections, plan=plan, division=division, shards=all_of(shards))
-    return place(joined, "Join", pods).outputs["dataset"]
+    split = place(split_step(**sections, plan=plan, notes=all_of(notes)), "Split", pods).outputs["split"]
+    shards = parts("writing", write_step, "Write", plan=plan, split=split).outputs["shards"]
+    merged = merge_step(**sections, plan=plan, split=split, shards=all_of(shards))
+    return place(merged, "Merge", pods).outputs["dataset"]
 
 
 def compile(project: Project, path: Path, cached: bool = True) -> None:

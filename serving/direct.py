@@ -43,14 +43,15 @@ class Direct:
 
     def __init__(self, schema: Schema) -> None:
         tensors = schema.tensors()
-        self.known = len(tensors) == 1 and tensors[0].dtype in BUFFERS
-        if not self.known:
+        limits = bounds(schema, tensors[0]) if len(tensors) == 1 else None
+        self.known = limits is not None and tensors[0].dtype in BUFFERS and schema.wires() == tensors
+        if limits is None or not self.known:
             return
         self._schema, (self._tensor,) = schema, tensors
         self._size = math.prod(self._tensor.shape)
         self._row = skeleton(self._tensor.shape)
         self._one = HEAD + self._row + TAIL
-        self._bounds = bounds(schema, self._tensor)
+        self._bounds = limits
         self._parser = simdjson.Parser()
         self._reader, self._reading = simdjson.Parser(), threading.Lock()
 
@@ -112,7 +113,7 @@ class Direct:
         if values.size != rows * self._size or not self._fit(values):
             return None
         array = values.astype(self._tensor.dtype).reshape(rows, *self._tensor.shape)
-        if self._bounds and not self._bounds.hold(array):
+        if not self._bounds.hold(array):
             return None
         return {self._tensor.name: array}
 

@@ -24,8 +24,8 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 
 from boatyard.data.schema import Array, Tensor
 from boatyard.errors import ArtifactError, RequestError
-from boatyard.prediction import Answers, check
-from boatyard.prediction.decoding import array, show, wrong
+from boatyard.prediction import Answers
+from boatyard.prediction.decoding import array, from_wires, show, wrong
 
 from . import v2
 from .batching import Busy, Closed, Late, Left
@@ -267,8 +267,7 @@ def _inputs(model: Predictor, request: Any) -> dict[str, Array]:
         else:
             given[tensor.name] = _typed(tensor, count, entry.contents, f"{at}.contents")
     v2.same_rows(given)
-    check(model.schema, given, lambda row, field: f"input {field}, row {row}")
-    return given
+    return from_wires(model.schema, given, lambda row, field: f"input {field}, row {row}")
 
 
 def _typed(tensor: Tensor, count: int, contents: Any, at: str) -> Array:

@@ -145,8 +145,8 @@ class Front:
         return None, None
 
     async def _predict(self, model: Predictor, headers: Headers, receive: Receive) -> Reply:
-        kind = media_type(headers, v1.PICTURES if model.schema.is_image else ())
-        if kind in v1.PICTURES:
+        own = v1.media_types(model.schema)
+        if media_type(headers, own) in own:
             return await self._answer(model, headers, receive, inference.picture, 0)
         return await self._answer(model, headers, receive, inference.predict)
 

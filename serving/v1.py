@@ -5,14 +5,14 @@ from __future__ import annotations
 import orjson
 
 from boatyard import prediction, tasks
+from boatyard.data import kinds
 from boatyard.data.schema import Array, Schema
 from boatyard.prediction import Answers
-from boatyard.prediction.decoding import picture, show, wrong
+from boatyard.prediction.decoding import check, show, wrong
 
 from . import v2
 
 KEYS = ("instances", "parameters", "signature_name")
-PICTURES = ("image/png", "image/jpeg")
 
 
 def decode(schema: Schema, body: bytes) -> dict[str, Array]:
@@ -25,11 +25,18 @@ def decode(schema: Schema, body: bytes) -> dict[str, Array]:
 
 
 def decode_picture(schema: Schema, body: bytes) -> dict[str, Array]:
-    """Read a body that is one PNG or JPEG: a request of one instance; raises RequestError."""
-    if not schema.is_image:
+    """Read a body that is one value and no JSON, such as a PNG: a request of one instance; raises RequestError."""
+    field = schema.alone
+    if field is None or not kinds.of(field).media_types:
         raise wrong("JSON: this model takes rows of a table", "an image", "the body")
-    field = schema.fields[0]
-    return {field.name: picture(field, body, "the body")[None]}
+    inputs = {field.name: kinds.of(field).read_body(field, body, "the body")[None]}
+    check(schema, inputs, lambda row, name: "the body")
+    return inputs
+
+
+def media_types(schema: Schema) -> tuple[str, ...]:
+    """Return the media types of bodies that are one value and no JSON."""
+    return kinds.of(schema.alone).media_types if schema.alone else ()
 
 
 def encode(schema: Schema, answers: Answers) -> bytes:

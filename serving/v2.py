@@ -17,8 +17,8 @@ import orjson
 
 from boatyard import tasks
 from boatyard.data.schema import Array, Schema, Tensor
-from boatyard.prediction import Answers, check
-from boatyard.prediction.decoding import array, show, wrong
+from boatyard.prediction import Answers
+from boatyard.prediction.decoding import array, from_wires, show, wrong
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64", "str": "BYTES"}
 STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
@@ -38,7 +38,7 @@ def inputs(schema: Schema) -> list[dict[str, Any]]:
     """Return the inputs as V2 metadata says them; -1 is the free batch dimension."""
     return [
         {"name": tensor.name, "datatype": DATATYPES[tensor.dtype], "shape": [-1, *tensor.shape]}
-        for tensor in schema.tensors()
+        for tensor in schema.wires()
     ]
 
 
@@ -89,9 +89,9 @@ def decode(schema: Schema, body: bytes, header: int | None) -> Request:
     given, used = _tensors(schema, value["inputs"], binary)
     if used != len(binary):
         raise wrong(f"{used} bytes of binary data", f"{len(binary)}", "the body")
-    check(schema, given, lambda row, field: f"input {field}, row {row}")
+    read = from_wires(schema, given, lambda row, field: f"input {field}, row {row}")
     name, wanted = asked(schema, value)
-    return Request(given, name or uuid.uuid4().hex, wanted)
+    return Request(read, name or uuid.uuid4().hex, wanted)
 
 
 def asked(schema: Schema, value: Mapping[str, Any]) -> tuple[str | None, dict[str, bool]]:
@@ -159,7 +159,7 @@ def flag(parameters: Mapping[str, Any], name: str, default: bool, at: str) -> bo
 
 def named(schema: Schema, names: Sequence[Any]) -> list[Tensor]:
     """Return the tensors that a request's input names stand for: all of them, each once; raises RequestError."""
-    tensors = {tensor.name: tensor for tensor in schema.tensors()}
+    tensors = {tensor.name: tensor for tensor in schema.wires()}
     for index, name in enumerate(names):
         if not isinstance(name, str) or name not in tensors:
             raise wrong(f"an input of {_listed(tensors)}", show(name), f"inputs[{index}].name")

@@ -47,7 +47,7 @@ def graph(schema: Schema, seed: int = 0) -> bytes:
         columns.append(f"{tensor.name}/flat")
         width += int(np.prod(tensor.shape, dtype=int))
     outputs = len(schema.labels) or 1
-    weights = np.random.default_rng(seed).normal(0, 0.01 if schema.is_image else 1, (width, outputs)).astype(np.float32)
+    weights = np.random.default_rng(seed).normal(0, 0.01 if schema.alone else 1, (width, outputs)).astype(np.float32)
     nodes.append(helper.make_node("Concat", columns, ["row"], axis=1))
     nodes.append(helper.make_node("MatMul", ["row", "weights"], ["out"]))
     constants = {"weights": weights, "flat": np.array([0, width if len(columns) == 1 else 1]), "zero": np.float32(0)}

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from boatyard.data.features import Features, codes, empty, output_shape, tensors
+from boatyard.data import kinds
+from boatyard.data.features import Features, empty, output_shape, tensors
 from boatyard.data.schema import Field, Schema
 from boatyard.project import PreprocessConfig
 
@@ -119,7 +120,8 @@ def test_codes_are_ranks_then_missing_then_unknown(known: list[str], data: st.Da
     asked = data.draw(st.lists(st.one_of(st.sampled_from([*known, ""]), st.text(max_size=3)), min_size=1))
     asked = [value.replace("\0", "") for value in asked]
     table = {value: index for index, value in enumerate([*field.categories, ""])}
-    assert codes(field, np.array(asked, dtype=str)).tolist() == [table.get(value, len(table)) for value in asked]
+    found = kinds.of(field).to_torch(field, np.array(asked, dtype=str))
+    assert found.tolist() == [table.get(value, len(table)) for value in asked]
 
 
 def test_output_shape_is_that_of_one_row() -> None:

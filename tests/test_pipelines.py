@@ -214,7 +214,7 @@ def test_shared_out_preprocessing_runs_whole_and_makes_the_dataset_that_one_mach
         text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    (dataset,) = (tmp_path / "out").glob("*/preprocess-join/dataset")
+    (dataset,) = (tmp_path / "out").glob("*/preprocess-merge/dataset")
     preprocessing.preprocess(made.data, made.preprocess, tmp_path / "one", root=tmp_path, task=made.task)
     assert artifacts.digest_folder(dataset) == artifacts.digest_folder(tmp_path / "one")
     assert list((tmp_path / "out").glob("*/push/package")), "the rest of the pipeline took it as any other"

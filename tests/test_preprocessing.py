@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from boatyard import preprocessing
-from boatyard.data import artifacts, datasets
+from boatyard.data import artifacts, datasets, statistics
 from boatyard.data.datasets import SPLITS
 from boatyard.errors import DataError
-from boatyard.preprocessing import block, shards, splitting, statistics
+from boatyard.preprocessing import block, shards, splitting
 from boatyard.project import DataConfig
 from boatyard.running import progress
 
@@ -97,9 +97,9 @@ def test_image_statistics_are_numpys_by_channel(pieces: int, channels: int | Non
 
 
 def test_a_median_of_many_rows_is_taken_of_a_sample_of_stated_size() -> None:
-    assert statistics.every(200_000, 12) == 1
-    assert statistics.every(2_000_000, 12) == 10
-    assert statistics.every(200_000, 784) * statistics.SAMPLES >= 200_000 * 784
+    assert statistics.sample_every(200_000, 12) == 1
+    assert statistics.sample_every(2_000_000, 12) == 10
+    assert statistics.sample_every(200_000, 784) * statistics.SAMPLES >= 200_000 * 784
 
 
 @pytest.mark.parametrize("threads", ["1", "2", "7"])
@@ -107,7 +107,6 @@ def test_the_bytes_are_the_same_whoever_many_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: str
 ) -> None:
     monkeypatch.setattr(block, "BLOCK_BYTES", 2000)
-    monkeypatch.setattr("boatyard.preprocessing.sources.tables.BLOCK_BYTES", 2000)
     monkeypatch.setattr(shards, "SHARD_BYTES", 3000)
     monkeypatch.setattr(splitting, "PART", 100)
     sources.write_csv(tmp_path, sources.table(700, 3) + "0.000000,a,c0\n")
@@ -250,7 +249,7 @@ def test_a_regression_keeps_its_target_as_it_is(tmp_path: Path) -> None:
             {},
             "column 'n' has more than 1000 different values; .*data.features",
         ),
-        ("x,label\n1,a\n2\n3,b\n", {}, r"rows.csv, line 3 has 1 values, the header has 2; mend it, or say"),
+        ("x,label\n1,a\n2\n3,b\n", {}, r"rows.csv, line 3 has 1 values, the header has 2; fix it, or say"),
         ("x,label\n1,a\n2,b,c\n", {}, r"rows.csv, line 3 has 3 values, the header has 2"),
         (b"x,label\n1,a\n2,\xff\n", {}, "line 3 is not UTF-8 text"),
         ("x,label\n1,a\n".encode("utf-16"), {}, "is not UTF-8 text"),

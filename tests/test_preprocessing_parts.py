@@ -16,41 +16,39 @@ from hypothesis import strategies as some
 from PIL import Image
 
 from boatyard import preprocessing
-from boatyard.data import artifacts
+from boatyard.data import artifacts, statistics
 from boatyard.errors import ArtifactError, DataError
-from boatyard.preprocessing import distributed as parts
-from boatyard.preprocessing import shards, statistics
-from boatyard.preprocessing.distributed import Job
-from boatyard.preprocessing.sources import tables
+from boatyard.preprocessing import block, distributed, shards
+from boatyard.preprocessing.distributed import PreprocessJob
 from boatyard.project import DataConfig, PreprocessConfig
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks, shards and samples so small that a test has many of each."""
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr(block, "BLOCK_BYTES", 1 << 12)
     monkeypatch.setattr(shards, "SHARD_BYTES", 1 << 11)
     monkeypatch.setattr(statistics, "SAMPLE", 60)
 
 
-def shared(job: Job, of: int, folder: Path) -> Path:
+def shared(job: PreprocessJob, of: int, folder: Path) -> Path:
     """Do all the steps as so many machines would, the last part first, and return where the dataset is."""
     order = list(reversed(range(of)))
     for part in order:
-        parts.look(job, part, of, folder / f"look-{part}")
-    parts.plan(job, [folder / f"look-{part}" for part in order], folder / "plan")
+        distributed.profile(job, part, of, folder / f"profile-{part}")
+    distributed.plan(job, [folder / f"profile-{part}" for part in order], folder / "plan")
     for part in order:
-        parts.clean(job, folder / "plan", part, of, folder / f"clean-{part}")
-    parts.divide(job, folder / "plan", [folder / f"clean-{part}" for part in order], folder / "divide")
+        distributed.clean(job, folder / "plan", part, of, folder / f"clean-{part}")
+    distributed.split(job, folder / "plan", [folder / f"clean-{part}" for part in order], folder / "split")
     for part in order:
-        parts.write(job, folder / "plan", folder / "divide", part, of, folder / f"write-{part}")
+        distributed.write(job, folder / "plan", folder / "split", part, of, folder / f"write-{part}")
     written = [folder / f"write-{part}" for part in order]
-    parts.join(job, folder / "plan", folder / "divide", written, folder / "dataset")
+    distributed.merge(job, folder / "plan", folder / "split", written, folder / "dataset")
     return folder / "dataset"
 
 
-def alone(job: Job, folder: Path) -> Path:
-    preprocessing.preprocess(job.config, job.how, folder / "alone", root=job.root, task=job.task)
+def alone(job: PreprocessJob, folder: Path) -> Path:
+    preprocessing.preprocess(job.data, job.preprocess, folder / "alone", root=job.root, task=job.task)
     return folder / "alone"
 
 
@@ -101,7 +99,7 @@ def test_however_files_are_shared_out_the_dataset_is_the_same_bytes(
         write(folder, random.Random(seed), sizes, source)
         data, how, task = dials
         config = DataConfig.model_validate({"source": source, "path": "rows", **data})
-        job = Job(config, PreprocessConfig.model_validate(how), task, folder)  # type: ignore[arg-type]
+        job = PreprocessJob(config, PreprocessConfig.model_validate(how), task, folder)  # type: ignore[arg-type]
         one, many = alone(job, folder), shared(job, of, folder)
         assert sorted(p.name for p in (many / "shards").iterdir()) == sorted(p.name for p in (one / "shards").iterdir())
         assert (many / "manifest.json").read_text() == (one / "manifest.json").read_text()
@@ -112,9 +110,7 @@ def test_however_files_are_shared_out_the_dataset_is_the_same_bytes(
 
 @pytest.mark.parametrize("of", [1, 2, 3, 7])
 def test_pictures_are_shared_out_as_well(tmp_path: Path, of: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from boatyard.preprocessing.sources import images
-
-    monkeypatch.setattr(images, "BLOCK_BYTES", 8 * 8 * 5)
+    monkeypatch.setattr(block, "BLOCK_BYTES", 8 * 8 * 5)
     rng = np.random.default_rng(0)
     for number in range(60):
         path = tmp_path / "rows" / ("train" if number % 5 else "test") / "ab"[number % 2] / f"{number}.png"
@@ -122,23 +118,23 @@ def test_pictures_are_shared_out_as_well(tmp_path: Path, of: int, monkeypatch: p
         Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(path)
     (tmp_path / "rows" / "train" / "a" / "broken.png").write_bytes(b"no picture")
     how = PreprocessConfig(unreadable="drop")
-    job = Job(DataConfig(source="images", path="rows"), how, "classification", tmp_path)
+    job = PreprocessJob(DataConfig(source="images", path="rows"), how, "classification", tmp_path)
     assert artifacts.digest_folder(shared(job, of, tmp_path)) == artifacts.digest_folder(alone(job, tmp_path))
 
 
-def job_of(folder: Path, **dials: Any) -> Job:
+def job_of(folder: Path, **dials: Any) -> PreprocessJob:
     write(folder, random.Random(0), [50, 50, 50], "csv")
     how = PreprocessConfig.model_validate(dials)
-    return Job(DataConfig(source="csv", path="rows"), how, "classification", folder)
+    return PreprocessJob(DataConfig(source="csv", path="rows"), how, "classification", folder)
 
 
 def test_every_file_is_in_one_part_and_parts_are_about_equal(tmp_path: Path) -> None:
     job = job_of(tmp_path)
     source = job.source()
     for of in range(1, 6):
-        found = [path for part in range(of) for path in parts.share(source, part, of).files()]
+        found = [path for part in range(of) for path in source.share(part, of).files()]
         assert found == list(source.files())
-    assert [len(parts.share(source, part, 3).files()) for part in range(3)] == [1, 1, 1]
+    assert [len(source.share(part, 3).files()) for part in range(3)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("dials", [{"missing": "refuse"}, {"duplicates": "refuse"}])
@@ -164,26 +160,26 @@ def test_a_row_without_a_label_is_told_with_its_place(tmp_path: Path) -> None:
 def test_a_part_that_is_missing_doubled_emptied_or_changed_is_noticed(tmp_path: Path) -> None:
     job = job_of(tmp_path)
     shared(job, 3, tmp_path)
-    looks = [tmp_path / f"look-{part}" for part in range(3)]
+    profiles = [tmp_path / f"profile-{part}" for part in range(3)]
     with pytest.raises(
-        ArtifactError, match="expected parts 0 to 2 of what look leaves, found 0, 1; run those steps again"
+        ArtifactError, match="expected parts 0 to 2 of what profile leaves, found 0, 1; run those steps again"
     ):
-        parts.plan(job, looks[:2], tmp_path / "again")
+        distributed.plan(job, profiles[:2], tmp_path / "again")
     with pytest.raises(ArtifactError, match="found 0, 1, 1"):
-        parts.plan(job, [*looks[:2], looks[1]], tmp_path / "again")
-    with pytest.raises(ArtifactError, match="expected what look leaves, found what plan left"):
-        parts.plan(job, [*looks[:2], tmp_path / "plan"], tmp_path / "again")
+        distributed.plan(job, [*profiles[:2], profiles[1]], tmp_path / "again")
+    with pytest.raises(ArtifactError, match="expected what profile leaves, found what plan left"):
+        distributed.plan(job, [*profiles[:2], tmp_path / "plan"], tmp_path / "again")
     (tmp_path / "write-1" / "statistics.json").unlink()
     with pytest.raises(ArtifactError, match=r"statistics\.json is missing"):
         written = [tmp_path / f"write-{part}" for part in range(3)]
-        parts.join(job, tmp_path / "plan", tmp_path / "divide", written, tmp_path / "again")
+        distributed.merge(job, tmp_path / "plan", tmp_path / "split", written, tmp_path / "again")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArtifactError, match=r"expected manifest\.json in it, found an empty folder"):
-        parts.clean(job, tmp_path / "empty", 0, 3, tmp_path / "again")
+        distributed.clean(job, tmp_path / "empty", 0, 3, tmp_path / "again")
 
 
 def test_arrays_are_not_shared_out(tmp_path: Path) -> None:
     np.savez(tmp_path / "rows.npz", x=np.zeros((4, 2)), label=np.zeros(4))
-    job = Job(DataConfig(source="npz", path="rows.npz"), PreprocessConfig(), "classification", tmp_path)
+    job = PreprocessJob(DataConfig(source="npz", path="rows.npz"), PreprocessConfig(), "classification", tmp_path)
     with pytest.raises(DataError, match=r"only tables and folders of images are shared out; remove kubeflow\.workers"):
-        parts.look(job, 0, 2, tmp_path / "look")
+        distributed.profile(job, 0, 2, tmp_path / "profile")

@@ -23,7 +23,7 @@ from boatyard import preprocessing
 from boatyard.data.datasets import SPLITS
 from boatyard.data.schema import Array
 from boatyard.errors import DataError
-from boatyard.preprocessing.sources import known
+from boatyard.preprocessing import known
 from boatyard.project import DataConfig
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

@@ -16,7 +16,7 @@ from boatyard.data.datasets import SPLITS, Split
 from boatyard.data.schema import Array
 from boatyard.errors import DataError
 from boatyard.preprocessing import splitting
-from boatyard.preprocessing.splitting import CODES, DROPPED, DUPLICATE, HELD, OPEN, Decision, Ledger
+from boatyard.preprocessing.splitting import CODES, DROPPED, DUPLICATE, HELD, OPEN, Decision, RowIndex
 
 SHARES: dict[Split, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
 FEW = settings(max_examples=60, deadline=None)
@@ -37,11 +37,11 @@ def decided(
     codes = np.full(len(content), OPEN, np.uint8) if split is None else np.asarray(split, np.uint8)
     given_: frozenset[Split] = frozenset(name for name, code in CODES.items() if code in codes)
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder), grouped=group is not None)
+        index = RowIndex(Path(folder), grouped=group is not None)
         hashed = splitting.mix(np.asarray(content, np.uint64))
-        with ledger:
-            ledger.add(hashed, np.asarray(label, np.int32), codes, None if group is None else np.asarray(group))
-        return splitting.decide(ledger, shares, seed, policy, given_)
+        with index:
+            index.add(hashed, np.asarray(label, np.int32), codes, None if group is None else np.asarray(group))
+        return splitting.split(index, shares, seed, policy, given_)
 
 
 def members(decision: Decision, values: Any) -> dict[str, set[Any]]:

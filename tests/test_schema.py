@@ -57,7 +57,7 @@ def test_every_field_is_in_exactly_one_input_of_the_graph(schema: Schema) -> Non
 def test_an_image_is_one_input_of_its_own_shape() -> None:
     schema = Schema("classification", (GREY,), "label", ("a", "b"))
     (tensor,) = schema.tensors()
-    assert schema.is_image
+    assert schema.alone == schema.pictured == GREY
     assert (tensor.name, tensor.dtype, tensor.shape) == ("image", "uint8", (28, 28))
 
 

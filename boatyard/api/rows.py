@@ -44,7 +44,7 @@ def _listed(rows: Any, schema: Schema) -> list[Any]:
 def _is_one_row(values: list[Any], schema: Schema) -> bool:
     """Whether a list is a row of a table, as [5.1, "red"] is, not rows."""
     plain = all(isinstance(value, str | int | float | bool) or value is None for value in values)
-    return plain and not schema.is_image and len(values) == len(schema.fields)
+    return plain and not schema.alone and len(values) == len(schema.fields)
 
 
 def _of_array(rows: Any, schema: Schema) -> list[Any]:
@@ -52,7 +52,7 @@ def _of_array(rows: Any, schema: Schema) -> list[Any]:
     import numpy as np
 
     array = np.asarray(rows)
-    one = len(schema.fields[0].shape) if schema.is_image else 1
+    one = len(schema.fields[0].shape) if schema.alone else 1
     return [array] if array.ndim == one else list(array)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from boatyard.data import artifacts
-from boatyard.data.schema import Array, Batch, Field, Schema
+from boatyard.data.schema import Batch, Schema
 from boatyard.errors import ArtifactError
 
 Split = Literal["train", "validation", "test"]
@@ -25,7 +25,8 @@ class Dataset:
     """A verified dataset. `manifest` holds schema, statistics, counts, cleaning and files; `digest` pins all of it.
 
     A shard has the columns `row` (int64, the row's number in its source), `target` (int64 label index, or float32),
-    `field:NAME` for each field (an image as its bytes) and `slice:NAME` for columns kept for slicing only.
+    `field:NAME` for each field (as its kind stores it: an image as its bytes) and `slice:NAME` for columns kept
+    for slicing only.
     """
 
     path: Path
@@ -79,10 +80,13 @@ class Dataset:
 
     def _batch(self, table: pa.Table) -> Batch:
         table = table.combine_chunks()
-        columns = {field.name: _values(table.column(f"field:{field.name}"), field) for field in self.schema.fields}
+        columns = {
+            field.name: kind.load(field, table.column(f"field:{field.name}"))
+            for field, kind in zip(self.schema.fields, self.schema.kinds, strict=True)
+        }
         inputs = {
             tensor.name: np.stack([columns[name] for name in tensor.fields], 1)
-            if tensor.fields != (tensor.name,)
+            if tensor.stacked
             else columns[tensor.name]
             for tensor in self.schema.tensors()
         }
@@ -93,18 +97,6 @@ class Dataset:
         }
         target, rows = (table.column(name).to_numpy() for name in ("target", "row"))
         return Batch(inputs, target, rows, slices)
-
-
-def _values(column: pa.ChunkedArray, field: Field) -> Array:
-    """Return a field's values: an image [N, *shape] without a copy, a number [N], a category as text [N]."""
-    if field.kind == "category":
-        return np.asarray(column.to_numpy(), object)
-    if field.kind == "number":
-        return np.asarray(column.to_numpy(), np.float32)
-    array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-    width = int(np.prod(field.shape)) * np.dtype(field.dtype).itemsize
-    data = array.buffers()[1].slice(array.offset * width, len(array) * width)
-    return np.frombuffer(data, field.dtype).reshape(len(array), *field.shape)
 
 
 def read(path: Path) -> Dataset:

@@ -7,12 +7,13 @@ statistics, fitted on the training rows only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from boatyard.data import kinds
 from boatyard.data.schema import Array, Field, Schema
 from boatyard.project import PreprocessConfig
 
@@ -20,45 +21,37 @@ Statistics = Mapping[str, Any]
 
 
 class Features(nn.Module):
-    """Raw inputs by tensor name (categories as `codes`) to float32: [N, C, H, W] of an image, [N, F] of a table.
+    """Inputs by tensor name (categories as codes) to float32: [N, C, H, W] of an image, [N, F] of a table.
 
-    Images and numbers: normalised as `preprocess.normalise` says; missing numbers become the median, and where training
-    rows had any, a column of 0 and 1 says which. Categories: one column each (`onehot`), or one column with their rank
-    (`ordinal`). `columns` names the columns of a table.
+    Each kind of field brings its own module. Images and numbers: normalised as `preprocess.normalise` says; missing
+    numbers become the median, and where training rows had any, a column of 0 and 1 says which. Categories: one column
+    each (`onehot`), or one column with their rank (`ordinal`). `columns` names the columns of a table.
     """
 
-    def __init__(self, schema: Schema, statistics: Statistics, how: PreprocessConfig) -> None:
+    def __init__(self, schema: Schema, statistics: Statistics, preprocess: PreprocessConfig) -> None:
         super().__init__()
         self.columns: tuple[str, ...] = ()
         self.parts = nn.ModuleList()
-        if schema.is_image:
-            image = schema.fields[0]
-            self.parts.append(_Image(image, statistics[image.name], how))
-            return
         for tensor in schema.tensors():
             fields = [schema.field(name) for name in tensor.fields]
-            part: _Numbers | _Category
-            if fields[0].kind == "number":
-                part = _Numbers(tensor.name, fields, statistics, how)
-            else:
-                part = _Category(fields[0], statistics[fields[0].name], how)
+            part = kinds.of(fields[0]).features(tensor, fields, statistics, preprocess)
             self.parts.append(part)
-            self.columns += part.columns
+            self.columns += getattr(part, "columns", ())
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         made = [part(inputs) for part in self.parts]
         return made[0] if len(made) == 1 else torch.cat(made, dim=1)
 
 
-class _Image(nn.Module):
+class ImageFeatures(nn.Module):
     """uint8 or float32 [N, H, W] or [N, H, W, C] to float32 [N, C, H, W]."""
 
-    def __init__(self, field: Field, statistics: Mapping[str, Any], how: PreprocessConfig) -> None:
+    def __init__(self, field: Field, statistics: Mapping[str, Any], preprocess: PreprocessConfig) -> None:
         super().__init__()
         self.name = field.name
         self.colour = len(field.shape) == 3
         channels = field.shape[2] if self.colour else 1
-        shift, scale = _normal(statistics, how, channels)
+        shift, scale = _normal(statistics, preprocess, channels)
         self.offset: Tensor
         self.scale: Tensor
         self.register_buffer("offset", -(shift * scale).reshape(1, channels, 1, 1))
@@ -70,13 +63,15 @@ class _Image(nn.Module):
         return torch.addcmul(self.offset, image, self.scale)  # one pass over memory
 
 
-class _Numbers(nn.Module):
+class NumberFeatures(nn.Module):
     """float32 [N] or [N, F], NaN where missing, to float32 [N, F + indicators]."""
 
-    def __init__(self, name: str, fields: Sequence[Field], statistics: Statistics, how: PreprocessConfig) -> None:
+    def __init__(
+        self, name: str, fields: Sequence[Field], statistics: Statistics, preprocess: PreprocessConfig
+    ) -> None:
         super().__init__()
         self.name = name
-        made = [_normal(statistics[field.name], how, 1) for field in fields]
+        made = [_normal(statistics[field.name], preprocess, 1) for field in fields]
         medians = [statistics[field.name].get("median") if field.nullable else None for field in fields]
         seen = [i for i, f in enumerate(fields) if f.nullable and statistics[f.name].get("missing")]
         self.nullable = any(field.nullable for field in fields)
@@ -101,13 +96,13 @@ class _Numbers(nn.Module):
         return torch.cat([values, gone.index_select(1, self.missing).to(torch.float32)], dim=1)
 
 
-class _Category(nn.Module):
+class CategoryFeatures(nn.Module):
     """int64 codes [N] to float32 [N, categories (+ missing)] or [N, 1]; an unknown category is all zeros."""
 
-    def __init__(self, field: Field, statistics: Mapping[str, Any], how: PreprocessConfig) -> None:
+    def __init__(self, field: Field, statistics: Mapping[str, Any], preprocess: PreprocessConfig) -> None:
         super().__init__()
         self.name = field.name
-        self.onehot = how.encode == "onehot"
+        self.onehot = preprocess.encode == "onehot"
         known = [*field.categories, ""] if _missing_is_known(field, statistics) else [*field.categories]
         self.values: Tensor
         if self.onehot:
@@ -115,7 +110,7 @@ class _Category(nn.Module):
             self.register_buffer("values", torch.arange(len(known)))
             return
         self.columns = (field.name,)
-        self.register_buffer("values", _ranks(field, statistics, how))
+        self.register_buffer("values", _ranks(field, statistics, preprocess))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         codes = inputs[self.name].reshape(-1, 1)
@@ -124,29 +119,24 @@ class _Category(nn.Module):
         return self.values[codes]
 
 
-def codes(field: Field, values: Array) -> Array:
-    """Turn category strings [N] into int64 codes: the rank in `categories`, then missing (""), then unknown."""
-    known = np.asarray([*field.categories, ""], dtype=str)
-    order = np.argsort(known, kind="stable")
-    asked = np.asarray(values).astype(str)
-    found = order[np.minimum(np.searchsorted(known, asked, sorter=order), len(known) - 1)]
-    return cast(Array, np.where(known[found] == asked, found, len(known)).astype(np.int64))
-
-
 def tensors(schema: Schema, inputs: Mapping[str, Array]) -> dict[str, Tensor]:
-    """Turn a batch's arrays into torch tensors, categories into codes."""
+    """Turn a batch's arrays into torch tensors, as the ONNX model does what torch has no type for."""
     made = {}
     for tensor in schema.tensors():
-        values = inputs[tensor.name]
-        values = codes(schema.field(tensor.name), values) if tensor.dtype == "str" else values.astype(tensor.dtype)
+        field = schema.field(tensor.fields[0])
+        values = kinds.of(field).to_torch(field, inputs[tensor.name])
         made[tensor.name] = torch.from_numpy(np.require(values, requirements=["C", "W"]))  # Arrow's are read-only
     return made
 
 
 def empty(schema: Schema, rows: int) -> dict[str, Tensor]:
     """Return inputs of zeros: what a shape can be asked with, and what rows are read into."""
-    kinds = {"uint8": torch.uint8, "float32": torch.float32, "str": torch.int64}
-    return {t.name: torch.zeros((rows, *t.shape), dtype=kinds[t.dtype]) for t in schema.tensors()}
+    made = {}
+    for tensor in schema.tensors():
+        field = schema.field(tensor.fields[0])
+        dtype = getattr(torch, kinds.of(field).torch_dtype(field))
+        made[tensor.name] = torch.zeros((rows, *tensor.shape), dtype=dtype)
+    return made
 
 
 def output_shape(features: nn.Module, schema: Schema) -> tuple[int, ...]:
@@ -160,12 +150,12 @@ def _missing_is_known(field: Field, statistics: Mapping[str, Any]) -> bool:
     return field.nullable and bool(statistics.get("missing"))
 
 
-def _normal(statistics: Mapping[str, Any], how: PreprocessConfig, channels: int) -> tuple[Tensor, Tensor]:
+def _normal(statistics: Mapping[str, Any], preprocess: PreprocessConfig, channels: int) -> tuple[Tensor, Tensor]:
     """Return (shift, scale), each float32 [channels]: a normalised value is (raw - shift) · scale."""
     shift, spread = np.zeros(channels), np.ones(channels)
-    if how.normalise == "standard":
+    if preprocess.normalise == "standard":
         shift, spread = _each(statistics["mean"], channels), _each(statistics["std"], channels)
-    if how.normalise == "minmax":
+    if preprocess.normalise == "minmax":
         shift = _each(statistics["min"], channels)
         spread = _each(statistics["max"], channels) - shift
     # a constant column has no spread: it becomes 0 and says nothing
@@ -178,14 +168,14 @@ def _each(value: Any, channels: int) -> Array:
     return np.broadcast_to(np.nan_to_num(made), (channels,)).copy()
 
 
-def _ranks(field: Field, statistics: Mapping[str, Any], how: PreprocessConfig) -> Tensor:
+def _ranks(field: Field, statistics: Mapping[str, Any], preprocess: PreprocessConfig) -> Tensor:
     """Return each code's number: the rank, normalised over the training rows; missing and unknown are the middle."""
     ranks = np.arange(len(field.categories), dtype=np.float64)
     counts = np.array([statistics.get("counts", {}).get(value, 0) for value in field.categories], dtype=np.float64)
     mean = float(np.average(ranks, weights=counts)) if counts.sum() else 0.0
-    if how.normalise == "standard":
+    if preprocess.normalise == "standard":
         deviation = float(np.sqrt(np.average((ranks - mean) ** 2, weights=counts))) if counts.sum() else 0.0
         ranks, mean = (ranks - mean) / (deviation or 1.0), 0.0
-    if how.normalise == "minmax":
+    if preprocess.normalise == "minmax":
         ranks, mean = ranks / max(len(ranks) - 1, 1), mean / max(len(ranks) - 1, 1)
     return torch.from_numpy(np.append(ranks, [mean, mean])).float()

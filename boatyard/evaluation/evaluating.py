@@ -168,17 +168,13 @@ def example(batch: Batch, predictions: Predictions, i: int, loss: float) -> Exam
         right=worded.right,
         confidence=worded.confidence,
         loss=float(loss) if math.isfinite(loss) else None,
-        picture=picture(next(iter(row.inputs.values()))[0]) if schema.is_image else None,
-        values={}
-        if schema.is_image
-        else {f.name: _show(slices.values_of(schema, row.inputs, f.name)[0]) for f in schema.fields},
+        picture=picture(slices.values_of(schema, row.inputs, schema.pictured.name)[0]) if schema.pictured else None,
+        values={
+            field.name: kind.show(field, slices.values_of(schema, row.inputs, field.name)[0])
+            for field, kind in zip(schema.fields, schema.kinds, strict=True)
+            if not kind.pictured
+        },
     )
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, str):
-        return value or slices.MISSING
-    return f"{float(value):.6g}" if math.isfinite(value) else slices.MISSING
 
 
 def picture(pixels: Array) -> str:

@@ -6,12 +6,13 @@ stated confidence no slice at all is marked without being worse.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
+from boatyard.data.kinds import SliceColumn
 from boatyard.data.schema import Array, Batch, Schema
 from boatyard.evaluation import intervals
 from boatyard.evaluation.metrics import Metric, metric, nothing
@@ -43,6 +44,10 @@ class Group:
     codes: Array
 
 
+def _same(values: Array) -> Array:
+    return values
+
+
 @dataclass
 class Categories:
     """A column of strings, kept as one small integer a row."""
@@ -50,6 +55,8 @@ class Categories:
     name: str
     known: dict[str, int] = field(default_factory=lambda: {OTHER: 0})
     codes: list[Array] = field(default_factory=list)
+    field_name: str = ""
+    of: Callable[[Array], Array] = _same
 
     def add(self, values: Array) -> None:
         """Take the next rows' values, str [n]."""
@@ -78,6 +85,8 @@ class Numbers:
 
     name: str
     values: list[Array] = field(default_factory=list)
+    field_name: str = ""
+    of: Callable[[Array], Array] = _same
 
     def add(self, values: Array) -> None:
         """Take the next rows' values, float [n], NaN where missing."""
@@ -102,12 +111,17 @@ Column = Categories | Numbers
 
 
 def columns(schema: Schema, kept: Iterable[str]) -> list[Column]:
-    """Choose what to slice by: the columns kept for it, then the row's own fields, or an image's brightness."""
+    """Choose what to slice by: the columns kept for it, then what each field's kind makes of it."""
     named: list[Column] = [Categories(name) for name in kept]
-    if schema.is_image:
-        return [*named, Numbers("brightness"), Numbers("contrast")]
-    own = [f for f in schema.fields if f.name not in {column.name for column in named}][:COLUMNS]
-    return [*named, *(Categories(f.name) if f.kind == "category" else Numbers(f.name) for f in own)]
+    taken = {column.name for column in named}
+    fields = [(field, kind) for field, kind in zip(schema.fields, schema.kinds, strict=True) if field.name not in taken]
+    own = [(field.name, column) for field, kind in fields for column in kind.slices(field)][:COLUMNS]
+    return [*named, *(_column(name, column) for name, column in own)]
+
+
+def _column(field: str, slice_column: SliceColumn) -> Column:
+    column = Numbers if slice_column.numeric else Categories
+    return column(slice_column.name, field_name=field, of=slice_column.of)
 
 
 def collect(wanted: Iterable[Column], schema: Schema, batch: Batch) -> None:
@@ -115,24 +129,16 @@ def collect(wanted: Iterable[Column], schema: Schema, batch: Batch) -> None:
     for column in wanted:
         if column.name in batch.slices:
             column.add(batch.slices[column.name])
-        elif schema.is_image:
-            column.add(_brightness(next(iter(batch.inputs.values())), column.name))
         else:
-            column.add(values_of(schema, batch.inputs, column.name))
+            column.add(column.of(values_of(schema, batch.inputs, column.field_name)))
 
 
 def values_of(schema: Schema, inputs: Mapping[str, Array], name: str) -> Array:
     """Return one field's values [N], whichever tensor holds it."""
     for tensor in schema.tensors():
         if name in tensor.fields:
-            return inputs[tensor.name][:, tensor.fields.index(name)] if tensor.shape else inputs[tensor.name]
+            return tensor.column(inputs[tensor.name], name)
     raise KeyError(name)
-
-
-def _brightness(images: Array, name: str) -> Array:
-    pixels = images.reshape(len(images), -1).astype(np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows counts as missing
-        return np.asarray(pixels.mean(axis=1) if name == "brightness" else pixels.std(axis=1))
 
 
 def accuracy_slices(groups: Iterable[Group], right: Array, confidence: float) -> tuple[Slice, ...]:

@@ -57,17 +57,17 @@ def question(package: Package, number: int) -> Any:
     """Return golden example `number` as a V1 instance, an image as nested lists; raises ConfigError."""
     if not 0 <= number < len(package.golden):
         raise ConfigError(f"no golden example {number}; {package.name} has {len(package.golden)}, counted from 0")
-    if package.schema.is_image:
-        return package.golden.inputs[package.schema.fields[0].name][number].tolist()
+    if package.schema.alone and package.schema.pictured:
+        return package.golden.inputs[package.schema.alone.name][number].tolist()
     return package.golden.instances[number]
 
 
 def picture(package: Package, number: int) -> str:
     """Show golden example `number` as a person would look at it: an image drawn in characters, a row as JSON."""
     asked = question(package, number)
-    if not package.schema.is_image:
+    if not package.schema.pictured:
         return json.dumps(asked)
-    image = np.asarray(package.golden.inputs[package.schema.fields[0].name][number], np.float64)
+    image = np.asarray(package.golden.inputs[package.schema.pictured.name][number], np.float64)
     grey = image.mean(2) if image.ndim == 3 else image
     step = max(1, -(-grey.shape[1] // 56))
     grey = grey[:: 2 * step, ::step] if grey.shape[0] > 10 else grey

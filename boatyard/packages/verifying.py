@@ -8,7 +8,6 @@ the moment that it is read to be loaded.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from boatyard import tasks
 from boatyard.data import hashing
+from boatyard.data.kinds import Kind
 from boatyard.data.schema import Array, Schema
-from boatyard.data.schema import Field as SchemaField
-from boatyard.errors import ArtifactError, RequestError
+from boatyard.errors import ArtifactError, ConfigError, RequestError
 from boatyard.packages import checking
 from boatyard.packages.manifest import NAME, REQUIRED, Manifest, Needs, PackageFile, strict_json
 from boatyard.packages.trust import Trust
@@ -176,13 +175,14 @@ def read_schema(data: bytes, name: str = "schema.json") -> Schema:
     if json.loads(json.dumps(schema.to_dict())) != json.loads(data):
         raise ArtifactError(f"{name} has keys that no schema of ours has")
     names = [field.name for field in schema.fields]
-    images = [field for field in schema.fields if field.kind == "image"]
+    kinds = schema_kinds(schema)
+    alone = [kind.name for kind in kinds if kind.alone]
+    problems = [kind.problem(field) for field, kind in zip(schema.fields, kinds, strict=True)]
     wrong = {
         "no fields": not names,
         "a field without a name or twice": "" in names or len(set(names)) != len(names),
-        "an image beside other fields": bool(images) and len(names) > 1,
-        "an image that is not [H, W] or [H, W, C]": any(not _is_image(image) for image in images),
-        "a column of a wrong type": any(not _is_column(f) for f in schema.fields if f.kind != "image"),
+        f"an {next(iter(alone), 'image')} beside other fields": bool(alone) and len(names) > 1,
+        **{problem: True for problem in problems if problem},
     }
     if of_task := tasks.of(schema).wrong_schema(schema):
         wrong[of_task] = True
@@ -192,13 +192,12 @@ def read_schema(data: bytes, name: str = "schema.json") -> Schema:
     return schema
 
 
-def _is_image(field: SchemaField) -> bool:
-    sides = len(field.shape) in (2, 3) and all(0 < side <= 1 << 16 for side in field.shape)
-    return sides and math.prod(field.shape) <= 1 << 28 and field.dtype in ("uint8", "float32")
-
-
-def _is_column(field: SchemaField) -> bool:
-    return field.shape == () and field.dtype == {"number": "float32", "category": "str"}[field.kind]
+def schema_kinds(schema: Schema) -> tuple[Kind, ...]:
+    """Return the kinds of a schema's fields; raises ArtifactError for one that is not installed here."""
+    try:
+        return schema.kinds
+    except ConfigError as error:
+        raise ArtifactError(f"schema.json: a field is of a kind that is not installed here: {error}") from error
 
 
 def _golden(schema: Schema, data: bytes) -> Golden:

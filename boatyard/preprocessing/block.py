@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
 
-from boatyard.data.datasets import Split
 from boatyard.data.schema import Array
 from boatyard.errors import DataError
+from boatyard.spelling import nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from boatyard.data.datasets import Split
+
 
 BLOCK_BYTES = 2 << 20  # of raw values in a block: a few of them are alive at once
 WORKERS = 3  # at most: each holds a block and what is made of it, which bounds the memory
@@ -64,18 +67,13 @@ class Block:
         return len(self.rows)
 
 
-class Source(Protocol):
-    """A kind of files, opened: it can be read again and again, a block at a time, always cut alike."""
+@dataclass(frozen=True)
+class TableBlock:
+    """Rows of one file as its source reads them: columns, where each row is, and the rows that were left out."""
 
-    @property
-    def given(self) -> frozenset[Split]:
-        """The splits that the source brings itself; a row that is in none of them is still to be divided."""
-
-    def files(self) -> tuple[Path, ...]:
-        """Return the files that it reads."""
-
-    def blocks(self) -> Iterator[Block]:
-        """Read the rows."""
+    table: pa.Table
+    where: Place
+    bad: tuple[Bad, ...] = ()
 
 
 def ordered(function: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[U]:
@@ -102,8 +100,10 @@ def ordered(function: Callable[[T], U], items: Iterable[T], threads: int) -> Ite
 
 def arrow(values: Any) -> pa.Array:
     """Return values as one Arrow array."""
-    made = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
-    return made.combine_chunks() if isinstance(made, pa.ChunkedArray) else made
+    import pyarrow as pa
+
+    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 def numbered(start: int, count: int) -> Array:
@@ -111,13 +111,13 @@ def numbered(start: int, count: int) -> Array:
     return np.arange(start, start + count, dtype=np.int64)
 
 
-def known(what: str, name: str, there: Iterable[str], where: object) -> None:
+def known(key: str, name: str, there: Iterable[str], where: object) -> None:
     """Raise DataError unless a column or array of that name is there; the nearest name comes first."""
     names = list(there)
     if name in names:
         return
-    near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1)
-    likely = next((n for n in names if near and n.lower() == near[0]), None)
+    near = nearest(name.lower(), [other.lower() for other in names])
+    likely = next((other for other in names if other.lower() == near), None)
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    asked = f"did you mean {likely!r}? " if likely else ""
-    raise DataError(f"{what} {name!r} is not in {where}; {asked}there are {listed}")
+    hint = f"did you mean {likely!r}? " if likely else ""
+    raise DataError(f"{key} {name!r} is not in {where}; {hint}there are {listed}")

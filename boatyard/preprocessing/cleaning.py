@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from boatyard.data import columns, kinds
 from boatyard.data.datasets import SPLITS
-from boatyard.data.schema import Array
+from boatyard.data.kinds.base import Policy, Reason
+from boatyard.data.row_hashes import mix
+from boatyard.data.schema import Array, Field
 from boatyard.errors import DataError
-from boatyard.preprocessing import columns
 from boatyard.preprocessing.block import Block, Place
-from boatyard.preprocessing.sources.tables import Table
-from boatyard.preprocessing.splitting import mix
-from boatyard.preprocessing.survey import GREATEST, Plan, label_codes, label_texts
+from boatyard.preprocessing.profile import DataPlan, feature_columns
 from boatyard.project import DataConfig, PreprocessConfig
+from boatyard.tasks.targets import Target
 
-EXAMPLES = 5  # places that are named for each reason
-Reason = Literal["unreadable", "missing", "out of range"]
-Policy = Literal["drop", "impute", "clip", "refuse"]
+MAX_EXAMPLES = 5  # places that are named for each reason
 ACTIONS: dict[Policy, str] = {"drop": "dropped", "impute": "imputed", "clip": "clipped", "refuse": "refused"}
 
 
@@ -51,25 +48,25 @@ class Cleaning:
         if count:
             entry = self.entries.setdefault((reason, column, action), {"count": 0, "examples": []})
             entry["count"] += count
-            entry["examples"] += examples[: EXAMPLES - len(entry["examples"])]
+            entry["examples"] += examples[: MAX_EXAMPLES - len(entry["examples"])]
 
     def note(self, notes: tuple[Note, ...]) -> None:
         """Count what was found in a block; places are looked up only as long as examples are wanted."""
-        for one in notes:
-            key = (one.reason, one.column, ACTIONS[one.policy])
-            wanted = EXAMPLES - len(self.entries.get(key, {"examples": []})["examples"])
-            self.add(*key, len(one.rows), [one.where(int(row)) for row in one.rows[:wanted]])
-            if one.policy == "refuse":
-                said = f"{one.where(int(one.rows[0]))}: {one.column!r} is {one.reason}{one.value}"
-                self.refused.setdefault((one.reason, one.column), (said, one.policy))
+        for note in notes:
+            key = (note.reason, note.column, ACTIONS[note.policy])
+            more = MAX_EXAMPLES - len(self.entries.get(key, {"examples": []})["examples"])
+            self.add(*key, len(note.rows), [note.where(int(row)) for row in note.rows[:more]])
+            if note.policy == "refuse":
+                message = f"{note.where(int(note.rows[0]))}: {note.column!r} is {note.reason}{note.value}"
+                self.refused.setdefault((note.reason, note.column), (message, note.policy))
 
     def settle(self) -> None:
         """Raise DataError for the first of what the policies refuse, with its count."""
-        for (reason, column), (said, _) in self.refused.items():
+        for (reason, column), (message, _) in self.refused.items():
             count = self.entries[reason, column, ACTIONS["refuse"]]["count"]
-            dial = reason.replace(" ", "_")
+            setting = reason.replace(" ", "_")
             others = f", as are {count - 1} more rows" if count > 1 else ""
-            raise DataError(f"{said}{others}; fix the data, or say preprocess.{dial}: drop")
+            raise DataError(f"{message}{others}; fix the data, or say preprocess.{setting}: drop")
 
     def values(self) -> list[dict[str, Any]]:
         """Return the counts as JSON values, most rows first."""
@@ -88,8 +85,8 @@ def summary(about: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A block's rows, typed: numbers float64 [N] with NaN for missing, categories as text, an image as it is.
+class CleanedRows:
+    """A block's rows, typed: each field's values as its kind reads them (`Kind.clean`).
 
     `keep` says which rows stay; `target` is int32 label indices or float32 values [N]; `texts` are the columns kept for
     slicing and grouping.
@@ -97,7 +94,8 @@ class Rows:
 
     block: Block
     keep: Array
-    columns: Mapping[str, Any]
+    fields: tuple[Field, ...]
+    columns: tuple[Any, ...]
     texts: Mapping[str, pa.Array]
     target: Array
     notes: tuple[Note, ...]
@@ -107,8 +105,8 @@ class Rows:
         total = np.zeros(len(self.block), np.uint64)
         if not len(self.block):
             return total
-        for number, column in enumerate(self.columns.values()):
-            bits = _bits(column)
+        for number, (of, column) in enumerate(zip(self.fields, self.columns, strict=True)):
+            bits = kinds.of(of).hashes(column)
             with np.errstate(over="ignore"):
                 total = mix(total * np.uint64(31) + mix(bits + np.uint64(number)))
         return total
@@ -118,88 +116,43 @@ class Rows:
 class Cleaner:
     """Types the rows of blocks and does what the policies say with the wrong ones."""
 
-    plan: Plan
-    config: DataConfig
-    how: PreprocessConfig
-    features: tuple[str, ...]
+    plan: DataPlan
+    target: Target
+    data: DataConfig
+    preprocess: PreprocessConfig
 
-    def rows(self, block: Block) -> Rows:
+    def rows(self, block: Block) -> CleanedRows:
         """Type a block's rows and find what is wrong with them."""
-        sheet = _Sheet(self, block)
-        made: dict[str, Any] = {}
-        if self.plan.is_image:
-            made["image"] = sheet.image(self.plan)
-        elif block.images is not None:
-            flat = block.images.astype(np.float64)
-            for i, name in enumerate(self.plan.kinds):
-                made[name] = sheet.number(name, flat[:, i], np.zeros(len(block), bool), None)
-        elif block.table is not None:
-            for name in self.features:
-                column = columns.plain(block.table.column(name).combine_chunks())
-                if self.plan.kinds[name] == "number":
-                    made[name] = sheet.number(name, *columns.numbers(column), column)
-                else:
-                    made[name] = sheet.category(name, columns.categories(column))
-        return Rows(block, sheet.keep, made, self._texts(block), self._target(block), tuple(sheet.notes))
+        fields = self.plan.fields
+        cleaner = BlockCleaner(self.preprocess, self.data.ranges, block)
+        raw = feature_columns(block, self.plan)
+        columns_ = tuple(kinds.of(field).clean(field, raw[field.name], cleaner) for field in fields)
+        target = self.target.read(columns.plain(block.target), self.plan.labels)
+        return CleanedRows(block, cleaner.keep, fields, columns_, self._texts(block), target, tuple(cleaner.notes))
 
     def _texts(self, block: Block) -> dict[str, pa.Array]:
         """Return the columns that are kept for slicing and grouping, as text."""
-        names = [*self.config.slices, *([self.config.group] if self.config.group else [])]
+        names = [*self.data.slices, *([self.data.group] if self.data.group else [])]
         if block.table is None:
             return {}
         if block.images is not None:
             return {name: block.table.column("group").combine_chunks() for name in names}
         return {n: columns.categories(columns.plain(block.table.column(n).combine_chunks())) for n in names}
 
-    def _target(self, block: Block) -> Array:
-        column = columns.plain(block.target)
-        if self.plan.task == "classification":
-            return label_codes(label_texts(column), self.plan.labels)
-        return columns.numbers(column)[0].astype(np.float32)
 
+class BlockCleaner:
+    """One block under a cleaner's hands: which of its rows stay, and what was noted. Kinds call `apply`."""
 
-class _Sheet:
-    """One block under the cleaner's hands: which of its rows stay, and what was noted."""
-
-    def __init__(self, cleaner: Cleaner, block: Block) -> None:
-        self.how, self.ranges, self.block = cleaner.how, cleaner.config.ranges, block
+    def __init__(
+        self, preprocess: PreprocessConfig, ranges: Mapping[str, tuple[float | None, float | None]], block: Block
+    ) -> None:
+        self.preprocess, self.ranges, self.block = preprocess, ranges, block
         self.keep = np.ones(len(block), bool)
         self.notes: list[Note] = []
 
-    def number(self, name: str, values: Array, odd: Array, column: pa.Array | None) -> Array:
-        """Check a column of numbers, float64 [N]; return it repaired."""
-        self._apply("unreadable", self.how.unreadable, name, odd, column)
-        low, high = self.ranges.get(name, (None, None))
-        low, high = -GREATEST if low is None else low, GREATEST if high is None else high
-        far = (values < low) | (values > high)
-        if far.any():
-            self._apply("out of range", self.how.out_of_range, name, far, column if column is not None else values)
-            values = np.clip(values, low, high) if self.how.out_of_range == "clip" else values
-        self._apply("missing", self.how.missing, name, np.isnan(values) & ~odd, None)
-        return values
-
-    def category(self, name: str, values: pa.Array) -> pa.Array:
-        """Check a column of text."""
-        self._apply("missing", self.how.missing, name, pc.equal(values, "").to_numpy(zero_copy_only=False), None)
-        return values
-
-    def image(self, plan: Plan) -> Array:
-        """Check images; a float image with a missing or infinite pixel cannot be repaired, it is dropped or refused."""
-        assert self.block.images is not None
-        images = self.block.images.reshape(len(self.block), *plan.shape)
-        if plan.dtype == "uint8":
-            return images
-        images = images.astype(np.float32)
-        flat = images.reshape(len(images), -1)
-        missing: Policy = "refuse" if self.how.missing == "refuse" else "drop"
-        far: Policy = "refuse" if self.how.out_of_range == "refuse" else "drop"
-        self._apply("missing", missing, "image", np.asarray(np.isnan(flat).any(1)), None)
-        self._apply("out of range", far, "image", np.asarray(np.isinf(flat).any(1)), None)
-        return images
-
-    def _apply(self, reason: Reason, policy: Policy, name: str, found: Array, values: Any) -> None:
-        """Note the rows found, and drop them where the policy says so."""
-        rows = np.flatnonzero(found)
+    def apply(self, reason: Reason, policy: Policy, name: str, wrong: Array, values: Any) -> None:
+        """Note the rows in which a column is wrong, and drop them where the policy says so; a message names a value."""
+        rows = np.flatnonzero(wrong)
         if not len(rows):
             return
         if policy == "drop":
@@ -207,44 +160,3 @@ class _Sheet:
         first = values[int(rows[0])] if values is not None else None
         value = "" if first is None else f" ({first.as_py() if isinstance(first, pa.Scalar) else float(first)!r})"
         self.notes.append(Note(reason, name, policy, self.block.where, rows, value))
-
-
-def text_hashes(values: pa.Array) -> Array:
-    """Return a hash of each text, uint64 [N]; each different text is hashed once."""
-    coded = pc.dictionary_encode(values)
-    hashes = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in coded.dictionary.to_pylist()]
-    found: Array = (
-        np.frombuffer(b"".join(hashes), "<u8")[coded.indices.to_numpy()] if hashes else np.zeros(0, np.uint64)
-    )
-    return found
-
-
-def _bits(column: Any) -> Array:
-    """Return 64 bits for each value of a column: equal values, equal bits."""
-    if isinstance(column, pa.Array):
-        return text_hashes(column)
-    return _image_hashes(column) if column.ndim > 1 else _number_bits(column)
-
-
-def _image_hashes(images: Array) -> Array:
-    data, width = images.tobytes(), images[0].nbytes
-    rows = memoryview(data)
-    hashed = b"".join(
-        hashlib.blake2b(rows[start : start + width], digest_size=8).digest() for start in range(0, len(data), width)
-    )
-    found: Array = np.frombuffer(hashed, "<u8")
-    return found
-
-
-def _number_bits(values: Array) -> Array:
-    """Return the bits of values as the model sees them, float32; both zeros and all NaNs are one."""
-    with np.errstate(over="ignore"):  # what is out of range is dropped
-        seen = values.astype(np.float32) + np.float32(0)
-    seen[np.isnan(seen)] = np.nan
-    found: Array = seen.view(np.uint32).astype(np.uint64)
-    return found
-
-
-def table_features(source: object) -> tuple[str, ...]:
-    """Return the columns of a table that are learnt from; none of other sources."""
-    return source.features if isinstance(source, Table) else ()

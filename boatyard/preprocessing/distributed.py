@@ -1,6 +1,6 @@
 """Preprocessing shared out: each machine has a part of the source's files, and the dataset is the same bytes.
 
-    look (each part) → plan → clean (each part) → divide → write (each part) → join
+    profile (each part) → plan → clean (each part) → split → write (each part) → merge
 
 What a part hands on merges as blocks do on one machine, in the rows' order: what its columns are, 21 bytes noted of a
 row, its blocks' statistics, and its shards; of a shard that two parts share each leaves a piece. A part is a sealed
@@ -12,95 +12,80 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from boatyard.data import artifacts, datasets
+from boatyard.data import artifacts, datasets, kinds, statistics
+from boatyard.data.columns import ColumnProfile
 from boatyard.data.datasets import KIND, SPLITS, Dataset, Split
 from boatyard.data.schema import Array, Task
+from boatyard.data.statistics import Statistic
 from boatyard.errors import ArtifactError, DataError
-from boatyard.preprocessing import Work, open_source, shards, source_digests, statistics
-from boatyard.preprocessing.block import Place, Source
-from boatyard.preprocessing.cleaning import Cleaner, Cleaning, table_features
-from boatyard.preprocessing.columns import Seen
-from boatyard.preprocessing.sources.images import Pictures
-from boatyard.preprocessing.sources.tables import Table
-from boatyard.preprocessing.splitting import CODES, Decision, Ledger
-from boatyard.preprocessing.statistics import Counts, Moments, Pixels, Statistic
-from boatyard.preprocessing.survey import Glance, Plan, check_labels, look_through, planned
+from boatyard.preprocessing import profile as profiles
+from boatyard.preprocessing import shards
+from boatyard.preprocessing.block import Place
+from boatyard.preprocessing.cleaning import MAX_EXAMPLES, Cleaner, Cleaning
+from boatyard.preprocessing.profile import DataPlan, Profile
+from boatyard.preprocessing.sources.base import OpenSource
+from boatyard.preprocessing.splitting import CODES, Decision, RowIndex
+from boatyard.preprocessing.work import TARGET, Work, names, open_source, source_digests, target_of
 from boatyard.project import DataConfig, PreprocessConfig
 from boatyard.running.progress import Progress
 from boatyard.settings import Settings
+from boatyard.storage import local
+from boatyard.tasks.targets import Target
 
 PART = "part of a dataset"
-NUMBERS = ("count", "missing", "mean", "squares", "low", "high")  # of Moments, float64 each
 
 
 @dataclass(frozen=True)
-class Job:
+class PreprocessJob:
     """What is preprocessed, and how; relative paths start at `root`."""
 
-    config: DataConfig
-    how: PreprocessConfig
+    data: DataConfig
+    preprocess: PreprocessConfig
     task: Task
     root: Path
 
-    def source(self) -> Source:
+    def source(self) -> OpenSource:
         """Open all of it."""
-        return open_source(self.config, self.how, self.root)
+        return open_source(self.data, self.preprocess, self.root)
 
-    def work(self, plan: Plan, source: Source) -> Work:
+    @property
+    def target(self) -> Target:
+        """What the task's target column is."""
+        return target_of(self.task)
+
+    def work(self, plan: DataPlan, source: OpenSource) -> Work:
         """Return the work on a source, or a part of one, that was planned."""
-        cleaner = Cleaner(plan, self.config, self.how, table_features(source))
+        cleaner = Cleaner(plan, self.target, self.data, self.preprocess)
         progress = Progress("preprocess", plan.total, "row")
         return Work(source, cleaner, Cleaning(), Settings().threads, progress)
 
 
-def share(source: Source, part: int, of: int, first: int = 0) -> Source:
-    """Return a part of a source: neighbouring files of about equal bytes, whose first row has the number `first`.
-
-    A part may be empty. Raises DataError for a source that is not made of files.
-    """
-    if isinstance(source, Table):
-        sizes = [path.stat().st_size for path in source.paths]
-        return replace(source, paths=tuple(source.paths[i] for i in _range(sizes, part, of)), first=first)
-    if isinstance(source, Pictures):
-        return replace(source, share=_range([len(one) for one in source.cut()], part, of))
-    raise DataError("only tables and folders of images are shared out; remove kubeflow.workers")
-
-
-def _range(sizes: Sequence[int], part: int, of: int) -> range:
-    """Return which of neighbours with these sizes are a part's: those whose middle lies in its share of the sum."""
-    ends = np.cumsum([max(size, 1) for size in sizes])
-    middles = ends - np.array([max(size, 1) for size in sizes]) / 2
-    low, high = (int(np.searchsorted(middles, ends[-1] * k / of)) for k in (part, part + 1))
-    return range(low, high)
-
-
-def look(job: Job, part: int, of: int, out: Path) -> None:
-    """Look through a part: what its columns are, and its files' digests."""
-    mine = share(job.source(), part, of)
-    found = look_through(mine, job.config, job.task, Settings().threads)
+def profile(job: PreprocessJob, part: int, of: int, out: Path) -> None:
+    """Profile a part: what its columns are, and its files' digests."""
+    mine = job.source().share(part, of)
+    found = profiles.profile(mine, job.data, job.target, Settings().threads)
     with artifacts.new_folder(out) as folder:
-        digests = source_digests(job.config, job.root, frozenset(mine.files()))
-        _seal(folder, "look", {"part": part, "of": of, "glance": _glance(found), "digests": digests})
+        digests = source_digests(job.data, job.root, frozenset(mine.files()))
+        _seal(folder, "profile", {"part": part, "of": of, "profile": _profile_values(found), "digests": digests})
 
 
-def plan(job: Job, looks: Sequence[Path], out: Path) -> None:
-    """Bring together what was seen: what the columns of all rows are; raises DataError for what cannot be learnt."""
-    found, digests, firsts = Glance(), {}, []
-    for about in _all(looks, "look"):
-        firsts.append(found.total)
-        found.merge(_seen(about["glance"]))
+def plan(job: PreprocessJob, profiled: Sequence[Path], out: Path) -> None:
+    """Merge the profiles: what the columns of all rows are; raises DataError for what cannot be learnt from."""
+    total, digests, firsts = Profile(), {}, []
+    for about in _all(profiled, "profile"):
+        firsts.append(total.total)
+        total.merge(_profile_of(about["profile"]))
         digests.update(about["digests"])
-        check_labels(found, job.config, job.task)
+        job.target.check_labels(total.labels, job.data)
     source = job.source()
-    made = planned(found, source, job.config, job.task)
+    made = profiles.plan(total, source, job.data, job.task, job.target)
     missing = len(source.files()) - len(digests)
     if missing:
         raise DataError(f"{source.files()[0].parent}: its files changed while they were read ({missing:+}); run again")
@@ -108,79 +93,79 @@ def plan(job: Job, looks: Sequence[Path], out: Path) -> None:
         _seal(folder, "plan", {"plan": asdict(made), "firsts": firsts, "digests": digests})
 
 
-def clean(job: Job, planned: Path, part: int, of: int, out: Path) -> None:
+def clean(job: PreprocessJob, planned: Path, part: int, of: int, out: Path) -> None:
     """Note what is wrong with a part's rows, and each row's hash, label and group."""
-    made, firsts, _ = _planned(planned)
-    work = job.work(made, share(job.source(), part, of, firsts[part]))
+    plan, firsts, _ = _planned(planned)
+    work = job.work(plan, job.source().share(part, of, firsts[part]))
     with artifacts.new_folder(out) as folder:
-        ledger = work.note(folder)
-        _seal(folder, "clean", {"part": part, "of": of, "rows": ledger.count, **_cleaned(work.cleaning)})
+        index = work.clean(folder)
+        _seal(folder, "clean", {"part": part, "of": of, "rows": index.count, **_cleaned(work.cleaning)})
 
 
-def divide(job: Job, planned: Path, cleaned: Sequence[Path], out: Path) -> None:
+def split(job: PreprocessJob, planned: Path, cleaned: Sequence[Path], out: Path) -> None:
     """Decide for every row of all parts where it goes; raises DataError as on one machine."""
-    made, _, _ = _planned(planned)
+    plan, _, _ = _planned(planned)
     abouts = list(_all(cleaned, "clean"))
-    work = job.work(made, job.source())
+    work = job.work(plan, job.source())
     for about in abouts:
         _take(work.cleaning, about)
     work.cleaning.settle()
     with artifacts.new_folder(out) as folder, tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        ledger = _joined(_in_order(cleaned, "clean"), Path(scratch), grouped=job.config.group is not None)
-        decision = work.decide(ledger)
+        index = _joined(_in_order(cleaned, "clean"), Path(scratch), grouped=job.data.group is not None)
+        decision = work.split(index)
         decision.codes.tofile(folder / "codes")
         rows = [about["rows"] for about in abouts]
-        said = {key: value for key, value in vars(decision).items() if key != "codes"}
-        about = {"decision": said, "rows": rows, "before": _before(decision.codes, rows), "every": work.every(decision)}
-        _seal(folder, "divide", {**about, **_cleaned(work.cleaning)})
+        counts = {key: value for key, value in vars(decision).items() if key != "codes"}
+        step = work.sample_every(decision)
+        about = {"decision": counts, "rows": rows, "before": _before(decision.codes, rows), "sample_every": step}
+        _seal(folder, "split", {**about, **_cleaned(work.cleaning)})
 
 
-def write(job: Job, planned: Path, divided: Path, part: int, of: int, out: Path) -> None:
+def write(job: PreprocessJob, planned: Path, divided: Path, part: int, of: int, out: Path) -> None:
     """Write a part's rows to their splits, and its training rows' statistics."""
-    made, firsts, _ = _planned(planned)
-    about = _read(divided, "divide")
-    work = job.work(made, share(job.source(), part, of, firsts[part]))
+    plan, firsts, _ = _planned(planned)
+    about = _read(divided, "split")
+    work = job.work(plan, job.source().share(part, of, firsts[part]))
     start = sum(about["rows"][:part])
     codes = np.fromfile(divided / "codes", np.uint8, about["rows"][part], offset=start)
-    found: list[dict[str, Statistic]] = []
+    blocks: list[dict[str, Statistic]] = []
     with artifacts.new_folder(out) as folder:
         with work.writer(folder, about["before"][part]) as writer:
-            again = work.sort(codes, about["every"], writer, found.append)
+            dropped_at = work.write_rows(codes, about["sample_every"], writer, blocks.append)
             writer.finish()
-        _save(folder, found)
-        _seal(folder, "write", {"part": part, "of": of, "again": {str(code): where for code, where in again.items()}})
+        _save(folder, blocks)
+        places = {str(code): where for code, where in dropped_at.items()}
+        _seal(folder, "write", {"part": part, "of": of, "dropped_at": places})
 
 
-def join(job: Job, planned: Path, divided: Path, written: Sequence[Path], out: Path) -> Dataset:
-    """Bring the parts together: the dataset that one machine makes, byte for byte."""
-    made, _, digests = _planned(planned)
-    about = _read(divided, "divide")
+def merge(job: PreprocessJob, planned: Path, divided: Path, written: Sequence[Path], out: Path) -> Dataset:
+    """Merge the parts: the dataset that one machine makes, byte for byte."""
+    plan, _, digests = _planned(planned)
+    about = _read(divided, "split")
     decision = Decision(np.fromfile(divided / "codes", np.uint8), **_tuples(about["decision"]))
-    work = job.work(made, job.source())
+    work = job.work(plan, job.source())
     _take(work.cleaning, about)
-    again: dict[int, list[str]] = {}
-    found: dict[str, Statistic] = {}
+    dropped_at: dict[int, list[str]] = {}
+    fitted: dict[str, Statistic] = {}
     folders = _in_order(written, "write")
-    for folder, said in zip(folders, _all(written, "write"), strict=True):
-        for code, where in said["again"].items():
-            places = again.setdefault(int(code), [])
-            places += where[: 5 - len(places)]
-        for more in _load(folder):
-            statistics.merge(found, more)
+    for folder, part in zip(folders, _all(written, "write"), strict=True):
+        for code, where in part["dropped_at"].items():
+            places = dropped_at.setdefault(int(code), [])
+            places += where[: MAX_EXAMPLES - len(places)]
+        for more in _load(folder, _statistics(plan, job.target)):
+            statistics.merge(fitted, more)
     counts: dict[Split, int] = {split: decision.rows(split) for split in SPLITS}
     with artifacts.new_folder(out) as folder:
-        shards.join(folders, folder)
+        shards.merge(folders, folder)
         source = {name: digests[name] for name in _order(job)}
-        values = work.about(decision, counts, found, again)
-        artifacts.seal(folder, KIND, {**values, "source": source, "preprocess": job.how.values()})
+        values = work.manifest(decision, counts, fitted, dropped_at)
+        artifacts.seal(folder, KIND, {**values, "source": source, "preprocess": job.preprocess.values()})
     return datasets.read(out)
 
 
-def _order(job: Job) -> Iterator[str]:
+def _order(job: PreprocessJob) -> Iterator[str]:
     """Give the source's files by name, in the order that one machine lists their digests."""
-    from boatyard import preprocessing, storage
-
-    yield from preprocessing.names(job.source(), storage.local(job.config.path, job.root))
+    yield from names(job.source(), local(job.data.path, job.root))
 
 
 def _seal(folder: Path, phase: str, about: dict[str, Any]) -> None:
@@ -211,9 +196,9 @@ def _in_order(paths: Sequence[Path], phase: str) -> list[Path]:
     return sorted(paths, key=lambda path: int(_read(path, phase)["part"]))
 
 
-def _planned(path: Path) -> tuple[Plan, list[int], dict[str, str]]:
+def _planned(path: Path) -> tuple[DataPlan, list[int], dict[str, str]]:
     about = _read(path, "plan")
-    return Plan(**_tuples(about["plan"])), about["firsts"], about["digests"]
+    return DataPlan(**_tuples(about["plan"])), about["firsts"], about["digests"]
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
@@ -221,31 +206,32 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Told(Place):
+class RemotePlace(Place):
     """A place that another machine said in words."""
 
     def __call__(self, index: int) -> str:
         return self.file
 
 
-def _glance(found: Glance) -> dict[str, Any]:
-    place, row, value = found.first or (None, 0, "")
+def _profile_values(profile: Profile) -> dict[str, Any]:
+    """Return a part's profile as JSON values; a place is said in words, its file is on this machine."""
+    place, row, value = profile.first or (None, 0, "")
     return {
-        "total": found.total,
-        "columns": [{**vars(seen), "texts": sorted(seen.texts)} for seen in found.columns.values()],
-        "labels": sorted(found.labels),
-        "unlabelled": found.unlabelled,
+        "total": profile.total,
+        "columns": [{**vars(column), "texts": sorted(column.texts)} for column in profile.columns.values()],
+        "labels": sorted(profile.labels),
+        "unlabelled": profile.unlabelled,
         "first": [place(row), value] if place else None,
-        "shape": list(found.shape),
-        "dtype": found.dtype,
+        "shape": list(profile.shape),
+        "dtype": profile.dtype,
     }
 
 
-def _seen(value: dict[str, Any]) -> Glance:
-    columns = {one["name"]: Seen(**{**one, "texts": set(one["texts"])}) for one in value["columns"]}
-    first = (_Told(value["first"][0], np.zeros(0)), 0, value["first"][1]) if value["first"] else None
+def _profile_of(value: dict[str, Any]) -> Profile:
+    columns = {entry["name"]: ColumnProfile(**{**entry, "texts": set(entry["texts"])}) for entry in value["columns"]}
+    first = (RemotePlace(value["first"][0], np.zeros(0)), 0, value["first"][1]) if value["first"] else None
     shape, labels = tuple(value["shape"]), set(value["labels"])
-    return Glance(value["total"], columns, labels, value["unlabelled"], first, shape, value["dtype"])
+    return Profile(value["total"], columns, labels, value["unlabelled"], first, shape, value["dtype"])
 
 
 def _cleaned(cleaning: Cleaning) -> dict[str, Any]:
@@ -263,13 +249,13 @@ def _take(cleaning: Cleaning, about: dict[str, Any]) -> None:
         cleaning.refused.setdefault((reason, column), (said, policy))
 
 
-def _joined(folders: Sequence[Path], scratch: Path, grouped: bool) -> Ledger:
+def _joined(folders: Sequence[Path], scratch: Path, grouped: bool) -> RowIndex:
     """Put the notes of all parts one after the other."""
-    ledger = Ledger(scratch, grouped)
-    with ledger:
+    index = RowIndex(scratch, grouped)
+    with index:
         for folder in folders:
-            ledger.take(folder)
-    return ledger
+            index.take(folder)
+    return index
 
 
 def _before(codes: Array, rows: Sequence[int]) -> list[dict[str, int]]:
@@ -289,56 +275,20 @@ def _save(folder: Path, blocks: Sequence[dict[str, Statistic]]) -> None:
     arrays: dict[str, Array] = {}
     for number, name in enumerate(dict.fromkeys(name for block in blocks for name in block)):
         found = [block[name] for block in blocks if name in block]
-        index.append({"name": name, **_packed(found, arrays, str(number))})
+        index.append({"name": name, **type(found[0]).pack(found, arrays, str(number))})
     artifacts.write_json(folder / "statistics.json", index)
     np.savez(folder / "statistics.npz", **arrays)  # type: ignore[arg-type]
 
 
-def _packed(found: Sequence[Any], arrays: dict[str, Array], key: str) -> dict[str, Any]:
-    """Return what JSON holds of a field's statistics; their floats go to arrays."""
-    first = found[0]
-    if isinstance(first, Moments):
-        arrays[f"{key}.moments"] = np.array([[getattr(one, name) for name in NUMBERS] for one in found], np.float64)
-        kept = [part for one in found for part in one.kept]
-        if kept:
-            arrays[f"{key}.kept"] = np.concatenate(kept)
-        return {"kind": "moments"}
-    if isinstance(first, Pixels) and first.moments:
-        arrays[f"{key}.pixels"] = np.array([[one.count, one.low, one.high] for one in found], np.float64)
-        for channel in range(len(first.moments)):
-            _packed([one.moments[channel] for one in found], arrays, f"{key}.{channel}")
-        return {"kind": "floats", "channels": len(first.moments)}
-    whole: dict[str, Statistic] = {}
-    for one in found:
-        statistics.merge(whole, {key: one})
-    if isinstance(first, Counts):
-        return {"kind": "counts", "seen": dict(whole[key].seen)}  # type: ignore[union-attr]
-    return {"kind": "pixels", **{name: value for name, value in vars(whole[key]).items() if name != "moments"}}
-
-
-def _load(folder: Path) -> Iterator[dict[str, Statistic]]:
+def _load(folder: Path, classes: dict[str, type[Statistic]]) -> Iterator[dict[str, Statistic]]:
     """Give back the statistics that `_save` wrote, in the order to merge them in."""
     index = json.loads((folder / "statistics.json").read_bytes())
     with np.load(folder / "statistics.npz", allow_pickle=False) as arrays:
         for number, entry in enumerate(index):
-            for one in _unpacked(entry, arrays, str(number)):
-                yield {entry["name"]: one}
+            for statistic in classes[entry["name"]].unpack(entry, arrays, str(number)):
+                yield {entry["name"]: statistic}
 
 
-def _unpacked(entry: dict[str, Any], arrays: Any, key: str) -> list[Any]:
-    if entry["kind"] == "moments":
-        found = []
-        for numbers in arrays[f"{key}.moments"].tolist():
-            count, missing, *rest = numbers
-            found.append(Moments(int(count), int(missing), *rest))
-        found[0].kept = [arrays[f"{key}.kept"]] if f"{key}.kept" in arrays else []
-        return found
-    if entry["kind"] == "floats":
-        channels = [_unpacked({"kind": "moments"}, arrays, f"{key}.{channel}") for channel in range(entry["channels"])]
-        numbers = arrays[f"{key}.pixels"].tolist()
-        return [
-            Pixels(int(n), [], [], low, high, list(c)) for (n, low, high), *c in zip(numbers, *channels, strict=True)
-        ]
-    if entry["kind"] == "counts":
-        return [Counts(Counter(entry["seen"]))]
-    return [Pixels(**{name: entry[name] for name in ("count", "sums", "squares", "low", "high")}, moments=[])]
+def _statistics(plan: DataPlan, target: Target) -> dict[str, type[Statistic]]:
+    """Return the class of each field's statistics, and of the target's."""
+    return {**{field.name: kinds.of(field).statistic() for field in plan.fields}, TARGET: target.statistic()}

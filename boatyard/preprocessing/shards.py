@@ -8,49 +8,44 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from boatyard.data import kinds
 from boatyard.data.datasets import SPLITS, Split
 from boatyard.data.schema import Array
 from boatyard.preprocessing.block import WORKERS
-from boatyard.preprocessing.cleaning import Rows
-from boatyard.preprocessing.survey import Plan
+from boatyard.preprocessing.cleaning import CleanedRows
+from boatyard.preprocessing.profile import DataPlan
+from boatyard.tasks.targets import Target
 
 SHARD_BYTES = 8 << 20  # of raw values
 AT_ONCE = 2  # shards that are written while the next is filled
 
 
-def layout(plan: Plan, slices: tuple[str, ...]) -> pa.Schema:
+def layout(plan: DataPlan, target: Target, slices: tuple[str, ...]) -> pa.Schema:
     """Return a shard's columns: row, target, `field:NAME` for each field, `slice:NAME` for each slice."""
-    fields = [("row", pa.int64()), ("target", pa.int64() if plan.task == "classification" else pa.float32())]
-    if plan.is_image:
-        fields.append(("field:image", pa.binary(plan.row_bytes)))
-    types = {"number": pa.float32(), "category": pa.string()}
-    fields += [(f"field:{name}", types[kind]) for name, kind in plan.kinds.items()] if not plan.is_image else []
-    return pa.schema([*fields, *((f"slice:{name}", pa.string()) for name in slices)])
+    fields = [(f"field:{field.name}", kinds.of(field).arrow_type(field)) for field in plan.fields]
+    texts = [(f"slice:{name}", pa.string()) for name in slices]
+    return pa.schema([("row", pa.int64()), ("target", target.arrow_type()), *fields, *texts])
 
 
-def batch(rows: Rows, index: Array, columns: pa.Schema, slices: tuple[str, ...]) -> pa.RecordBatch:
+def batch(rows: CleanedRows, index: Array, columns: pa.Schema, slices: tuple[str, ...]) -> pa.RecordBatch:
     """Return the rows at an index as a shard holds them."""
     at = pa.array(index)
-    found = [pa.array(rows.block.rows[index]), pa.array(rows.target[index]).cast(columns.field("target").type)]
-    for column in rows.columns.values():
-        if isinstance(column, pa.Array):
-            found.append(column.take(at))
-        elif column.ndim > 1:
-            found.append(_binary(column[index]))
-        else:
-            found.append(pa.array(column[index].astype(np.float32)))
-    return pa.record_batch([*found, *(rows.texts[name].take(at) for name in slices)], columns)
+    target = pa.array(rows.target[index]).cast(columns.field("target").type)
+    values = [
+        kinds.of(field).store(field, column, index) for field, column in zip(rows.fields, rows.columns, strict=True)
+    ]
+    texts = [rows.texts[name].take(at) for name in slices]
+    return pa.record_batch([pa.array(rows.block.rows[index]), target, *values, *texts], columns)
 
 
 class Writer:
     """Takes rows by split, in order, and writes them as `shards/SPLIT-00000.parquet` …
 
     `before` says how many rows of each split another writer has before these: then the shards at both ends, which are
-    shared with others, are left as pieces `shards/SPLIT-00000.piece` for `join`.
+    shared with others, are left as pieces `shards/SPLIT-00000.piece` for `merge`.
     """
 
     def __init__(
@@ -133,8 +128,8 @@ def _keep(table: pa.Table, path: Path) -> None:
             file.write_batch(batch)
 
 
-def join(folders: Sequence[Path], out: Path) -> None:
-    """Bring together what several writers wrote, in order: shards as they are, pieces of one shard as that shard."""
+def merge(folders: Sequence[Path], out: Path) -> None:
+    """Merge what several writers wrote, in order: shards as they are, pieces of one shard as that shard."""
     (out / "shards").mkdir()
     pieces: dict[str, list[Path]] = {}
     for path in (path for folder in folders for path in sorted((folder / "shards").iterdir())):
@@ -150,9 +145,3 @@ def join(folders: Sequence[Path], out: Path) -> None:
 def _kept(path: Path) -> list[pa.RecordBatch]:
     with pa.ipc.open_file(path) as file:
         return [file.get_batch(number) for number in range(file.num_record_batches)]
-
-
-def _binary(images: Array) -> pa.Array:
-    """Return images as one binary value a row."""
-    flat = np.ascontiguousarray(images).reshape(len(images), -1).view(np.uint8)
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(flat.shape[1]), len(flat), [None, pa.py_buffer(flat)])

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from boatyard.data.datasets import SPLITS, Split
+from boatyard.data.row_hashes import mix
 from boatyard.data.schema import Array
 from boatyard.errors import DataError
 
@@ -33,18 +34,8 @@ NOTED = np.dtype([("content", "<u8"), ("label", "<i4"), ("row", "<i8")])
 Strata = Callable[[], Iterator[tuple[int, Array, Array]]]
 
 
-def mix(values: Array) -> Array:
-    """Scatter uint64 [N] evenly (the finaliser of SplitMix64: Steele, Lea and Flood, 2014)."""
-    with np.errstate(over="ignore"):
-        z = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        made: Array = z ^ (z >> np.uint64(31))
-        return made
-
-
-class Ledger:
-    """What is noted of every row, on disk: 8 bytes of content, 4 of label, 1 of split given, 8 of group."""
+class RowIndex:
+    """The index of all rows, on disk: 8 bytes of content, 4 of label, 1 of split given, 8 of group."""
 
     def __init__(self, folder: Path, grouped: bool) -> None:
         self.folder, self.grouped, self.count = folder, grouped, 0
@@ -52,7 +43,7 @@ class Ledger:
         self._stack = ExitStack()
         self._files = {name: self._stack.enter_context((folder / name).open("wb")) for name in self._names}
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> RowIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,7 +56,7 @@ class Ledger:
         self.count += len(content)
 
     def take(self, folder: Path) -> None:
-        """Add what another ledger of the same kind wrote in its folder."""
+        """Add what another index of the same columns wrote in its folder."""
         for name in self._names:
             with (folder / name).open("rb") as file:
                 shutil.copyfileobj(file, self._files[name], 1 << 20)
@@ -116,8 +107,8 @@ class _Equal:
     edges: list[Array] = field(default_factory=list)  # pairs of groups that share a row
 
 
-def decide(
-    ledger: Ledger,
+def split(
+    index: RowIndex,
     shares: Mapping[Split, float],
     seed: int,
     duplicates: Literal["auto", "drop", "keep", "refuse"],
@@ -129,33 +120,33 @@ def decide(
     policy. Under `auto` equal rows are copies and dropped, unless more than a fifth of the rows would go: few columns
     of few values make rows equal by coincidence, and they stay. Raises DataError when duplicates are refused.
     """
-    codes = ledger.read("given")
+    codes = index.read("given")
     divided = int(np.count_nonzero(codes == OPEN))
-    found = _equal_rows(ledger, codes, keep=duplicates == "keep")
-    coincident = found.duplicates if duplicates == "auto" and 5 * found.duplicates > divided else 0
+    equal = _equal_rows(index, codes, keep=duplicates == "keep")
+    coincident = equal.duplicates if duplicates == "auto" and 5 * equal.duplicates > divided else 0
     if coincident:
-        codes = ledger.read("given")
-        found = _equal_rows(ledger, codes, keep=True)
-    if duplicates == "refuse" and found.first_again is not None:
+        codes = index.read("given")
+        equal = _equal_rows(index, codes, keep=True)
+    if duplicates == "refuse" and equal.first_again is not None:
         raise DataError(
-            f"row {found.first_again} (from 0) is equal to an earlier one, as are {found.duplicates - 1} more; "
+            f"row {equal.first_again} (from 0) is equal to an earlier one, as are {equal.duplicates - 1} more; "
             "remove them, or say preprocess.duplicates: drop"
         )
     cuts = _cuts({split: share for split, share in shares.items() if split not in given})
-    if ledger.grouped:
-        small = _by_group(ledger, codes, cuts, seed, "group", found.edges)
-    elif 5 * found.tied > np.count_nonzero(codes == OPEN):
-        small = _by_group(ledger, codes, cuts, seed, "content", [])
+    if index.grouped:
+        small = _by_group(index, codes, cuts, seed, "group", equal.edges)
+    elif 5 * equal.tied > np.count_nonzero(codes == OPEN):
+        small = _by_group(index, codes, cuts, seed, "content", [])
     else:
-        small = _by_content(ledger, codes, cuts, seed, found)
-    return Decision(codes, found.duplicates, found.held, found.conflicts, coincident, small)
+        small = _by_content(index, codes, cuts, seed, equal)
+    return Decision(codes, equal.duplicates, equal.held, equal.conflicts, coincident, small)
 
 
-def _equal_rows(ledger: Ledger, codes: Array, keep: bool) -> _Equal:
+def _equal_rows(index: RowIndex, codes: Array, keep: bool) -> _Equal:
     """Mark rows equal to an earlier one, or to one of a given split, in `codes`."""
-    found = _Equal()
-    groups = np.memmap(ledger.folder / "group", "<u8", "r") if ledger.grouped and ledger.count else None
-    for content, label, rows in _partitions(ledger, codes):
+    equal = _Equal()
+    groups = np.memmap(index.folder / "group", "<u8", "r") if index.grouped and index.count else None
+    for content, label, rows in _partitions(index, codes):
         order = np.lexsort((rows, content))
         content, label, rows = content[order], label[order], rows[order]
         again = np.r_[False, content[1:] == content[:-1]]
@@ -163,18 +154,18 @@ def _equal_rows(ledger: Ledger, codes: Array, keep: bool) -> _Equal:
             continue
         several = again | np.r_[again[1:], False]
         content, label, rows = content[several], label[several], rows[several]
-        _mark(found, codes, content, label, rows, keep)
+        _mark(equal, codes, content, label, rows, keep)
         if groups is not None:
-            _join(found, groups, codes, content, rows)
-    return found
+            _join(equal, groups, codes, content, rows)
+    return equal
 
 
-def _partitions(ledger: Ledger, codes: Array) -> Iterator[tuple[Array, Array, Array]]:
+def _partitions(index: RowIndex, codes: Array) -> Iterator[tuple[Array, Array, Array]]:
     """Give content, label and number of the rows still in, equal contents together, some 500,000 rows at a time."""
-    count = min(-(-ledger.count // PART), 256)
+    count = min(-(-index.count // PART), 256)
     with ExitStack() as stack:
-        files = [stack.enter_context(open(ledger.folder / f"part-{k}", "wb")) for k in range(count)]
-        for start, (content, label) in ledger.parts("content", "label"):
+        files = [stack.enter_context(open(index.folder / f"part-{k}", "wb")) for k in range(count)]
+        for start, (content, label) in index.parts("content", "label"):
             rows = np.flatnonzero(codes[start : start + len(content)] != DROPPED)
             noted = np.empty(len(rows), NOTED)
             noted["content"], noted["label"], noted["row"] = content[rows], label[rows], rows + start
@@ -184,12 +175,12 @@ def _partitions(ledger: Ledger, codes: Array) -> Iterator[tuple[Array, Array, Ar
             for file, some in zip(files, np.split(noted[order], ends[:-1]), strict=True):
                 file.write(some.tobytes())
     for k in range(count):
-        noted = np.fromfile(ledger.folder / f"part-{k}", NOTED)
-        (ledger.folder / f"part-{k}").unlink()
+        noted = np.fromfile(index.folder / f"part-{k}", NOTED)
+        (index.folder / f"part-{k}").unlink()
         yield noted["content"].copy(), noted["label"].copy(), noted["row"].copy()
 
 
-def _mark(found: _Equal, codes: Array, content: Array, label: Array, rows: Array, keep: bool) -> None:
+def _mark(equal: _Equal, codes: Array, content: Array, label: Array, rows: Array, keep: bool) -> None:
     """Mark among rows sorted by content and number, each content twice or more, what is dropped; note conflicts."""
     start = _starts(content)
     rank = np.select([codes[rows] == CODES["test"], codes[rows] == CODES["validation"]], [2, 1], 0)
@@ -197,34 +188,34 @@ def _mark(found: _Equal, codes: Array, content: Array, label: Array, rows: Array
     np.maximum.at(best, start, rank)
     held = rank < best[start]
     codes[rows[held]] = HELD
-    found.held += int(held.sum())
+    equal.held += int(held.sum())
     content, label, rows = (values[~held] for values in (content, label, rows))
     start = _starts(content)
     contradicting = label != label[start]
-    found.conflicts += int(contradicting.sum())
+    equal.conflicts += int(contradicting.sum())
     leading = np.unique(start[contradicting])
-    found.content.append(content[leading])
-    found.label.append(label[leading])
+    equal.content.append(content[leading])
+    equal.label.append(label[leading])
     order = np.lexsort((rows, label, content))
     content, label, rows = content[order], label[order], rows[order]
     again = np.r_[False, (content[1:] == content[:-1]) & (label[1:] == label[:-1])] & (codes[rows] == OPEN)
-    found.tied += int((content[1:] == content[:-1]).sum())
+    equal.tied += int((content[1:] == content[:-1]).sum())
     if keep or not again.any():
         return
-    found.tied -= int(again.sum())
+    equal.tied -= int(again.sum())
     first = int(rows[again].min())
-    found.first_again = first if found.first_again is None else min(first, found.first_again)
+    equal.first_again = first if equal.first_again is None else min(first, equal.first_again)
     codes[rows[again]] = DUPLICATE
-    found.duplicates += int(again.sum())
+    equal.duplicates += int(again.sum())
 
 
-def _join(found: _Equal, groups: Array, codes: Array, content: Array, rows: Array) -> None:
+def _join(equal: _Equal, groups: Array, codes: Array, content: Array, rows: Array) -> None:
     """Note the groups that share a content: they must fall into the same split."""
     there = codes[rows] == OPEN
     content, group = content[there], groups[rows[there]]
     if len(group):
         edges = np.stack([group[_starts(content)], group], 1)
-        found.edges.append(np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0))
+        equal.edges.append(np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0))
 
 
 def _starts(content: Array) -> Array:
@@ -245,17 +236,17 @@ def _cuts(shares: Mapping[Split, float]) -> tuple[tuple[Split, float], ...]:
 
 
 def _by_content(
-    ledger: Ledger, codes: Array, cuts: tuple[tuple[Split, float], ...], seed: int, found: _Equal
+    index: RowIndex, codes: Array, cuts: tuple[tuple[Split, float], ...], seed: int, equal: _Equal
 ) -> tuple[int, ...]:
     """Divide each label's rows by the rank of their scattered content: exact shares, equal rows together.
 
     Return the labels that have fewer rows than there are splits: those are all in training.
     """
-    led, leading = _leaders(found)
+    led, leading = _leaders(equal)
     salt = mix(np.array([seed], np.uint64))
 
     def strata() -> Iterator[tuple[int, Array, Array]]:
-        for start, (content, label) in ledger.parts("content", "label"):
+        for start, (content, label) in index.parts("content", "label"):
             if len(led):
                 at = np.minimum(np.searchsorted(led, content), len(led) - 1)
                 label = np.where(led[at] == content, leading[at], label)
@@ -275,11 +266,11 @@ def _by_content(
     return tuple(int(k) for k in np.flatnonzero((totals > 0) & (totals < len(cuts))))
 
 
-def _leaders(found: _Equal) -> tuple[Array, Array]:
+def _leaders(equal: _Equal) -> tuple[Array, Array]:
     """Return the contents whose rows contradict each other, sorted, and the label whose stratum they join."""
-    if not found.content:
+    if not equal.content:
         return np.zeros(0, np.uint64), np.zeros(0, np.int32)
-    content, label = np.concatenate(found.content), np.concatenate(found.label)
+    content, label = np.concatenate(equal.content), np.concatenate(equal.label)
     order = np.argsort(content)
     return content[order], label[order]
 
@@ -334,7 +325,7 @@ def _ranks(totals: Array, ends: list[float]) -> list[Array]:
 
 
 def _by_group(
-    ledger: Ledger,
+    index: RowIndex,
     codes: Array,
     cuts: tuple[tuple[Split, float], ...],
     seed: int,
@@ -347,13 +338,13 @@ def _by_group(
     stay, those of one content are a group.
     """
     names = np.zeros(0, np.uint64)
-    for start, (group,) in ledger.parts(column):
+    for start, (group,) in index.parts(column):
         names = np.union1d(names, group[codes[start : start + len(group)] == OPEN])
-    labels = 1 + max((int(label.max()) for _, (label,) in ledger.parts("label") if len(label)), default=0)
+    labels = 1 + max((int(label.max()) for _, (label,) in index.parts("label") if len(label)), default=0)
     columns = labels if len(names) <= MANY_GROUPS else 1
     joined, sets = _joined(names, edges)
     counts = np.zeros((sets, columns), np.int64)
-    for start, (group, label) in ledger.parts(column, "label"):
+    for start, (group, label) in index.parts(column, "label"):
         free = codes[start : start + len(group)] == OPEN
         member = joined[np.searchsorted(names, group[free])]
         np.add.at(counts, (member, label[free] if columns > 1 else 0), 1)
@@ -364,7 +355,7 @@ def _by_group(
     np.minimum.at(leader, joined, names)
     order = np.lexsort((mix(leader ^ mix(np.array([seed], np.uint64))), -counts.sum(1)))
     chosen = _dealt(counts, order, cuts) if sets <= MANY_GROUPS else _cut(counts, leader, seed, cuts)
-    for start, (group,) in ledger.parts(column):
+    for start, (group,) in index.parts(column):
         free = np.flatnonzero(codes[start : start + len(group)] == OPEN)
         codes[start + free] = chosen[joined[np.searchsorted(names, group[free])]]
     return ()
@@ -417,12 +408,12 @@ def _joined(names: Array, edges: list[Array]) -> tuple[Array, int]:
     return joined, len(sets)
 
 
-def unseen(ledger: Ledger, decision: Decision, labels: int) -> tuple[int, int, Split] | None:
+def unseen(index: RowIndex, decision: Decision, labels: int) -> tuple[int, int, Split] | None:
     """Return the first row whose label no training row has, that label and the row's split; None when there is none."""
     trained = np.zeros(labels, bool)
-    for start, (label,) in ledger.parts("label"):
+    for start, (label,) in index.parts("label"):
         trained[label[decision.codes[start : start + len(label)] == CODES["train"]]] = True
-    for start, (label,) in ledger.parts("label"):
+    for start, (label,) in index.parts("label"):
         codes = decision.codes[start : start + len(label)]
         for split in SPLITS[1:]:
             rows = np.flatnonzero((codes == CODES[split]) & ~trained[label])

@@ -27,10 +27,11 @@ class Augmentation:
     ) -> None:
         self.config, self.part = config, part
         self.moves = bool(config.flip or config.shift)
-        if (self.moves or config.erase) and not schema.is_image:
+        image = next((f for f, kind in zip(schema.fields, schema.kinds, strict=True) if kind.augmented), None)
+        if (self.moves or config.erase) and image is None:
             raise ConfigError("preprocess.augment flips, shifts and erases images; this is a table, remove it")
-        if schema.is_image:
-            self.name, self.shape = schema.fields[0].name, schema.fields[0].shape
+        if image is not None:
+            self.name, self.shape = image.name, image.shape
             mean = torch.from_numpy(np.atleast_1d(np.asarray(statistics[self.name]["mean"], dtype=np.float32)))
             self.mean = mean if len(self.shape) == 3 else mean.reshape(())
             if (most := max(config.erase, config.shift)) > min(self.shape[:2]):

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from boatyard import tasks
+from boatyard.data import kinds
 from boatyard.data.features import empty, tensors
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ConfigError
@@ -59,7 +60,7 @@ def export(graph: Graph, schema: Schema) -> bytes:
         raise ConfigError(f"the model has {size} bytes of weights; one graph file holds {LARGEST}; use a smaller model")
     model = _trace(graph, schema)
     _rename(model, schema)
-    _add_strings(model, schema)
+    _add_preludes(model, schema)
     model.graph.node.extend(tasks.of(schema).nodes(schema))
     _describe(model, schema)
     onnx.checker.check_model(model, full_check=True)
@@ -139,8 +140,8 @@ def _answer(index: int) -> str:
 
 def _rename(model: Any, schema: Schema) -> None:
     """Give inputs the schema's names and every inner value a number, so that no column's name can clash with one."""
-    outer = {_inner(i): t.name for i, t in enumerate(schema.tensors()) if t.dtype != "str"}
-    outer |= {_inner(i): f"{t.name}/code" for i, t in enumerate(schema.tensors()) if t.dtype == "str"}
+    coded = set(_preludes(schema))
+    outer = {_inner(i): _code(t.name) if t.name in coded else t.name for i, t in enumerate(schema.tensors())}
     outer |= {_answer(i): output for i, output in enumerate(tasks.of(schema).computed(schema))}
     renamed = {"": ""}
 
@@ -159,28 +160,25 @@ def _rename(model: Any, schema: Schema) -> None:
         node.name, node.doc_string = f"{node.op_type}_{index}", ""
 
 
-def _add_strings(model: Any, schema: Schema) -> None:
-    """Turn each string input into its code: the rank in categories, then missing, then unknown (the default)."""
-    nodes = []
-    for tensor in schema.tensors():
-        if tensor.dtype != "str":
-            continue
-        known = [*schema.field(tensor.name).categories, ""]
-        nodes.append(
-            helper.make_node(
-                "LabelEncoder",
-                [tensor.name],
-                [f"{tensor.name}/code"],
-                name=f"{tensor.name}/encode",
-                domain="ai.onnx.ml",
-                keys_strings=known,
-                values_int64s=list(range(len(known))),
-                default_int64=len(known),
-            )
-        )
+def _add_preludes(model: Any, schema: Schema) -> None:
+    """Put before the model what a field's kind does to its input there: texts become codes, for torch has no texts."""
+    nodes = [node for prelude in _preludes(schema).values() for node in prelude]
     rest = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*nodes, *rest])
+
+
+def _preludes(schema: Schema) -> dict[str, list[Any]]:
+    """Return the nodes before the model by input, of those inputs that have some."""
+    nodes = {}
+    for tensor in schema.tensors():
+        field = schema.field(tensor.fields[0])
+        nodes[tensor.name] = kinds.of(field).prelude(field, tensor.name, _code(tensor.name))
+    return {name: prelude for name, prelude in nodes.items() if prelude}
+
+
+def _code(name: str) -> str:
+    return f"{name}/code"
 
 
 def _describe(model: Any, schema: Schema) -> None:

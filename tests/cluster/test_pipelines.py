@@ -178,12 +178,12 @@ class Backend:
 
 
 PRODUCERS: dict[Any, tuple[str, str]] = {
-    "looks": ("preprocess-look", "look"),
+    "profiles": ("preprocess-profile", "profile"),
     "plan": ("preprocess-plan", "plan"),
     "notes": ("preprocess-clean", "notes"),
-    "division": ("preprocess-divide", "division"),
+    "split": ("preprocess-split", "split"),
     "shards": ("preprocess-write", "shards"),
-    "dataset": ("preprocess-join", "dataset"),
+    "dataset": ("preprocess-merge", "dataset"),
     "checkpoint": ("train", "checkpoint"),
     "report": ("evaluate", "report"),
     "verdict": ("gate", "verdict"),
@@ -289,7 +289,7 @@ def test_the_deploy_step_leaves_an_endpoint_that_answers_with_the_pushed_package
 def test_the_dataset_of_two_pods_is_that_of_one_machine(
     backend: Backend, made: project.Project, tmp_path: Path
 ) -> None:
-    (uri,) = backend.uris("preprocess-join", "dataset")
+    (uri,) = backend.uris("preprocess-merge", "dataset")
     preprocessing.preprocess(made.data, made.preprocess, tmp_path / "one", root=tmp_path, task=made.task)
     copied(uri, tmp_path / "many")
     here, there = (
@@ -305,7 +305,7 @@ def test_inputs_deleted_behind_a_cache_hit_are_noticed_and_said_where_a_person_l
     backend: Backend, store: str
 ) -> None:
     other = Backend(backend.spec, backend.platform, backend.namespace, f"{store}/root/digits/{uuid.uuid4()}")
-    log = other.fail("train", dataset=[f"{store}/root/digits/gone/preprocess-join/u/dataset"])
+    log = other.fail("train", dataset=[f"{store}/root/digits/gone/preprocess-merge/u/dataset"])
     (reason,) = reasons.read(other.root)
     assert (reason.step, reason.error, reason.wanted) == ("train", "ArtifactError", "manifest.json in it")
     assert "found an empty folder" in reason.sentence and reason.sentence in log

@@ -1,1 +1,1 @@
-"""Where raw rows come from: a kind of file each."""
+"""Where raw rows come from: a module for each kind of files, called as `data.source` names it."""

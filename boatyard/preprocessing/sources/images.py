@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-import io
-import re
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from boatyard.data.datasets import Split
 from boatyard.data.schema import Array
 from boatyard.errors import DataError
-from boatyard.preprocessing.block import BLOCK_BYTES, Bad, Block, Place, arrow, ordered
-from boatyard.project import PreprocessConfig
+from boatyard.preprocessing import block
+from boatyard.preprocessing.block import Bad, Block, Place, arrow, ordered
+from boatyard.preprocessing.sources.base import OpenSource, Source, share_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from boatyard.data.datasets import Split
+    from boatyard.data.pictures import Color
+    from boatyard.project import DataConfig, PreprocessConfig
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-LARGEST = 64 << 20  # pixels of a picture: more is a mistake or an attack
-BROKEN = (
-    OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, IndexError, KeyError,
-    UnidentifiedImageError, Image.DecompressionBombError,
-)  # fmt: skip
 FOLDERS: dict[str, Split] = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "val": "validation", "valid": "validation", "validation": "validation",
 }  # fmt: skip
-Color = Literal["grey", "rgb"]
+
+
+class ImagesSource(Source):
+    """A folder of pictures for each class, brought to one size and colour."""
+
+    name = "images"
+    files = "a folder with a folder for each class"
+    endings = ENDINGS
+    shareable = True
+    pictures = True
+    precedence = 50
+
+    def open(self, path: Path, data: DataConfig, preprocess: PreprocessConfig, threads: int) -> Pictures:
+        """List a folder's pictures by class; raises DataError."""
+        return open_images(path, preprocess, threads)
 
 
 @dataclass(frozen=True)
@@ -44,8 +55,8 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A source of image files, decoded to one size [height, width] and colour; `share`: the blocks read, if not all."""
+class Pictures(OpenSource):
+    """Image files, decoded to one size [height, width] and colour; `only`: the blocks that are read, if not all."""
 
     root: Path
     pictures: tuple[Picture, ...]
@@ -54,7 +65,7 @@ class Pictures:
     drop: bool
     resize: bool
     threads: int
-    share: range | None = None
+    only: range | None = None
 
     @property
     def given(self) -> frozenset[Split]:
@@ -63,36 +74,40 @@ class Pictures:
 
     def files(self) -> tuple[Path, ...]:
         """Return the files that it reads."""
-        if self.share is None:
+        if self.only is None:
             return tuple(picture.path for picture in self.pictures)
         return tuple(self.pictures[i].path for part in self._shared() for i in part)
 
     def blocks(self) -> Iterator[Block]:
         """Decode the pictures, several at a time, in the order of their paths."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, about what it mends by itself
+            warnings.simplefilter("ignore")  # Pillow's, about what it repairs by itself
             yield from ordered(self._block, self._shared(), self.threads)
+
+    def share(self, part: int, of: int, first: int = 0) -> Pictures:
+        """Return neighbouring blocks of about as many pictures; a picture's number is its place in the folder."""
+        return replace(self, only=share_of([len(pictures) for pictures in self.cut()], part, of))
 
     def cut(self) -> list[list[int]]:
         """Return which pictures make up each block."""
         channels = 1 if self.color == "grey" else 3
-        count = max(min(BLOCK_BYTES // (self.size[0] * self.size[1] * channels), 1024), 1)
+        count = max(min(block.BLOCK_BYTES // (self.size[0] * self.size[1] * channels), 1024), 1)
         parts = []
-        for split in cast(tuple[Split | None, ...], (None, "validation", "test")):
+        for split in cast("tuple[Split | None, ...]", (None, "validation", "test")):
             some = [i for i, picture in enumerate(self.pictures) if picture.split == split]
             parts += [some[start : start + count] for start in range(0, len(some), count)]
         return parts
 
     def _shared(self) -> list[list[int]]:
         parts = self.cut()
-        return parts if self.share is None else parts[self.share.start : self.share.stop]
+        return parts if self.only is None else parts[self.only.start : self.only.stop]
 
     def _block(self, part: list[int]) -> Block:
         decoded = [(i, self._decoded(self.pictures[i])) for i in part]
         good = [(i, image) for i, image in decoded if not isinstance(image, str)]
         bad = tuple(Bad(str(self.pictures[i].path), why) for i, why in decoded if isinstance(why, str))
         if bad and not self.drop:
-            raise DataError(f"{bad[0].where} {bad[0].what}; mend it, or say preprocess.unreadable: drop")
+            raise DataError(f"{bad[0].where} {bad[0].what}; fix it, or say preprocess.unreadable: drop")
         shape = self.size if self.color == "grey" else (*self.size, 3)
         images = np.stack([image for _, image in good]) if good else np.zeros((0, *shape), np.uint8)
         lines = np.array([i for i, _ in good], np.int64)
@@ -102,10 +117,14 @@ class Pictures:
 
     def _decoded(self, picture: Picture) -> Array | str:
         """Decode one picture, or say why it cannot be; raises DataError when it is of another size than the first."""
+        from PIL import Image
+
+        from boatyard.data import pictures
+
         try:
-            image = decode(picture.path.read_bytes(), self.color)
-        except BROKEN as error:
-            return f"cannot be read as an image ({_short(error)})"
+            image = pictures.upright(pictures.opened(picture.path.read_bytes()), self.color)
+        except pictures.BROKEN as error:
+            return f"cannot be read as an image ({pictures.reason(error)})"
         if image.size != (self.size[1], self.size[0]):
             if not self.resize:
                 raise DataError(
@@ -127,55 +146,39 @@ class FilePlace(Place):
         return str(self.paths[int(self.numbers[index])])
 
 
-def decode(data: bytes, color: Color | None) -> Image.Image:
-    """Decode an image upright, as grey or RGB (by default as it is), transparency on white. Raises one of BROKEN."""
-    image: Image.Image = Image.open(io.BytesIO(data))
-    if image.width * image.height > LARGEST:
-        raise OSError(f"{image.height}×{image.width} pixels; at most {LARGEST} in all are read")
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):  # 16 bits and more
-        values = np.asarray(image, np.float64)
-        scale = max(float(values.max()), 1e-9) if image.mode == "F" else 65535.0
-        image = Image.fromarray((values.clip(0) / scale * 255).clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        grey = image.mode in ("LA", "La", "L")
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("L" if grey else "RGB")
-    wanted = {"grey": "L", "rgb": "RGB", None: "L" if image.mode in ("1", "L") else "RGB"}[color]
-    return image.convert(wanted)
-
-
-def open_images(path: Path, how: PreprocessConfig, threads: int) -> Pictures:
+def open_images(path: Path, preprocess: PreprocessConfig, threads: int) -> Pictures:
     """List a folder's pictures by class; the first that can be read says size and colour. Raises DataError."""
     if not path.is_dir():
         raise DataError(f"no folder at {path}; expected one with a folder of images for each class")
     pictures = tuple(_listed(path))
     if not pictures:
         raise DataError(f"no images in {path}: expected CLASS/picture.png, found {_found(path)}")
-    size, color = how.image_size, how.color
+    size, color = preprocess.image_size, preprocess.color
     if size is None or color is None:
-        first = _first(pictures, how.unreadable == "drop")
+        first = _first(pictures, preprocess.unreadable == "drop")
         size = size or (first.height, first.width)
         color = color or ("grey" if first.mode == "L" else "rgb")
-    return Pictures(path, pictures, size, color, how.unreadable == "drop", how.image_size is not None, threads)
+    return Pictures(
+        path, pictures, size, color, preprocess.unreadable == "drop", preprocess.image_size is not None, threads
+    )
 
 
-def _first(pictures: tuple[Picture, ...], drop: bool) -> Image.Image:
+def _first(found: tuple[Picture, ...], drop: bool) -> Image.Image:
     """Decode the first picture that can be; raises DataError at the first that cannot, unless those are dropped."""
-    for picture in pictures:
+    from boatyard.data import pictures
+
+    for picture in found:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return decode(picture.path.read_bytes(), None)
-        except BROKEN as error:
+                return pictures.upright(pictures.opened(picture.path.read_bytes()), None)
+        except pictures.BROKEN as error:
             if not drop:
                 raise DataError(
-                    f"{picture.path} cannot be read as an image ({_short(error)}); "
-                    "mend it, or say preprocess.unreadable: drop"
+                    f"{picture.path} cannot be read as an image ({pictures.reason(error)}); "
+                    "fix it, or say preprocess.unreadable: drop"
                 ) from error
-    raise DataError(f"none of {len(pictures)} images can be read, {pictures[0].path} the first")
+    raise DataError(f"none of {len(found)} images can be read, {found[0].path} the first")
 
 
 def _listed(path: Path) -> Iterator[Picture]:
@@ -200,7 +203,4 @@ def _found(path: Path) -> str:
     return ", ".join([p.name for p in sorted(path.iterdir())][:5]) or "an empty folder"
 
 
-def _short(error: BaseException) -> str:
-    """Return an error in words; the manifest holds some, and equal data make equal ones: no address is left in."""
-    said = re.sub(r"<_io\.BytesIO object at 0x[0-9a-f]+>", "its bytes", str(error))
-    return " ".join(said.split())[:120] or type(error).__name__
+SOURCE = ImagesSource()

@@ -9,25 +9,25 @@ from boatyard.components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def preprocess_join(
+def preprocess_merge(
     data: dict[str, Any],
     preprocess: dict[str, Any],
     task: str,
     plan: Input[Artifact],
-    division: Input[Artifact],
+    split: Input[Artifact],
     shards: Input[list[Artifact]],
     dataset: Output[Dataset],
     metrics: Output[Metrics],
     numbers: Output[Artifact],
 ) -> None:
-    """Bring the parts together: the dataset that one machine makes, byte for byte.
+    """Merge the parts: the dataset that one machine makes, byte for byte.
 
     Args:
         data: The project's data section.
         preprocess: The project's preprocess section.
         task: classification or regression.
         plan: What the columns are.
-        division: Where each row goes.
+        split: Where each row goes.
         shards: What each part wrote.
         dataset: Shards and manifest.
         metrics: Rows by split.
@@ -36,6 +36,6 @@ def preprocess_join(
     from boatyard import stages
 
     parts = [part.path for part in shards]
-    found = stages.preprocess_join(data, preprocess, task, plan.path, division.path, parts, dataset.path, numbers.path)
-    for name, value in found.items():
+    rows = stages.preprocess_merge(data, preprocess, task, plan.path, split.path, parts, dataset.path, numbers.path)
+    for name, value in rows.items():
         metrics.log_metric(name, value)

@@ -9,13 +9,13 @@ from boatyard.components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def preprocess_divide(
+def preprocess_split(
     data: dict[str, Any],
     preprocess: dict[str, Any],
     task: str,
     plan: Input[Artifact],
     notes: Input[list[Artifact]],
-    division: Output[Artifact],
+    split: Output[Artifact],
 ) -> None:
     """Decide for every row where it goes: dropped as a copy, or to training, validation or test.
 
@@ -25,8 +25,8 @@ def preprocess_divide(
         task: classification or regression.
         plan: What the columns are.
         notes: What was noted of each part's rows.
-        division: One byte a row.
+        split: One byte a row.
     """
     from boatyard import stages
 
-    stages.preprocess_divide(data, preprocess, task, plan.path, [part.path for part in notes], division.path)
+    stages.preprocess_split(data, preprocess, task, plan.path, [part.path for part in notes], split.path)

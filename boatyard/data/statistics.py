@@ -6,10 +6,12 @@ Mean and deviation are merged by the formula of Chan, Golub and LeVeque (1979); 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +22,33 @@ from boatyard.data.schema import Array
 SAMPLE = 200_000  # values of a column that its median is taken of, at most
 SAMPLES = 8_000_000  # values of all columns together: 32 MB
 PIECE = 1 << 20  # pixels that are squared at once
+MOMENTS = ("count", "missing", "mean", "squares", "low", "high")  # float64 each, where they are packed
+
+
+class Statistic(ABC):
+    """What is fitted of a column, block by block. Parts pack theirs block by block: float sums depend on the order."""
+
+    @abstractmethod
+    def merge(self, more: Self) -> None:
+        """Take in the statistics of further rows."""
+
+    @abstractmethod
+    def values(self) -> dict[str, Any]:
+        """Return them as JSON values: what features are made of."""
+
+    @classmethod
+    @abstractmethod
+    def pack(cls, blocks: Sequence[Self], arrays: dict[str, Array], key: str) -> dict[str, Any]:
+        """Return what JSON holds of blocks' statistics; floats go to `arrays`, below `key`; what is exact is merged."""
+
+    @classmethod
+    @abstractmethod
+    def unpack(cls, entry: Mapping[str, Any], arrays: Mapping[str, Array], key: str) -> list[Self]:
+        """Return what `pack` was given, in the order to merge it in."""
 
 
 @dataclass
-class Moments:
+class Moments(Statistic):
     """Count, mean, squared deviations and extremes of a column, and the values that its median is taken of."""
 
     count: int = 0
@@ -73,9 +98,26 @@ class Moments:
             "count": self.count,
         }
 
+    @classmethod
+    def pack(cls, blocks: Sequence[Moments], arrays: dict[str, Array], key: str) -> dict[str, Any]:
+        """Pack block by block; the values for the median are joined."""
+        rows = [[getattr(block, name) for name in MOMENTS] for block in blocks]
+        arrays[f"{key}.moments"] = np.array(rows, np.float64)
+        kept = [part for block in blocks for part in block.kept]
+        if kept:
+            arrays[f"{key}.kept"] = np.concatenate(kept)
+        return {}
+
+    @classmethod
+    def unpack(cls, entry: Mapping[str, Any], arrays: Mapping[str, Array], key: str) -> list[Moments]:
+        """Unpack block by block; the first has all the values for the median."""
+        blocks = [cls(int(n), int(missing), *rest) for n, missing, *rest in arrays[f"{key}.moments"].tolist()]
+        blocks[0].kept = [arrays[f"{key}.kept"]] if f"{key}.kept" in arrays else []
+        return blocks
+
 
 @dataclass
-class Pixels:
+class Pixels(Statistic):
     """Moments of images by channel: exact sums for uint8, merged moments for float32."""
 
     count: int
@@ -116,9 +158,32 @@ class Pixels:
             std = [math.sqrt(value) / self.count for value in inside]
         return {"mean": mean, "std": std, "min": self.low, "max": self.high}
 
+    @classmethod
+    def pack(cls, blocks: Sequence[Pixels], arrays: dict[str, Array], key: str) -> dict[str, Any]:
+        """Pack floats block by block; whole numbers are merged."""
+        channels = len(blocks[0].moments)
+        if not channels:
+            return {name: value for name, value in vars(merged(blocks)).items() if name != "moments"}
+        arrays[f"{key}.pixels"] = np.array([[one.count, one.low, one.high] for one in blocks], np.float64)
+        for channel in range(channels):
+            Moments.pack([one.moments[channel] for one in blocks], arrays, f"{key}.{channel}")
+        return {"channels": channels}
+
+    @classmethod
+    def unpack(cls, entry: Mapping[str, Any], arrays: Mapping[str, Array], key: str) -> list[Pixels]:
+        """Unpack what `pack` made."""
+        if "channels" not in entry:
+            return [cls(**{name: entry[name] for name in ("count", "sums", "squares", "low", "high")}, moments=[])]
+        channels = [Moments.unpack({}, arrays, f"{key}.{channel}") for channel in range(entry["channels"])]
+        rows = arrays[f"{key}.pixels"].tolist()
+        return [
+            cls(int(n), [], [], low, high, list(moments))
+            for (n, low, high), *moments in zip(rows, *channels, strict=True)
+        ]
+
 
 @dataclass
-class Counts:
+class Counts(Statistic):
     """How often each value of a category was seen."""
 
     seen: Counter[str] = field(default_factory=Counter)
@@ -139,20 +204,72 @@ class Counts:
             "missing": self.seen.get("", 0),
         }
 
+    @classmethod
+    def pack(cls, blocks: Sequence[Counts], arrays: dict[str, Array], key: str) -> dict[str, Any]:
+        """Pack the sums."""
+        return {"seen": dict(merged(blocks).seen)}
 
-Statistic = Moments | Pixels | Counts
+    @classmethod
+    def unpack(cls, entry: Mapping[str, Any], arrays: Mapping[str, Array], key: str) -> list[Counts]:
+        """Unpack the sums."""
+        return [cls(Counter(entry["seen"]))]
 
 
-def merge(all_: dict[str, Statistic], more: Mapping[str, Statistic]) -> None:
+@dataclass
+class Presence(Statistic):
+    """How many values are there, and how many are missing: enough for features that need no fitting."""
+
+    count: int = 0
+    missing: int = 0
+
+    @classmethod
+    def of(cls, missing: Array) -> Presence:
+        """Take which values are missing, bool [N]."""
+        gone = int(np.count_nonzero(missing))
+        return cls(len(missing) - gone, gone)
+
+    def merge(self, more: Presence) -> None:
+        """Take in further rows."""
+        self.count += more.count
+        self.missing += more.missing
+
+    def values(self) -> dict[str, Any]:
+        """Return both counts."""
+        return {"missing": self.missing, "count": self.count}
+
+    @classmethod
+    def pack(cls, blocks: Sequence[Presence], arrays: dict[str, Array], key: str) -> dict[str, Any]:
+        """Pack the sums."""
+        return vars(merged(blocks))
+
+    @classmethod
+    def unpack(cls, entry: Mapping[str, Any], arrays: Mapping[str, Array], key: str) -> list[Presence]:
+        """Unpack the sums."""
+        return [cls(entry["count"], entry["missing"])]
+
+
+S = TypeVar("S", bound=Statistic)
+
+
+def merged(blocks: Sequence[S]) -> S:
+    """Return the statistics of all blocks; those of the blocks stay as they are."""
+    first, *rest = blocks
+    total = deepcopy(first)
+    for block in rest:
+        total.merge(block)
+    return total
+
+
+def merge(fitted: dict[str, Statistic], more: Mapping[str, Statistic]) -> None:
     """Take in the statistics of a block, field by field."""
     for name, statistic in more.items():
-        if name in all_:
-            all_[name].merge(statistic)  # type: ignore[arg-type]
+        if name in fitted:
+            fitted[name].merge(statistic)
         else:
-            all_[name] = statistic
+            fitted[name] = statistic
 
 
-def every(training_rows: int, columns: int) -> int:
+def sample_every(training_rows: int, columns: int) -> int:
     """Say of how many training rows one is sampled for medians: 1 where 200,000 rows or 8 million values suffice.
 
     The median of a sample of n rows has, by the binomial, a rank within 1/√n of the half in 95 of 100 cases.

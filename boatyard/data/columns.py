@@ -1,23 +1,23 @@
-"""What the values of a column are: numbers or categories, missing or odd; the same for CSV, Parquet and arrays."""
+"""Columns as files have them: plain numbers or texts, missing or unreadable; the same for every source of tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from boatyard.data import kinds
+from boatyard.data.kinds.category import MAX_CATEGORIES
 from boatyard.data.schema import Array
 from boatyard.errors import DataError
 
-Kind = Literal["number", "category"]
 MISSING = pa.array(["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null"])
 NO_NUMBER = pa.array([*MISSING.to_pylist(), "None", "none", "-", "?", "#N/A"])  # in a column of numbers, missing too
-MOST_CATEGORIES = 1000
 FEW_ROWS = 50  # of fewer rows, all different is no sign of an identifier
+GUESSED = ("number", "category")  # a plug-in's kind is taken where data.columns says so, never guessed
 EXACT = 2**53  # whole numbers up to here are exact in float64
 
 
@@ -96,8 +96,8 @@ def whole(value: float | None) -> str:
 
 
 @dataclass
-class Seen:
-    """What a column's values were; `texts` the different ones, until there are too many to be categories."""
+class ColumnProfile:
+    """What a column's values are; `texts` the different ones, until there are too many to be categories."""
 
     name: str
     count: int = 0
@@ -107,56 +107,44 @@ class Seen:
     many: bool = False
 
     @classmethod
-    def of(cls, name: str, values: pa.Array, known_many: bool) -> Seen:
-        """Look at a block of a plain column; different values are not listed where too many are known already."""
+    def of(cls, name: str, values: pa.Array, known_many: bool) -> ColumnProfile:
+        """Profile a block of a plain column; different values are not listed where too many are known already."""
         gone = pc.is_null(values, nan_is_null=True)
         if not pa.types.is_floating(values.type):
             gone = pc.is_in(values, value_set=MISSING)
         there = pc.filter(values, pc.invert(gone))
-        made = cls(name, len(values), len(values) - len(there), many=known_many)
+        profile = cls(name, len(values), len(values) - len(there), many=known_many)
         if not known_many:
             unique = pc.unique(there)
-            made.many = len(unique) > MOST_CATEGORIES
-            made.texts = set() if made.many else set(categories(unique).to_pylist())
+            profile.many = len(unique) > MAX_CATEGORIES
+            profile.texts = set() if profile.many else set(categories(unique).to_pylist())
         if pa.types.is_floating(values.type):
-            made.numbers = len(there)
-            return made
-        made.numbers = int((~np.isnan(numbers(there)[0])).sum())
-        return made
+            profile.numbers = len(there)
+            return profile
+        profile.numbers = int((~np.isnan(numbers(there)[0])).sum())
+        return profile
 
-    def merge(self, more: Seen) -> None:
-        """Take in what was seen of the next block."""
+    def merge(self, more: ColumnProfile) -> None:
+        """Take in the profile of the next block."""
         self.count += more.count
         self.missing += more.missing
         self.numbers += more.numbers
         self.texts |= more.texts
-        self.many = self.many or more.many or len(self.texts) > MOST_CATEGORIES
+        self.many = self.many or more.many or len(self.texts) > MAX_CATEGORIES
         if self.many:
             self.texts = set()
 
-    def kind(self, given: Mapping[str, Kind]) -> Kind:
-        """Decide what the column is; raises DataError for what is neither."""
-        there = self.count - self.missing
-        if there == 0:
-            raise DataError(f"column {self.name!r} has no value in any of {self.count} rows; {self._leave_out()}")
-        chosen = given.get(self.name) or self._guess(there)
-        if chosen == "category" and self.many:
-            raise DataError(f"column {self.name!r} has more than {MOST_CATEGORIES} different values; {self._teaches()}")
-        if chosen == "category" and self.name not in given and there >= FEW_ROWS and len(self.texts) > 0.9 * there:
-            raise DataError(
-                f"column {self.name!r} has {len(self.texts)} different values in {there} rows, such as "
-                f"{min(self.texts)[:40]!r}; {self._teaches()}"
-            )
-        return chosen
+    def kind(self, named: Mapping[str, str]) -> str:
+        """Decide what kind the column is of, by the project file or by its values; raises DataError for none."""
+        if self.count == self.missing:
+            raise DataError(f"column {self.name!r} has no value in any of {self.count} rows; {self._exclude()}")
+        name = named.get(self.name) or next(name for name in GUESSED if kinds.load(name).claims(self))
+        kinds.load(name).check_column(self, named=self.name in named)
+        return name
 
-    def _guess(self, there: int) -> Kind:
-        """Numbers when all values are, or all but a few of many: what becomes of those the policy says."""
-        odd = there - self.numbers
-        mostly = there >= FEW_ROWS and self.numbers >= 19 * odd and (self.many or len(self.texts) > 20)
-        return "number" if odd == 0 or mostly else "category"
+    def no_signal(self) -> str:
+        """Say why a column of very many different texts is refused, and what to do."""
+        return f"an identifier, a date or free text carries no signal: {self._exclude()}"
 
-    def _teaches(self) -> str:
-        return f"an identifier, a date or free text teaches nothing: {self._leave_out()}"
-
-    def _leave_out(self) -> str:
-        return "leave it out by listing the other columns in data.features"
+    def _exclude(self) -> str:
+        return "exclude it by listing the other columns in data.features"

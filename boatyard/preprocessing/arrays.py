@@ -1,4 +1,4 @@
-"""IDX, .npy and .npz: arrays in files, read a block at a time."""
+"""Arrays in files, read a block at a time: what IDX, .npy and .npz have in common."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ import pyarrow as pa
 from boatyard.data.datasets import Split
 from boatyard.data.schema import Array
 from boatyard.errors import DataError
-from boatyard.preprocessing.block import BLOCK_BYTES, Block, Place, arrow, known, numbered
+from boatyard.preprocessing import block
+from boatyard.preprocessing.block import Block, Place, arrow, known, numbered
+from boatyard.preprocessing.sources.base import OpenSource
 from boatyard.project import DataConfig
 
-IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 CUT = (EOFError, OSError, zlib.error, zipfile.BadZipFile, struct.error)
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -59,7 +60,7 @@ class Stored:
                     done += len(part)
             except CUT as error:
                 raise DataError(
-                    f"{self.name} cannot be read after row {done}: {_short(error)}; expected {self.shape[0]} whole rows"
+                    f"{self.name} cannot be read after row {done}: {reason(error)}; expected {self.shape[0]} whole rows"
                 ) from error
 
     def _by_row(self, file: IO[bytes], rows: int) -> Iterator[Array]:
@@ -93,24 +94,6 @@ class Stored:
             yield part.reshape(count, *self.shape[:0:-1]).transpose(0, *range(len(self.shape) - 1, 0, -1))
 
 
-def idx(path: Path) -> Stored:
-    """Open an IDX file (Y. LeCun's format of MNIST), gzipped or not; raises DataError."""
-    with opened(path, "") as file:
-        try:
-            head = file.read(4)
-            if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 5:
-                found = head.hex() or "an empty file"
-                raise DataError(
-                    f"{path}: wrong magic number {found}; an IDX file begins with 0000, a type (08 for bytes) and its "
-                    "number of dimensions (03 for images, 01 for labels)"
-                )
-            sizes = file.read(4 * head[3])
-            shape = struct.unpack(f">{head[3]}I", sizes)
-        except CUT as error:
-            raise DataError(f"{path} cannot be read: {_short(error)}") from error
-    return Stored(path, "", np.dtype(IDX_TYPES[head[2]]), shape, 4 + len(sizes))
-
-
 def npy(path: Path, member: str = "") -> Stored:
     """Open a .npy file, or a member of a .npz; raises DataError. Objects are refused: they are pickles."""
     name = f"{path}[{member}]" if member else str(path)
@@ -122,7 +105,7 @@ def npy(path: Path, member: str = "") -> Stored:
             shape, fortran, dtype = HEADERS[version](file)
             offset = file.tell()
         except (*CUT, ValueError, SyntaxError) as error:
-            raise DataError(f"{name} is not an array file as numpy.save writes it: {_short(error)}") from error
+            raise DataError(f"{name} is not an array file as numpy.save writes it: {reason(error)}") from error
     if dtype.hasobject or dtype.names or dtype.kind not in "biufUSM":
         raise DataError(f"{name} holds {dtype}; expected numbers or text (objects are pickles, which run code)")
     if not shape:
@@ -147,7 +130,7 @@ class Pair:
     def blocks(self) -> Iterator[Block]:
         """Read both side by side."""
         width = math.prod(self.rows.shape[1:]) * 8 if len(self.rows.shape) == 2 else self.rows.row_bytes
-        count = max(BLOCK_BYTES // max(width, 1), 1)
+        count = max(block.BLOCK_BYTES // max(width, 1), 1)
         groups = self.group.blocks(count) if self.group else itertools.repeat(None)
         start = 0
         for values, target, group in zip(self.rows.blocks(count), self.target.blocks(count), groups, strict=False):
@@ -189,7 +172,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Arrays:
+class Arrays(OpenSource):
     """A source of arrays: one pair for all rows, or one for training and one for the test set that comes along."""
 
     pairs: tuple[Pair, ...]
@@ -216,74 +199,19 @@ class Arrays:
             yield from pair.blocks()
 
 
-def open_idx(path: Path) -> Arrays:
-    """Open a folder of IDX files: images and labels, and where there is one the test set (t10k or test)."""
-    if not path.is_dir():
-        raise DataError(f"no folder at {path}; expected one with IDX files such as train-images-idx3-ubyte.gz")
-    files = [p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    named = [p for p in files if "ubyte" in p.name or ".idx" in p.name]
-    pairs = []
-    for split in cast(tuple[Split | None, ...], (None, "test")):
-        some, others = (_of_kind(named, word, split == "test") for word in ("image", "label"))
-        if split is None or some or others:
-            pairs.append(Pair(split, idx(_one(some, "images", path, files)), idx(_one(others, "labels", path, files))))
-    return Arrays(tuple(pair.check() for pair in pairs))
-
-
-def _of_kind(files: list[Path], word: str, test: bool) -> list[Path]:
-    """Return the files of images or labels, of the training or the test set; unpacked before packed."""
-    found = [p for p in files if word in p.name.lower() and p.name.lower().startswith(("t10k", "test")) == test]
-    return list({p.name.removesuffix(".gz"): p for p in reversed(found)}.values())
-
-
-def _one(found: list[Path], what: str, folder: Path, files: list[Path]) -> Path:
-    if len(found) == 1:
-        return found[0]
-    listed = ", ".join(p.name for p in files[:8]) or "nothing"
-    raise DataError(
-        f"{folder}: expected one file of {what} for each of training and test, such as train-{what}-idx*-ubyte.gz, "
-        f"found {len(found)} among {listed}"
-    )
-
-
-def open_npz(path: Path, config: DataConfig) -> Arrays:
-    """Open one .npz: the array of rows, the array `data.target`, and `data.group`."""
-    if not path.is_file():
-        raise DataError(f"no file at {path}; expected a .npz")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            there = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    except CUT as error:
-        raise DataError(f"{path} is not a .npz archive: {_short(error)}") from error
-    rows = _rows_array(config, there, path)
-    group = npy(path, config.group) if config.group else None
-    return Arrays((Pair(None, npy(path, rows), npy(path, config.target), group).check(),))
-
-
-def open_npy(path: Path, config: DataConfig) -> Arrays:
-    """Open a folder of .npy files, or one of them: the rows, `data.target`.npy, and `data.group`.npy."""
-    folder = path.parent if path.is_file() else path
-    there = [p.stem for p in sorted(folder.glob("*.npy"))]
-    if not there:
-        raise DataError(f"no .npy files in {folder}; expected the rows and {config.target}.npy")
-    known("data.target", config.target, there, folder)
-    rows = path.stem if path.is_file() and not config.features else _rows_array(config, there, folder)
-    group = npy(folder / f"{config.group}.npy") if config.group else None
-    return Arrays((Pair(None, npy(folder / f"{rows}.npy"), npy(folder / f"{config.target}.npy"), group).check(),))
-
-
-def _rows_array(config: DataConfig, there: list[str], where: object) -> str:
-    known("data.target", config.target, there, where)
-    if config.group:
-        known("data.group", config.group, there, where)
-    others = [name for name in there if name not in (config.target, config.group)]
-    if config.features:
-        if len(config.features) != 1:
-            raise DataError(f"data.features wants the one array of rows, found {list(config.features)}")
-        known("data.features", config.features[0], there, where)
-        return config.features[0]
+def rows_array(data: DataConfig, there: list[str], where: object) -> str:
+    """Return the name of the array of rows among those there; raises DataError."""
+    known("data.target", data.target, there, where)
+    if data.group:
+        known("data.group", data.group, there, where)
+    others = [name for name in there if name not in (data.target, data.group)]
+    if data.features:
+        if len(data.features) != 1:
+            raise DataError(f"data.features: expected the one array of rows, found {list(data.features)}")
+        known("data.features", data.features[0], there, where)
+        return data.features[0]
     if not others:
-        raise DataError(f"{where} holds {config.target} alone; expected an array of rows as well")
+        raise DataError(f"{where} holds {data.target} alone; expected an array of rows as well")
     if len(others) > 1:
         raise DataError(f"{where}: which array holds the rows? name it in data.features; there are {', '.join(others)}")
     return others[0]
@@ -305,7 +233,7 @@ def opened(path: Path, member: str) -> Iterator[IO[bytes]]:
     except FileNotFoundError as error:
         raise DataError(f"no file at {path}") from error
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"{path} cannot be unpacked: {_short(error)}") from error
+        raise DataError(f"{path} cannot be unpacked: {reason(error)}") from error
 
 
 def _skip(file: IO[bytes], count: int) -> None:
@@ -331,5 +259,6 @@ def _native(values: Array) -> Array:
     return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
 
 
-def _short(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Return an error in words, on one line."""
     return " ".join(str(error).split())[:200] or "it ends too early"

@@ -9,15 +9,15 @@ from boatyard.components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def preprocess_look(
+def preprocess_profile(
     data: dict[str, Any],
     preprocess: dict[str, Any],
     task: str,
     part: int,
     of: int,
-    look: Output[Artifact],
+    profile: Output[Artifact],
 ) -> None:
-    """Look through a part of the files: what the columns are, and the files' digests.
+    """Profile a part of the files: what the columns are, and the files' digests.
 
     Args:
         data: The project's data section.
@@ -25,8 +25,8 @@ def preprocess_look(
         task: classification or regression.
         part: Which part, from 0.
         of: How many parts there are.
-        look: What was seen.
+        profile: What was found.
     """
     from boatyard import stages
 
-    stages.preprocess_look(data, preprocess, task, part, of, look.path)
+    stages.preprocess_profile(data, preprocess, task, part, of, profile.path)
