@@ -129,7 +129,7 @@ def test_the_report_and_the_gate_speak_of_its_measure(road: Road) -> None:
     assert (road.report.main, road.report.slice_metric) == ("coverage", "coverage")
     assert road.verdict.passed and "coverage is at least" in road.verdict.sentence
     page = (road.report.path / "report.html").read_text()
-    assert "range of <b>y</b>" in page and "share of the rows inside" in page and "Worst examples" in page
+    assert "range of y" in page and "share of the rows inside" in page and "Worst examples" in page
     assert all(" to " in example.predicted for example in road.report.worst)
 
 
@@ -202,8 +202,7 @@ def test_a_deployment_is_proven_by_its_comparison(road: Road) -> None:
 
         return cast(Any, SimpleNamespace(ask=ask))
 
-    near = {"value": predictions[0]["value"]} if len(predictions) == 1 else {}
-    assert proving.prove(cluster(near), "ranges", "models", proof) == len(predictions)
+    assert proving.prove(cluster({}), "ranges", "models", proof) == len(predictions)
     for changed, said in (
         ({"value": 1e3}, "expected .* found 1000"),
         ({"side": "elsewhere"}, "found 'elsewhere'"),

@@ -120,9 +120,10 @@ class Task(ABC):
 
     def v1_rows(self, answers: Answers) -> Any:
         """Return the same with NumPy's arrays and numbers in it, which orjson writes as short as they read back."""
-        outputs = answers.outputs()
+        # a float32 keeps its few digits in NumPy alone; orjson does not know the scalars of every integer type
+        outputs = [column if column.dtype.kind == "f" else column.tolist() for column in answers.outputs()]
         if len(outputs) == 1:
-            return outputs[0].tolist() if outputs[0].dtype == object else outputs[0]
+            return outputs[0]
         names = [name for name, _ in answers.items()]
         return [dict(zip(names, row, strict=True)) for row in zip(*outputs, strict=True)]
 
