@@ -60,8 +60,8 @@ def test_a_model_above_its_minimum_passes_with_the_margin_said(tmp_path: Path) -
     verdict = Case(tmp_path, answers, target).gate(GateConfig(minimum={"accuracy": 0.9}, not_worse=None))
     assert verdict.passed
     assert (
-        "accuracy is at least 0.9347 with 95 % confidence (Wilson), 0.9000 was wanted: 0.0347 to spare on 1000 rows"
-        in (verdict.sentence)
+        "accuracy is at least 0.9347 with 95 % confidence (Wilson), "
+        "expected 0.9000 or more: margin +0.0347 on 1000 rows" in (verdict.sentence)
     )
 
 
@@ -70,8 +70,8 @@ def test_a_refusal_names_rule_number_and_margin(tmp_path: Path) -> None:
     verdict = Case(tmp_path, answers, target).gate(GateConfig(minimum={"accuracy": 0.91}, not_worse=None))
     assert not verdict.passed
     assert verdict.sentence == (
-        "refused: accuracy is at least 0.9015 with 95 % confidence (Wilson), 0.9100 was wanted: "
-        "0.0085 short on 1000 rows"
+        "refused: accuracy is at least 0.9015 with 95 % confidence (Wilson), expected 0.9100 or more: "
+        "margin −0.0085 on 1000 rows"
     )
     found = rule(verdict, "accuracy")
     assert found.margin == pytest.approx(found.found - 0.91)  # type: ignore[operator]
@@ -90,13 +90,13 @@ def test_a_maximum_is_held_against_the_upper_end(tmp_path: Path) -> None:
     found = rule(verdict, "log_loss")
     assert not verdict.passed and found.found is not None and found.found > 0.43
     assert found.margin == pytest.approx(0.4 - found.found)
-    assert "0.4000 was allowed" in verdict.sentence and "too much on 300 rows" in verdict.sentence
+    assert "expected 0.4000 or less: margin −" in verdict.sentence and "on 300 rows" in verdict.sentence
 
 
 def test_too_few_rows_mean_no_however_good_they_are(tmp_path: Path) -> None:
     target, answers = right(99, 0)
     verdict = Case(tmp_path, answers, target).gate(ALONE)
-    assert verdict.sentence == "refused: rows: 99 test rows, 100 were wanted: 1 short"
+    assert verdict.sentence == "refused: rows: 99 test rows, expected 100 or more: margin −1"
 
 
 def test_answers_that_are_no_numbers_are_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_answers_that_are_no_numbers_are_refused_in_a_sentence(tmp_path: Path) -
     answers[:3] = np.nan
     verdict = Case(tmp_path, answers, target).gate(GateConfig(minimum={"auc": 0.5}, not_worse=None))
     assert "invalid_predictions: 3 of 300 predictions are not a distribution of finite numbers" in verdict.sentence
-    assert "auc: at least 0.5000 was wanted, found no number" in verdict.sentence
+    assert "auc: expected at least 0.5000, found no number" in verdict.sentence
     path = tmp_path / "verdict.json"
     verdict.write(path)
     json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
@@ -128,7 +128,7 @@ def test_rules_changed_after_training_are_refused(tmp_path: Path) -> None:
     strict = GateConfig(minimum={"accuracy": 0.99}, not_worse=None)
     verdict = Case(tmp_path, answers, target).gate(loose, sealed=strict)
     assert not verdict.passed
-    assert f"the rules were changed after training (sealed {strict.seal[:12]}…, now {loose.seal[:12]}…)" in (
+    assert f"the rules were changed after training (frozen then {strict.seal[:12]}…, now {loose.seal[:12]}…)" in (
         verdict.sentence
     )
 
@@ -196,7 +196,7 @@ def test_a_worse_model_is_refused_by_tango_s_bound_on_the_same_rows(tmp_path: Pa
     assert not verdict.passed and found.found == pytest.approx(low) and found.margin == pytest.approx(low + 0.01)
     assert (
         f"not_worse: accuracy minus production's is at least {low:+.4f} with 95 % confidence (Tango's score), "
-        f"-0.0100 was allowed: {-low - 0.01:.4f} too much (accuracy 0.9300 against 0.9600 on the same 1000 rows, "
+        f"expected more than −0.0100: margin −{-low - 0.01:.4f} (accuracy 0.9300 against 0.9600 on the same 1000 rows, "
         "10 only this one got right, 40 only production did"
     ) in verdict.sentence
 
@@ -263,7 +263,7 @@ def test_a_regression_is_compared_by_its_paired_errors(tmp_path: Path) -> None:
     first = better.gate(GateConfig(), production=better.production())
     second = worse.gate(GateConfig(), production=worse.production())
     assert first.passed and rule(first, "not_worse").found == pytest.approx(0.05, abs=1e-3)
-    assert not second.passed and "paired t, Fieller" in second.sentence and "too much" in second.sentence
+    assert not second.passed and "paired t, Fieller" in second.sentence and "margin −" in second.sentence
 
 
 def test_a_regression_against_a_perfect_one_is_refused_without_a_crash(tmp_path: Path) -> None:

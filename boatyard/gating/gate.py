@@ -124,12 +124,12 @@ def sealed(config: GateConfig, seal: Any) -> Rule:
     """The rules must be those that train wrote down before it started."""
     passed = seal == config.seal
     if passed:
-        sentence = f"sealed: the rules are those written down before training ({config.seal[:12]}…)"
+        sentence = f"sealed: the rules are those that were frozen before training ({config.seal[:12]}…)"
     else:
         found = f"{seal[:12]}…" if isinstance(seal, str) and seal else "none"
         sentence = (
-            f"sealed: the rules were changed after training (sealed {found}, now {config.seal[:12]}…): "
-            "0 of 1 seals match; train again under these rules or restore them"
+            f"sealed: the rules were changed after training (frozen then {found}, now {config.seal[:12]}…): "
+            "train again under these rules or restore them"
         )
     return Rule("sealed", 1.0, float(passed), float(passed) - 1.0, passed, sentence)
 
@@ -151,17 +151,16 @@ def _known(config: GateConfig, report: Report) -> None:
 
 
 def _rows(wanted: int, found: int) -> Rule:
-    rest = f"{wanted} were wanted: {abs(found - wanted)} {'to spare' if found >= wanted else 'short'}"
-    sentence = f"rows: {found} test rows, {rest}"
+    sentence = f"rows: {found} test rows, expected {wanted} or more: margin {_signed(f'{found - wanted:+d}')}"
     return Rule("rows", float(wanted), float(found), float(found - wanted), found >= wanted, sentence)
 
 
 def _finite(report: Report) -> Rule:
     bad = report.invalid
     what = tasks.named(report.task).valid
-    sentence = f"invalid_predictions: {bad} of {report.rows} predictions are not {what}, 0 were allowed: {bad} too many"
+    sentence = f"invalid_predictions: {bad} of {report.rows} predictions are not {what}, expected none"
     if not bad:
-        sentence = f"invalid_predictions: 0 of {report.rows}, 0 were allowed"
+        sentence = f"invalid_predictions: 0 of {report.rows}, expected none"
     return Rule("invalid_predictions", 0.0, float(bad), float(-bad), bad == 0, sentence)
 
 
@@ -171,7 +170,7 @@ def _minimum(name: str, wanted: float, report: Report, bound: str) -> Rule:
     if found is None:
         return _without(name, wanted, metric, report, "least")
     margin = found - wanted
-    rest = f"{_f(wanted)} was wanted: {_f(abs(margin))} {'to spare' if margin >= 0 else 'short'} on {report.rows} rows"
+    rest = f"expected {_f(wanted)} or more: margin {_margin(margin)} on {report.rows} rows"
     return Rule(
         name, wanted, found, margin, margin >= 0, f"{_claim(name, found, metric, report, bound, 'least')}, {rest}"
     )
@@ -183,9 +182,7 @@ def _maximum(name: str, wanted: float, report: Report, bound: str) -> Rule:
     if found is None:
         return _without(name, wanted, metric, report, "most")
     margin = wanted - found
-    rest = (
-        f"{_f(wanted)} was allowed: {_f(abs(margin))} {'to spare' if margin >= 0 else 'too much'} on {report.rows} rows"
-    )
+    rest = f"expected {_f(wanted)} or less: margin {_margin(margin)} on {report.rows} rows"
     return Rule(
         name, wanted, found, margin, margin >= 0, f"{_claim(name, found, metric, report, bound, 'most')}, {rest}"
     )
@@ -201,8 +198,17 @@ def _without(name: str, wanted: float, metric: Metric, report: Report, side: str
     why = metric.note or "it has no interval; gate it by bound: estimate"
     if metric.value is not None and metric.method == "none":
         why = "it has no interval; gate it by bound: estimate"
-    sentence = f"{name}: at {side} {_f(wanted)} was wanted, found no number on {report.rows} rows ({why}), no margin"
+    sentence = f"{name}: expected at {side} {_f(wanted)}, found no number on {report.rows} rows ({why})"
     return Rule(name, wanted, None, None, False, sentence)
+
+
+def _margin(number: float) -> str:
+    """Show how far a number is on the right side of its bound: +0.0347, or −0.0085 on the wrong one."""
+    return _signed(f"{'-' if number < 0 else '+'}{_f(abs(number))}")
+
+
+def _signed(number: str) -> str:
+    return number.replace("-", "−")
 
 
 def _f(number: float) -> str:
@@ -312,7 +318,7 @@ def not_worse_errors(config: NotWorseConfig, new: Array, old: Array, title: str 
     if not math.isfinite(found):
         sentence = (
             f"not_worse: no bound on how much the error grew could be found ({detail}; paired t, Fieller), "
-            f"a growth of {_f(config.margin)} was allowed: no number, no margin"
+            f"expected a growth of {_f(config.margin)} or less"
         )
         return Rule("not_worse", -config.margin, None, None, False, sentence)
     claim = f"the {title} is at most {-found:+.2%} from production's"
@@ -342,6 +348,6 @@ def error_growth(new: Array, old: Array, confidence: float) -> float:
 def _not_worse(config: NotWorseConfig, found: float, claim: str, method: str, detail: str) -> Rule:
     margin = found + config.margin
     passed = margin > 0
-    rest = f"{-config.margin:+.4f} was allowed: {_f(abs(margin))} {'to spare' if passed else 'too much'}"
+    rest = f"expected more than {_signed(f'{-config.margin:+.4f}')}: margin {_margin(margin)}"
     level = f"with {config.confidence * 100:g} % confidence ({method})"
     return Rule("not_worse", -config.margin, found, margin, passed, f"not_worse: {claim} {level}, {rest} ({detail})")
