@@ -32,7 +32,7 @@ def calibrate(package: Predictor, threads: int | None, batch: int | None, proces
 
     rows = package.package.golden.inputs
     if threads is None and (most := Settings().threads) > 1 and len(package.package.golden):
-        other = replace(package, engine=type(package.engine)(package.package.graph, package.schema, most))
+        other = replace(package, engine=type(package.engine)(package.package.model, package.schema, most))
         if _seconds(package.engine, rows, 1) > WORTH * _seconds(other.engine, rows, 1):
             package, threads = other, most
     chosen = batch or _batch(lambda size: _seconds(package.engine, rows, size))

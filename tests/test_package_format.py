@@ -100,6 +100,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "one key less": (lambda p: edit(p, lambda v: v.pop("needs")), "needs: expected it, found none"),
     "a name of a path": (lambda p: edit(p, lambda v: v.update(name="../up")), "name: expected lower-case"),
     "another task": (lambda p: edit(p, lambda v: v.update(task="regression")), "package.json says regression"),
+    "a task that nobody knows": (lambda p: unknown_task(p), "no task"),
     "a task of another type": (lambda p: edit(p, lambda v: v.update(task=["x"])), "task: expected"),
     "files that are none": (lambda p: edit(p, lambda v: v.update(files={})), "files: expected a list"),
     "a file of another type": (lambda p: edit(p, lambda v: v["files"].append("model.onnx")), "expected path, bytes"),
@@ -141,6 +142,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 def relist(package: Path) -> None:
     entry = {"path": "model.pkl", "bytes": 0, "sha256": "0" * 64, "role": "weights"}
     edit(package, lambda value: value["files"].append(entry))
+
+
+def unknown_task(package: Path) -> None:
+    schema = json.loads((package / "schema.json").read_bytes())
+    rewrite(package, "schema.json", {**schema, "task": "divination"})
 
 
 def rewrite(package: Path, name: str, value: Any) -> None:

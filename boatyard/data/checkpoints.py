@@ -137,14 +137,24 @@ def read(path: Path) -> Checkpoint:
 
 @contextlib.contextmanager
 def write(
-    path: Path, record: Record, *, graph: bytes, weights: bytes, schema: Mapping[str, Any], seal: Mapping[str, Any]
+    path: Path,
+    record: Record,
+    *,
+    graph: bytes,
+    weights: bytes,
+    schema: Mapping[str, Any],
+    seal: Mapping[str, Any],
+    external: Mapping[str, bytes] | None = None,
 ) -> Iterator[Path]:
     """Write a checkpoint, whole or not at all; what else belongs in its folder is written in the block.
 
-    `seal` is what its manifest says beside the files. Raises StorageError on a full disk.
+    `seal` is what its manifest says beside the files; `external` are files that the ONNX model keeps weights in.
+    Raises StorageError on a full disk.
     """
     with artifacts.new_folder(path) as folder:
         artifacts.write_bytes(folder / GRAPH, graph)
+        for name, data in (external or {}).items():
+            artifacts.write_bytes(folder / name, data)
         artifacts.write_bytes(folder / WEIGHTS, weights)
         artifacts.write_json(folder / RECORD, record.to_dict())
         artifacts.write_json(folder / SCHEMA, schema)

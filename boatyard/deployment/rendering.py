@@ -106,7 +106,7 @@ def memory(package: Package) -> str:
     A server with a small model was seen to peak at 205 MB in a pod; requests take the rest. Four bytes a byte of graph
     are an estimate: the file, the engine's weights and what it packs of them. A project that has measured says more.
     """
-    needed = SERVER + PER_GRAPH * sum(file.bytes for file in package.of("graph")) / 2**20
+    needed = SERVER + PER_GRAPH * package.model_bytes / 2**20
     return f"{math.ceil(needed / 128) * 128}Mi"
 
 

@@ -232,7 +232,7 @@ def compare(
         )
         return Rule("not_worse", -config.margin, None, None, False, sentence), []
     notes = _leak(package.lineage.get("dataset"), dataset)
-    old = answer(OnnxRuntime(package.graph, package.schema), package.schema, dataset)
+    old = answer(OnnxRuntime(package.model, package.schema), package.schema, dataset)
     new = tasks.of(dataset.schema).outcome(predictions.read(folder / PREDICTIONS, dataset.schema))
     return (not_worse_rows if new.dtype == bool else not_worse_errors)(config, new, old, _title(report)), notes
 

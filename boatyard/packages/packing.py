@@ -20,6 +20,7 @@ from boatyard.packages.verifying import GRAPH, Package, read_schema, verify
 from boatyard.prediction.decoding import encode
 from boatyard.prediction.engines import Engine
 from boatyard.prediction.engines.onnxruntime import OnnxRuntime
+from boatyard.prediction.onnx_model import OnnxModel
 
 if TYPE_CHECKING:
     from boatyard.data.datasets import Dataset
@@ -52,7 +53,8 @@ def pack(
     graph = artifacts.digest_file(checkpoint / GRAPH)
     _belongs(graph, {str(report): about.get("graph"), str(verdict): ruling.get("digests", {}).get("graph")})
     with artifacts.new_folder(out) as folder:
-        for file in (checkpoints.GRAPH, checkpoints.WEIGHTS, checkpoints.SCHEMA):
+        external = OnnxModel.of(checkpoint / GRAPH).check_pins().external
+        for file in (checkpoints.GRAPH, checkpoints.WEIGHTS, checkpoints.SCHEMA, *external):
             shutil.copyfile(checkpoint / file, folder / file)
         shutil.copyfile(checkpoint / checkpoints.RECORD, folder / "recipe.json")
         shutil.copytree(report, folder / "report")
@@ -65,7 +67,7 @@ def pack(
         pins["report"] = artifacts.digest_file(report / artifacts.MANIFEST)
         seal = {"seal": made["seal"]} if "seal" in made else {}
         artifacts.write_json(folder / "lineage.json", {**lineage, **pins, **seal})
-        manifest.write(folder, name, schema.task, {}, needs)
+        manifest.write(folder, name, schema.task, dict.fromkeys(external, "weights"), needs)
         package = dataclasses.replace(verify(folder), path=out)
     logger.info("packed %s: %d files, sha256 %s", name, len(package.files) + 1, package.digest)
     return package

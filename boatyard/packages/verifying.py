@@ -23,8 +23,10 @@ from boatyard.errors import ArtifactError, ConfigError, RequestError
 from boatyard.packages import checking
 from boatyard.packages.manifest import NAME, REQUIRED, Manifest, Needs, PackageFile, strict_json
 from boatyard.packages.trust import Trust
+from boatyard.prediction import protobuf
 from boatyard.prediction.answers import Answers
 from boatyard.prediction.decoding import decode
+from boatyard.prediction.onnx_model import OnnxModel
 
 GRAPH = "model.onnx"  # of a package that `pack` makes; `Manifest.of` finds files by role
 REPORT = "report.json"
@@ -60,6 +62,24 @@ class Package:
     def graph(self) -> bytes:
         """The ONNX model's bytes, read now and found to be those that were verified; raises ArtifactError."""
         return hashing.read_verified(self.path, *self.of("graph"))
+
+    @property
+    def model(self) -> OnnxModel:
+        """The ONNX model with the files that it keeps weights in, read now and verified; raises ArtifactError."""
+        data, weights = self.graph, {file.path: file for file in self.of("weights")}
+        locations = {tensor.location for tensor in protobuf.external_tensors(data)}
+        if unlisted := sorted(locations - weights.keys()):
+            raise ArtifactError(
+                f"{self.path}: expected an ONNX model that names files of role weights, found {unlisted[0][:80]!r}"
+            )
+        external = {location: hashing.read_verified(self.path, weights[location]) for location in sorted(locations)}
+        return OnnxModel(data, external).check()
+
+    @property
+    def model_bytes(self) -> int:
+        """How large the ONNX model is, with the files that it keeps weights in."""
+        external = [file.bytes for file in self.of("weights") if not file.path.endswith(".safetensors")]
+        return sum(file.bytes for file in self.of("graph")) + sum(external)
 
     def of(self, role: str) -> tuple[PackageFile, ...]:
         """Return the files of a role."""
@@ -128,11 +148,12 @@ def _checked(kind: type[T], data: bytes, name: str) -> T:
 
 
 def _package(path: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Package:
-    _check_roles(manifest)
+    _check_roles(manifest, REQUIRED)
     values = {role: _file_of(manifest, role) for role in READ}
     schema = read_schema(contents[values["schema"]], values["schema"])
     if schema.task != manifest.task:
         raise ArtifactError(f"{values['schema']} is for {schema.task}, {NAME} says {manifest.task}")
+    _check_roles(manifest, tasks.of(schema).roles)
     labels = _checked(list[str], contents[values["labels"]], values["labels"])
     if tuple(labels) != schema.labels:
         raise ArtifactError(f"{values['labels']}: expected the labels of the schema in their order, found others")
@@ -152,9 +173,9 @@ def _package(path: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> P
     )
 
 
-def _check_roles(manifest: Manifest) -> None:
-    """Refuse a package without a file of every role that its task requires."""
-    for role in REQUIRED:
+def _check_roles(manifest: Manifest, required: tuple[str, ...]) -> None:
+    """Refuse a package without a file of every role that is required."""
+    for role in required:
         if not manifest.of(role):
             raise ArtifactError(
                 f"{NAME}: expected a file of role {role}, which every package of {manifest.task} has, found none"

@@ -58,7 +58,7 @@ def load(path: Path, *, digest: str | None = None, threads: int | None = None, b
 
     package = packages.verify(path, digest)
     needs.check(package.name, package.needs, by)
-    predictor = Predictor(package, plugins.load("engines", by)(package.graph, package.schema, threads))
+    predictor = Predictor(package, plugins.load("engines", by)(package.model, package.schema, threads))
     check_golden(predictor.engine, package.golden)
     logger.info("loaded %s, sha256 %s: %d golden examples agree", package.name, package.digest, len(package.golden))
     return predictor

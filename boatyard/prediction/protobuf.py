@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from boatyard.errors import ArtifactError
 
@@ -17,7 +19,22 @@ TREE: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
+METADATA = 14  # of a model
+EXTERNAL_KEYS = {"location", "offset", "length", "checksum"}
+OUTER = 2  # how deep a weight of the model lies: model, graph, tensor
 DEPTH = 100  # messages inside messages, as protobuf itself allows
+
+
+@dataclass(frozen=True)
+class ExternalTensor:
+    """A tensor that an ONNX model keeps in another file: which, and where in it. `outer`: a weight of the model itself,
+    not a constant inside a node or of a graph inside it.
+    """
+
+    location: str
+    offset: int
+    length: int
+    outer: bool
 
 
 def keeps_data_elsewhere(model: bytes) -> bool:
@@ -25,18 +42,66 @@ def keeps_data_elsewhere(model: bytes) -> bool:
 
     Raises ArtifactError when the bytes are not protobuf.
     """
+    return next(_external(memoryview(model)), None) is not None
+
+
+def external_tensors(model: bytes) -> tuple[ExternalTensor, ...]:
+    """Return every tensor that is stored in another file; raises ArtifactError for one that does not say where."""
     view = memoryview(model)
-    stack = [("model", 0, len(model), 0)]
+    return tuple(_read_tensor(view, start, end, outer) for start, end, outer in _external(view))
+
+
+def metadata(model: bytes) -> dict[str, str]:
+    """Return the names and values that an ONNX model carries beside its graph; raises ArtifactError."""
+    view = memoryview(model)
+    entries = [(at, end) for field, at, end in _fields(view, 0, len(view)) if field == METADATA and end >= 0]
+    return dict(_entry(view, at, end) for at, end in entries)
+
+
+def _external(view: memoryview) -> Iterator[tuple[int, int, bool]]:
+    """Give the bounds of each tensor that is stored in another file, and whether it is the outer graph's own."""
+    stack = [("model", 0, len(view), 0)]
     while stack:
         message, start, end, depth = stack.pop()
         if depth > DEPTH:
             raise ArtifactError(f"expected an ONNX graph, found one nested more than {DEPTH} deep")
+        named = False
         for field, begin, stop in _fields(view, start, end):
-            if message == "tensor" and (field == EXTERNAL_DATA or (field == DATA_LOCATION and begin)):
-                return True
+            named = named or (
+                message == "tensor" and (field == EXTERNAL_DATA or (field == DATA_LOCATION and begin > 0))
+            )
             if (inner := TREE.get(message, {}).get(field)) is not None and stop >= 0:
                 stack.append((inner, begin, stop, depth + 1))
-    return False
+        if named:
+            yield start, end, depth == OUTER
+
+
+def _read_tensor(view: memoryview, start: int, end: int, outer: bool) -> ExternalTensor:
+    bounds = [(at, stop) for field, at, stop in _fields(view, start, end) if field == EXTERNAL_DATA and stop >= 0]
+    entries = [_entry(view, at, stop) for at, stop in bounds]
+    values = dict(entries)
+    if len(values) != len(entries) or not {"location", "length"} <= values.keys() <= EXTERNAL_KEYS:
+        raise _unlike(f"a tensor that names {', '.join(key for key, _ in entries)[:60] or 'nothing'}")
+    offset, length = values.get("offset", "0"), values["length"]
+    if not all(re.fullmatch(r"[0-9]{1,18}", number) for number in (offset, length)):
+        raise _unlike(f"a tensor at {offset[:20]!r} of {length[:20]!r} bytes")
+    return ExternalTensor(values["location"], int(offset), int(length), outer)
+
+
+def _entry(view: memoryview, start: int, end: int) -> tuple[str, str]:
+    """Read a StringStringEntryProto: a key and a value."""
+    texts = {1: "", 2: ""}
+    for field, at, stop in _fields(view, start, end):
+        if field in texts and stop >= 0:
+            try:
+                texts[field] = bytes(view[at:stop]).decode()
+            except UnicodeDecodeError as error:
+                raise _unlike("a name that is not text") from error
+    return texts[1], texts[2]
+
+
+def _unlike(found: str) -> ArtifactError:
+    return ArtifactError(f"expected tensors in other files to give location, offset and length, found {found}")
 
 
 def _fields(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -26,7 +26,7 @@ from boatyard.errors import ConfigError, Interrupted
 from boatyard.project import PreprocessConfig, TrainConfig
 from boatyard.running.progress import Progress
 from boatyard.settings import Settings
-from boatyard.training import losses, optimisers, states, tensorboard
+from boatyard.training import external_data, losses, optimisers, states, tensorboard
 from boatyard.training.augmentation import Augmentation
 from boatyard.training.distributed import World, joined
 from boatyard.training.export import Graph, compare, export
@@ -402,7 +402,8 @@ def write_checkpoint(
     data = export(graph, schema)
     sample = next(dataset.batches("validation", CHECKED))
     derived = derived | {"graph_difference": compare(data, graph, schema, sample.inputs)}
-    found = summary(trainer, artifacts.digest_bytes(data), derived, seconds)
+    onnx_model = external_data.split(data)
+    found = summary(trainer, artifacts.digest_bytes(onnx_model.data), derived, seconds)
     record = checkpoints.Record(
         recipe=trainer.config.recipe,
         model=trainer.recipe.dials.model_dump(mode="json"),
@@ -422,7 +423,15 @@ def write_checkpoint(
     )
     weights = safetensors.torch.save({name: value.contiguous() for name, value in trainer.best.items()})
     about = {"graph": found.graph, "seal": seal, "dataset": dataset.digest}
-    with checkpoints.write(out, record, graph=data, weights=weights, schema=schema.to_dict(), seal=about) as folder:
+    with checkpoints.write(
+        out,
+        record,
+        graph=onnx_model.data,
+        external=onnx_model.external,
+        weights=weights,
+        schema=schema.to_dict(),
+        seal=about,
+    ) as folder:
         start_metrics(folder, trainer.run.history)
     return found
 

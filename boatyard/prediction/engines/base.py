@@ -12,8 +12,8 @@ import numpy as np
 from boatyard import tasks
 from boatyard.data.schema import Array, Schema, Tensor
 from boatyard.errors import ArtifactError, RequestError
-from boatyard.prediction import protobuf
 from boatyard.prediction.answers import Answers
+from boatyard.prediction.onnx_model import OnnxModel
 
 ROWS = 256  # at once: what a graph holds in between grows with them, and a large request must not take all memory
 ELEMENTS = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int64": "tensor(int64)", "str": "tensor(string)"}
@@ -28,23 +28,18 @@ class Engine(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, graph: Path | bytes, schema: Schema, threads: int | None = None) -> None:
+    def __init__(self, graph: OnnxModel | Path | bytes, schema: Schema, threads: int | None = None) -> None:
         """Load a graph, from a file or from bytes that were verified already.
 
-        Raises ArtifactError when it is no graph, keeps data outside its own bytes, or does not have the schema's inputs
-        and outputs.
+        Raises ArtifactError when it is no graph, names files that did not come with it, or does not have the schema's
+        inputs and outputs.
         """
         from boatyard.settings import Settings
 
         self.schema = schema
         self.tensors = schema.tensors()
         self._names = tuple(output.name for output in tasks.of(schema).outputs(schema))
-        data = graph if isinstance(graph, bytes) else _read(graph)
-        if protobuf.keeps_data_elsewhere(data):
-            raise ArtifactError(
-                "expected a graph with all its data inside, found one that names other files; export it again"
-            )
-        self._load(data, threads or Settings().threads)
+        self._load(OnnxModel.of(graph), threads or Settings().threads)
 
     def run(self, inputs: Mapping[str, Array]) -> Answers:
         """Answer rows, [N, *shape] by input name; raises RequestError when they are not as the schema says.
@@ -59,7 +54,7 @@ class Engine(ABC):
         return Answers(dict(zip(self._names, outputs, strict=True)))
 
     @abstractmethod
-    def _load(self, data: bytes, threads: int) -> None:
+    def _load(self, model: OnnxModel, threads: int) -> None:
         """Make the graph ready; raises ArtifactError when it is none, or not of the schema (`check_ends`)."""
 
     @abstractmethod
@@ -83,13 +78,6 @@ class Engine(ABC):
 def is_dtype(array: Array, tensor: Tensor) -> bool:
     """Say whether an array's elements are what an input holds; strings may be numpy's or Python's."""
     return array.dtype.kind in "UO" if tensor.dtype == "str" else array.dtype == np.dtype(tensor.dtype)
-
-
-def _read(graph: Path) -> bytes:
-    try:
-        return graph.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"no graph at {graph}: {error.strerror}") from error
 
 
 def expected_inputs(tensors: tuple[Tensor, ...]) -> dict[str, tuple[str, list[int]]]:

@@ -10,6 +10,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 from boatyard.data.schema import Array
 from boatyard.errors import ArtifactError, RequestError
 from boatyard.prediction.engines.base import Engine, check_ends, expected_inputs, expected_outputs
+from boatyard.prediction.onnx_model import OnnxModel
 
 # ONNX Runtime's errors have no common root below Exception
 FAILURES = tuple(
@@ -34,8 +35,8 @@ class OnnxRuntime(Engine):
 
     name: ClassVar[str] = "onnxruntime"
 
-    def _load(self, data: bytes, threads: int) -> None:
-        self._session = _session(data, threads)
+    def _load(self, model: OnnxModel, threads: int) -> None:
+        self._session = _session(model, threads)
         check_ends("input", self._session.get_inputs(), expected_inputs(self.tensors))
         self._outputs = expected_outputs(self.schema)
         check_ends("output", self._session.get_outputs(), self._outputs)
@@ -48,7 +49,7 @@ class OnnxRuntime(Engine):
         return found
 
 
-def _session(data: bytes, threads: int) -> Any:
+def _session(model: OnnxModel, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -58,8 +59,11 @@ def _session(data: bytes, threads: int) -> Any:
         "session.intra_op.allow_spinning", "0"
     )  # threads that wait leave the CPU to others
     onnxruntime.disable_telemetry_events()
+    if model.external:  # handed over as bytes: a path would be opened again, and might hold others by now
+        names, files = list(model.external), list(model.external.values())
+        options.add_external_initializers_from_files_in_memory(names, files, [len(file) for file in files])
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
     except FAILURES as error:
         raise ArtifactError(f"expected an ONNX graph, found what ONNX Runtime refuses: {error}") from error
 

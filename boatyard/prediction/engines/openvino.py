@@ -17,6 +17,7 @@ from boatyard import tasks
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ArtifactError, ConfigError, RequestError
 from boatyard.prediction.engines.base import Engine, check_ends, expected_inputs, expected_outputs
+from boatyard.prediction.onnx_model import OnnxModel
 from boatyard.tasks import Output
 
 # It would tell its maker of every import; where it is not installed, OpenVINO has one of its own that tells nobody.
@@ -44,13 +45,15 @@ class OpenVino(Engine):
 
     name: ClassVar[str] = "openvino"
 
-    def _load(self, data: bytes, threads: int) -> None:
+    def _load(self, onnx_model: OnnxModel, threads: int) -> None:
         """Compile a graph; raises ArtifactError when it is another than the schema says, or has what OpenVINO lacks."""
         from boatyard.settings import Settings
 
         if strings := [tensor.name for tensor in self.tensors if tensor.dtype == "str"]:
             raise _unfit(f"a graph that takes strings, at {', '.join(strings)}")
-        model = _parsed(data)
+        if onnx_model.external:
+            raise _unfit(f"one whose weights lie in {', '.join(onnx_model.external)}")
+        model = _parsed(onnx_model.data)
         constants = {each.name for each in model.graph.initializer}
         check_ends(
             "input", _ends(i for i in model.graph.input if i.name not in constants), expected_inputs(self.tensors)
