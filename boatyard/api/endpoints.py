@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from boatyard.api.packages import is_project
 from boatyard.api.projects import Overrides, resolve
-from boatyard.api.projects import say as print_error
+from boatyard.api.saying import say_at
 from boatyard.errors import BoatyardError, ConfigError
 
 if TYPE_CHECKING:
@@ -35,11 +34,6 @@ class Deleted:
         if self.was:
             return f"{self.name} is deleted"
         return f"no endpoint {self.name} in namespace {self.namespace}; nothing to delete"
-
-
-def say(sentence: str) -> None:
-    """Print a sentence with the time of day."""
-    print_error(f"{time.strftime('%H:%M:%S')} {sentence}")
 
 
 def plan(
@@ -70,7 +64,7 @@ def deploy(
     namespace: str | None = None,
     context: str | None = None,
     timeout: float = 600,
-    say: Say = say,
+    say: Say = say_at,
 ) -> Deployed:
     """Roll a package out, wait for its own pods and ask them its golden examples; go back when they do not serve.
 
@@ -91,7 +85,7 @@ def rollback(
     namespace: str | None = None,
     context: str | None = None,
     timeout: float = 600,
-    say: Say = say,
+    say: Say = say_at,
 ) -> Deployed:
     """Roll out the version that served before, and prove it where its package can be read from here."""
     from boatyard import deployment

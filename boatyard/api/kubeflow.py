@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boatyard.api.endpoints import say
 from boatyard.api.projects import Overrides, resolve
+from boatyard.api.saying import say_at
 from boatyard.errors import BoatyardError, ConfigError, Interrupted
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def submit(
     follow: bool = True,
     cached: bool = True,
     check: bool = True,
-    say: Say = say,
+    say: Say = say_at,
 ) -> KubeflowRun:
     """Upload the pipeline to Kubeflow, run it and follow its steps; `host` is BOATYARD_KUBEFLOW's by default.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,16 +64,6 @@ def root_of(project: Project | str | Path) -> Path:
     if not folder.exists():
         raise ConfigError(f"no folder {folder}; `boatyard init` makes one")
     return (folder if folder.is_dir() else folder.parent).absolute()
-
-
-def say(sentence: str) -> None:
-    """Print a sentence on standard error: what functions that take long say, unless told otherwise."""
-    try:
-        print(sentence, file=sys.stderr, flush=True)
-    except BrokenPipeError:  # its reader has left, as `2>&1 | head` does: the work goes on
-        from boatyard.running import display
-
-        display.mute(sys.stderr)
 
 
 def init(folder: str | Path = ".", data: str | Path | None = None) -> Path:

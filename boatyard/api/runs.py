@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boatyard.api.projects import Overrides, check, root_of, say
+from boatyard.api.projects import Overrides, check, root_of
+from boatyard.api.saying import say
 from boatyard.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -66,14 +66,14 @@ def serve(
 
     Raises what the server ended with where it does not become ready.
     """
-    path = _path(model)
+    path, named = _path(model), name or _name(model)
     for tries in range(TRIES, 0, -1):
         ports = port or _free(host), grpc_port or _free(host)
         options = ["--host", host, "--port", str(ports[0]), "--grpc-port", str(ports[1]), "--engine", engine]
         options += ["--workers", str(workers)] if workers else []
         options += ["--name", name] if name else []
         try:
-            return _start(path, host, ports, options, name)
+            return _start(path, host, ports, options, named)
         except ConfigError:
             if tries == 1 or (port and grpc_port):
                 raise
@@ -104,8 +104,15 @@ def _path(model: Model | Project | str | Path) -> Path:
     return package.path if package is not None else find_package(model)  # type: ignore[arg-type]
 
 
-def _start(path: Path, host: str, ports: tuple[int, int], options: list[str], name: str | None) -> Server:
+def _name(model: Model | Project | str | Path) -> str:
+    """Return the name of a model's package, verified before a process is started for it."""
     from boatyard import packages
+
+    package = getattr(model, "package", None) or packages.verify(_path(model))
+    return str(package.name)
+
+
+def _start(path: Path, host: str, ports: tuple[int, int], options: list[str], name: str) -> Server:
     from boatyard.running.step import PARENT
 
     held, alive = os.pipe()  # the server sees it close when this process ends, however it does
@@ -121,7 +128,7 @@ def _start(path: Path, host: str, ports: tuple[int, int], options: list[str], na
         )
         os.close(held)
         at = f"[{host}]" if ":" in host else host
-        server = Server(name or packages.verify(path).name, f"http://{at}:{ports[0]}", f"{at}:{ports[1]}", process)
+        server = Server(name, f"http://{at}:{ports[0]}", f"{at}:{ports[1]}", process)
         weakref.finalize(process, _close, alive)
         try:
             _wait(server, log)

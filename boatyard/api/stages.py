@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boatyard.api.projects import Overrides, resolve, say
+from boatyard.api.projects import Overrides, resolve
+from boatyard.api.saying import say
 from boatyard.errors import Refused
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 import boatyard
-from boatyard.api.endpoints import say
+from boatyard.api.saying import say_at
 from boatyard.cli.options import CONTEXT, JSON, PATH, Verb, print_lines
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def deploy(
         namespace=namespace,
         context=context,
         timeout=timeout,
-        say=_silence if as_json else say,
+        say=_silence if as_json else say_at,
     )
     _print_deployed(deployed, as_json)
 
@@ -125,7 +125,7 @@ def rollback(endpoint: str, namespace: str | None, context: str | None, timeout:
 
     Example:  boatyard rollback .
     """
-    teller = _silence if as_json else say
+    teller = _silence if as_json else say_at
     deployed = boatyard.rollback(endpoint, namespace=namespace, context=context, timeout=timeout, say=teller)
     _print_deployed(deployed, as_json)
 

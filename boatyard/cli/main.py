@@ -15,7 +15,7 @@ import click
 
 import boatyard
 from boatyard import cli as folder
-from boatyard.api.projects import say
+from boatyard.api.saying import say
 from boatyard.cli.options import Verb, VerbGroup
 from boatyard.errors import BoatyardError, Interrupted, Refused, UsageError
 

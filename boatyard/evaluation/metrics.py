@@ -20,7 +20,7 @@ CURVES = 20  # labels with a ROC curve of their own, the worst first
 TOP = 3  # of top_3_accuracy, where there are more labels than that
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Metric:
     """A number with its interval: `value`, `low`, `high` are finite or None; `method` names the interval, `n` the rows.
 
@@ -33,6 +33,9 @@ class Metric:
     method: str
     n: int
     note: str = ""
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         """Say it on one line: 0.9053 [0.8994, 0.9109] Wilson, 10000 rows."""

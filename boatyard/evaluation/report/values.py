@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -16,7 +17,7 @@ import numpy as np
 from boatyard import tasks
 from boatyard.data import artifacts
 from boatyard.data.schema import Array
-from boatyard.errors import ArtifactError
+from boatyard.errors import ArtifactError, ConfigError
 from boatyard.evaluation import metrics
 from boatyard.evaluation.metrics import Bin, ClassScore, Metric, Roc
 from boatyard.evaluation.slices import Slice
@@ -107,7 +108,7 @@ class Example:
     values: dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What evaluate found. Everything but `path` and `digest` is in report.json; no number in it is NaN or infinite.
 
@@ -163,6 +164,22 @@ class Report:
         flat = metrics.numbers(self.metrics)
         flat["test_rows"], flat["invalid_predictions"] = float(self.rows), float(self.invalid)
         return {name: value for name, value in flat.items() if math.isfinite(value)}
+
+    def to_frame(self) -> Any:
+        """Return the metrics as a pandas DataFrame, one a row: value, low, high, method, n, note."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise ConfigError("a DataFrame needs pandas, which is not installed", fix="pip install pandas") from error
+        return pandas.DataFrame.from_dict({name: asdict(metric) for name, metric in self.metrics.items()}, "index")
+
+    def __repr__(self) -> str:
+        return f"Report({self.headline()}, {self.path / PAGE})"
+
+    def _repr_html_(self) -> str:
+        """Return the page for a notebook's cell, in a frame of its own: its style is not the notebook's."""
+        page = html.escape((self.path / PAGE).read_text(encoding="utf-8"))
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: 60em; border: 0"></iframe>'
 
     def to_dict(self) -> dict[str, Any]:
         """Return report.json's values."""
