@@ -166,14 +166,14 @@ class _Runner:
     def outputs_of(self, name: str) -> dict[str, Any]:
         """Return what a step left: its artifacts' paths and its parameters' values, by name."""
         folder = self.run.path / "artifacts" / name
-        said = folder / EXECUTOR_OUTPUT
-        parameters = json.loads(said.read_text()).get("parameterValues", {}) if said.is_file() else {}
-        return parameters | {entry.name: str(entry) for entry in sorted(folder.glob("[!.]*")) if entry != said}
+        output = folder / EXECUTOR_OUTPUT
+        parameters = json.loads(output.read_text()).get("parameterValues", {}) if output.is_file() else {}
+        return parameters | {entry.name: str(entry) for entry in sorted(folder.glob("[!.]*")) if entry != output}
 
     def cached(self, name: str, outputs: Mapping[str, Any]) -> None:
         """Note a step whose result was kept from an earlier run."""
-        found = {key: value.uri if isinstance(value, dsl.Artifact) else value for key, value in outputs.items()}
-        self.note(runs.Step(name, "cached", 0.0, self.keys.get(name, ""), found))
+        values = {key: value.uri if isinstance(value, dsl.Artifact) else value for key, value in outputs.items()}
+        self.note(runs.Step(name, "cached", 0.0, self.keys.get(name, ""), values))
         self.display.end(name, "cached", 0.0)
 
     def note(self, step: runs.Step) -> None:

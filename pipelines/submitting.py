@@ -148,12 +148,12 @@ class Backend:
     def _uploaded(self, what: Submission) -> tuple[str, str]:
         """Return the ids of the pipeline and of the version that is this spec, byte for byte."""
         name = artifacts.digest_file(what.spec)[:12]
-        found = self.client.list_pipelines(filter=_named(what.name), namespace=self.namespace).pipelines
-        if not found:
-            made = self.client.upload_pipeline(str(what.spec), what.name, namespace=self.namespace)
-            (version, *_) = self.client.list_pipeline_versions(self._given(made.pipeline_id)).pipeline_versions
-            return made.pipeline_id, version.pipeline_version_id
-        pipeline = self._given(found[0].pipeline_id)
+        pipelines = self.client.list_pipelines(filter=_named(what.name), namespace=self.namespace).pipelines
+        if not pipelines:
+            uploaded = self.client.upload_pipeline(str(what.spec), what.name, namespace=self.namespace)
+            (version, *_) = self.client.list_pipeline_versions(self._given(uploaded.pipeline_id)).pipeline_versions
+            return uploaded.pipeline_id, version.pipeline_version_id
+        pipeline = self._given(pipelines[0].pipeline_id)
         versions = self.client.list_pipeline_versions(pipeline, filter=_named(name)).pipeline_versions
         if versions:
             return pipeline, versions[0].pipeline_version_id
@@ -163,11 +163,11 @@ class Backend:
     def state(self, run: str) -> State:
         """Return how a run stands."""
         with self._said(f"look at run {run}"):
-            found = self.client.get_run(run)
-            state = self._given(found.state)
-        details = (found.run_details.task_details if found.run_details else None) or []
-        root = found.runtime_config.pipeline_root if found.runtime_config else None
-        return State(run, _pipeline(found), str(state), steps(details), root or "")
+            answer = self.client.get_run(run)
+            state = self._given(answer.state)
+        details = (answer.run_details.task_details if answer.run_details else None) or []
+        root = answer.runtime_config.pipeline_root if answer.runtime_config else None
+        return State(run, _pipeline(answer), str(state), steps(details), root or "")
 
     def follow(self, run: str, tell: Callable[[State], None], poll: float = POLL) -> State:
         """Look at a run until it ends, telling each look; a backend that is away for a while is waited for."""
@@ -214,23 +214,23 @@ class Backend:
     def _status(self, status: int, body: bytes | str | None) -> str:
         """Say what a status is of: the server's own sentence where it has one, and what to do."""
         value = _json(body or b"")
-        said = (
+        words = (
             value.get("message") or value.get("error_message") or value.get("error") if isinstance(value, dict) else ""
         )
-        told = f": {' '.join(str(said).split())[:500]}" if said else ""
+        detail = f": {' '.join(str(words).split())[:500]}" if words else ""
         if status in (401, 403):
-            return f"{self.host} lets nobody in without a login ({status}){told}; set BOATYARD_KUBEFLOW_TOKEN"
+            return f"{self.host} lets nobody in without a login ({status}){detail}; set BOATYARD_KUBEFLOW_TOKEN"
         if status == 404:
-            return f"{self.host} knows nothing there (404){told}; is it a Kubeflow Pipelines API, and the name right?"
+            return f"{self.host} knows nothing there (404){detail}; is it a Kubeflow Pipelines API, and the name right?"
         if status >= 500:
-            return f"{self.host} failed ({status}){told}; look at the API server's log, or try again later"
-        return f"{self.host} refused it ({status}){told}"
+            return f"{self.host} failed ({status}){detail}; look at the API server's log, or try again later"
+        return f"{self.host} refused it ({status}){detail}"
 
     def _not_json(self, body: bytes) -> str:
         page = b"<html" in body.lower() or b"<!doctype" in body.lower() or not body
-        found = "a web page, as a login is" if page else f"{body[:40]!r}"
+        what = "a web page, as a login is" if page else f"{body[:40]!r}"
         return (
-            f"{self.host}: expected a Kubeflow Pipelines API, found {found}; set BOATYARD_KUBEFLOW_TOKEN, or forward "
+            f"{self.host}: expected a Kubeflow Pipelines API, found {what}; set BOATYARD_KUBEFLOW_TOKEN, or forward "
             "the "
             "API server's own port"
         )
@@ -260,9 +260,9 @@ def steps(details: list[Any]) -> dict[str, str]:
         state = str(detail.state or "PENDING")
         state = "CACHED" if state == "SUCCEEDED" and detail.task_id in skipped else state
         (states if detail.display_name == base else attempts).setdefault(base, []).append(state)
-    for base, found in attempts.items():
-        states.setdefault(base, found[-1:])
-    return {step: min(found, key=_rank) for step, found in states.items()}
+    for base, kept in attempts.items():
+        states.setdefault(base, kept[-1:])
+    return {step: min(kept, key=_rank) for step, kept in states.items()}
 
 
 def outcome(state: State) -> BoatyardError | None:
@@ -272,13 +272,13 @@ def outcome(state: State) -> BoatyardError | None:
     if state.state == "CANCELED":
         return RunFailed(f"run {state.run} was stopped")
     folder = f"{state.root.rstrip('/')}/{state.name}/{state.run}" if state.root and state.name else ""
-    found = _reasons(folder)
-    for reason in found:
+    left = _reasons(folder)
+    for reason in left:
         if reason.refused:
             return Refused(reason.sentence)
-    if found:
-        where = f"\n  its log: {found[0].log}" if found[0].log else ""
-        return RunFailed(f"{found[0].step} failed: {found[0].sentence}{where}")
+    if left:
+        where = f"\n  its log: {left[0].log}" if left[0].log else ""
+        return RunFailed(f"{left[0].step} failed: {left[0].sentence}{where}")
     if state.failed == ("verdict",):  # that step does nothing but this
         return Refused(f"the gate refused; its verdict is at {folder or 'the run’s root'}/gate/")
     return RunFailed(_unsaid(state, folder))

@@ -54,9 +54,9 @@ class Endpoint:
     problems: tuple[str, ...] = ()
 
 
-def progress(cluster: Cluster, wanted: Object) -> Progress:
+def progress(cluster: Cluster, service: Object) -> Progress:
     """Look how far the InferenceService that was applied is; only pods made of it count."""
-    meta, notes = wanted["metadata"], wanted["metadata"]["annotations"]
+    meta, notes = service["metadata"], service["metadata"]["annotations"]
     name, namespace = meta["name"], meta["namespace"]
     live = cluster.get("InferenceService", name, namespace)
     if live is None:
@@ -96,20 +96,22 @@ def _awaited(live: Object, deployment: Object, asked: int, ready: int) -> str:
 def _strangers(cluster: Cluster, name: str, namespace: str, pods: list[Object]) -> str:
     """Say whether the Service still sends to other pods."""
     ours = {pod["metadata"]["name"] for pod in pods}
-    found = set()
-    for each in cluster.list("EndpointSlice", namespace, labels={"kubernetes.io/service-name": f"{name}-predictor"}):
-        for end in each.get("endpoints") or []:
-            if end.get("conditions", {}).get("ready") is not False:
-                found.add((end.get("targetRef") or {}).get("name"))
-    return "the Service lets go of the former pods" if found - ours else ""
+    targets = set()
+    for endpoints in cluster.list(
+        "EndpointSlice", namespace, labels={"kubernetes.io/service-name": f"{name}-predictor"}
+    ):
+        for endpoint in endpoints.get("endpoints") or []:
+            if endpoint.get("conditions", {}).get("ready") is not False:
+                targets.add((endpoint.get("targetRef") or {}).get("name"))
+    return "the Service lets go of the former pods" if targets - ours else ""
 
 
 def _revision(live: Object) -> Progress:
     """How far a Knative revision is."""
-    found = live.get("status", {}).get("components", {}).get("predictor", {})
+    predictor = live.get("status", {}).get("components", {}).get("predictor", {})
     seen = live.get("status", {}).get("observedGeneration", 0) >= live["metadata"]["generation"]
-    latest = found.get("latestCreatedRevision")
-    done = seen and latest and latest == found.get("latestReadyRevision") and condition(live, "Ready") == "True"
+    latest = predictor.get("latestCreatedRevision")
+    done = seen and latest and latest == predictor.get("latestReadyRevision") and condition(live, "Ready") == "True"
     return Progress(waits="" if done else "Knative's revision is ready", stuck="" if done else _condition_text(live))
 
 
@@ -118,20 +120,22 @@ def _ill(pods: list[Object]) -> tuple[str, str]:
     stuck = ""
     for pod in pods:
         status, name = pod.get("status", {}), pod["metadata"]["name"]
-        for each in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
-            waiting = each.get("state", {}).get("waiting") or {}
-            last = each.get("lastState", {}).get("terminated") or each.get("state", {}).get("terminated") or {}
-            if each.get("restartCount", 0) >= CRASHES and not each.get("ready"):
-                said = " ".join((last.get("message") or last.get("reason") or "").split())
-                return f"pod/{name} ends again and again with exit code {last.get('exitCode', '?')}: {said}", ""
+        for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+            waiting = container.get("state", {}).get("waiting") or {}
+            last = (
+                container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
+            )
+            if container.get("restartCount", 0) >= CRASHES and not container.get("ready"):
+                words = " ".join((last.get("message") or last.get("reason") or "").split())
+                return f"pod/{name} ends again and again with exit code {last.get('exitCode', '?')}: {words}", ""
             if waiting.get("reason") in STUCK:
                 stuck = f"pod/{name}: {waiting['reason']}: {waiting.get('message', '')}"
     return "", stuck
 
 
 def _failed_create(deployment: Object) -> str:
-    found = deployment.get("status", {}).get("conditions", [])
-    return next((c["message"] for c in found if c["type"] == "ReplicaFailure" and c["status"] == "True"), "")
+    conditions = deployment.get("status", {}).get("conditions", [])
+    return next((c["message"] for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), "")
 
 
 def _condition_text(live: Object) -> str:
@@ -140,21 +144,21 @@ def _condition_text(live: Object) -> str:
     return str(failure.get("message") or "")
 
 
-def condition(found: Object, kind: str) -> str:
+def condition(value: Object, kind: str) -> str:
     """Return the status of a condition, "Unknown" without one."""
-    conditions = found.get("status", {}).get("conditions", [])
+    conditions = value.get("status", {}).get("conditions", [])
     return str(next((c["status"] for c in conditions if c["type"] == kind), "Unknown"))
 
 
 def pods_of(cluster: Cluster, name: str, namespace: str) -> list[Object]:
     """Return an endpoint's pods that were not told to stop, the oldest first."""
-    found = cluster.list("Pod", namespace, labels={"serving.kserve.io/inferenceservice": name})
-    found = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
-    return sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    pods = cluster.list("Pod", namespace, labels={"serving.kserve.io/inferenceservice": name})
+    pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    return sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
 
-def _mark(found: Object) -> str | None:
-    mark: str | None = (found.get("metadata", {}).get("annotations") or {}).get(ROLLED)
+def _mark(value: Object) -> str | None:
+    mark: str | None = (value.get("metadata", {}).get("annotations") or {}).get(ROLLED)
     return mark
 
 
@@ -191,7 +195,7 @@ def status(cluster: Cluster, name: str, namespace: str | None = None) -> Endpoin
         scaling=f"{predictor.get('minReplicas', 1)} to {predictor.get('maxReplicas', 1)}, "
         f"{notes.get('serving.kserve.io/autoscalerClass', 'knative')}",
         traffic=_traffic(pods),
-        problems=tuple(each for each in (how.waits, how.broken, how.stuck) if each),
+        problems=tuple(problem for problem in (how.waits, how.broken, how.stuck) if problem),
     )
 
 
@@ -201,7 +205,7 @@ def _state(cluster: Cluster, live: Object) -> Progress:
 
 
 def _others(cluster: Cluster, namespace: str) -> str:
-    names = ", ".join(each["metadata"]["name"] for each in cluster.list("InferenceService", namespace))
+    names = ", ".join(service["metadata"]["name"] for service in cluster.list("InferenceService", namespace))
     return f"; it has {names}" if names else "; it has none"
 
 
@@ -215,20 +219,20 @@ def _lease(cluster: Cluster, name: str, namespace: str) -> Object:
 
 def _named(objects: list[Object] | None) -> str:
     """Return the version, or the digest, of what is remembered."""
-    for each in objects or []:
-        if each["kind"] == "InferenceService":
-            notes = each["metadata"].get("annotations", {})
+    for value in objects or []:
+        if value["kind"] == "InferenceService":
+            notes = value["metadata"].get("annotations", {})
             return str(notes.get("boatyard/version") or notes.get("boatyard/digest", "")[:12])
     return ""
 
 
 def _traffic(pods: list[Object]) -> dict[str, int]:
     """Count the pods that answer by the digest of their package; a Service sends to each alike."""
-    found: dict[str, int] = {}
+    pods_by_digest: dict[str, int] = {}
     for pod in filter(_answers, pods):
         digest = pod["metadata"].get("annotations", {}).get("boatyard/digest", "unknown")
-        found[digest] = found.get(digest, 0) + 1
-    return found
+        pods_by_digest[digest] = pods_by_digest.get(digest, 0) + 1
+    return pods_by_digest
 
 
 def age(moment: str) -> str:

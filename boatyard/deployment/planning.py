@@ -45,9 +45,9 @@ class Change:
         return f"{self.object}  {self.field}: {_shown(self.old)} → {_shown(self.new)}  ({self.reason})"
 
 
-def plan(cluster: Cluster, wanted: list[Object]) -> list[Change]:
+def plan(cluster: Cluster, objects: list[Object]) -> list[Change]:
     """Return what applying would change, in the cluster as it is; nothing is changed. Raises ClusterError."""
-    return [change for manifest in wanted for change in _changes(cluster, manifest)]
+    return [change for manifest in objects for change in _changes(cluster, manifest)]
 
 
 def _changes(cluster: Cluster, manifest: Object) -> Iterator[Change]:
@@ -66,10 +66,10 @@ def _changes(cluster: Cluster, manifest: Object) -> Iterator[Change]:
             yield Change(name, field, old, new, _why(field, live, ours))
 
 
-def _said(found: Object) -> Object:
+def _said(value: Object) -> Object:
     """Return the part of an object that somebody wants, without what the server keeps."""
-    meta = found.get("metadata", {})
-    return {"metadata": {part: meta.get(part, {}) for part in PARTS}, "spec": found.get("spec", {})}
+    meta = value.get("metadata", {})
+    return {"metadata": {part: meta.get(part, {}) for part in PARTS}, "spec": value.get("spec", {})}
 
 
 def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
@@ -77,7 +77,7 @@ def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(inner, f"{at}.{key}" if at else str(key))
-    elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         for number, inner in enumerate(value):
             yield from _leaves(inner, f"{at}[{number}]")
     elif value not in ({}, []):
@@ -89,7 +89,7 @@ def _why(field: str, live: Object, ours: Object) -> str:
     others = sorted(_owners(live, field) - {FIELD_MANAGER})
     if others:
         return f"set by {', '.join(others)}, not by boatyard" + ("" if field in ours else "; left over")
-    for start, reason in sorted(REASONS.items(), key=lambda each: -len(each[0])):
+    for start, reason in sorted(REASONS.items(), key=lambda pair: -len(pair[0])):
         if field.startswith(start):
             return reason
     return "the endpoint as this version of boatyard makes it" if field in ours else "no longer part of the endpoint"
@@ -97,13 +97,13 @@ def _why(field: str, live: Object, ours: Object) -> str:
 
 def _owners(live: Object, field: str) -> set[str]:
     """Return who set a field, as far as the API server keeps it; lists belong to whoever set them."""
-    found = set()
+    owners = set()
     for entry in live["metadata"].get("managedFields", []):
         if entry.get("subresource"):
             continue
         if _owned(entry.get("fieldsV1", {}), field.partition("[")[0]):
-            found.add(str(entry.get("manager")))
-    return found
+            owners.add(str(entry.get("manager")))
+    return owners
 
 
 def _owned(fields: Object, path: str) -> bool:

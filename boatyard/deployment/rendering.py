@@ -37,8 +37,8 @@ def render(
     version: int | None = None,
 ) -> str:
     """Return an endpoint's objects as YAML; raises ConfigError without a URI that the cluster can read."""
-    made = manifests(package, config, storage, settings, version)
-    text: str = yaml.safe_dump_all(made, sort_keys=False, allow_unicode=True, width=120)
+    objects = manifests(package, config, storage, settings, version)
+    text: str = yaml.safe_dump_all(objects, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 

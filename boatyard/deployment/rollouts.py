@@ -44,7 +44,7 @@ class Deployed:
 
 def deploy(
     cluster: Cluster,
-    wanted: list[Object],
+    objects: list[Object],
     evidence: Proof | None,
     *,
     patience: float = PATIENCE,
@@ -55,11 +55,11 @@ def deploy(
     Raises RolledBack when it did not serve and the former version does, whatever went wrong; Conflict when another
     deploys and Unreachable when the API server is gone, which leave things as they are; ClusterError.
     """
-    service = _service(wanted)
+    service = _service(objects)
     name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
-    _check(cluster, wanted)
+    _check(cluster, objects)
     with hold(cluster, name, namespace) as held:
-        return _deploy(held, wanted, evidence, patience, say)
+        return _deploy(held, objects, evidence, patience, say)
 
 
 def rollback(
@@ -92,20 +92,20 @@ def delete(cluster: Cluster, name: str, namespace: str) -> bool:
     return was
 
 
-def _deploy(held: Held, wanted: list[Object], evidence: Proof | None, patience: float, say: Say) -> Deployed:
-    began, cluster, service = time.monotonic(), held.cluster, _service(wanted)
+def _deploy(held: Held, objects: list[Object], evidence: Proof | None, patience: float, say: Say) -> Deployed:
+    began, cluster, service = time.monotonic(), held.cluster, _service(objects)
     served, former = held.remembered(CURRENT) or _live(cluster, service), held.remembered(FORMER)
     say(f"{service['metadata']['name']}: {_label(service)} rolls out")
-    _apply(held, wanted)
+    _apply(held, objects)
     try:
         ready = _wait(held, service, patience, say)
         proven = _proven(cluster, service, evidence, ready)
     except (Conflict, Unreachable):
         raise
     except Exception as error:  # ours too: a version that is not proven must not stay in front of users
-        raise _back(held, wanted, served, _reason(error), patience, say) from error
-    before = former if served and _same(served, wanted) else served
-    held.remember(wanted, before)
+        raise _back(held, objects, served, _reason(error), patience, say) from error
+    before = former if served and _same(served, objects) else served
+    held.remember(objects, before)
     notes, meta = service["metadata"]["annotations"], service["metadata"]
     return Deployed(
         name=meta["name"],
@@ -125,11 +125,11 @@ def _proven(cluster: Cluster, service: Object, evidence: Proof | None, ready: in
     return prove(cluster, service["metadata"]["name"], service["metadata"]["namespace"], evidence)
 
 
-def _check(cluster: Cluster, wanted: list[Object]) -> None:
+def _check(cluster: Cluster, objects: list[Object]) -> None:
     """Find what would refuse the objects before anything is changed: rights, kinds, namespace, webhooks, runtime."""
-    for each in wanted:
-        cluster.apply(each, dry_run=True, force=True)
-    service = _service(wanted)
+    for manifest in objects:
+        cluster.apply(manifest, dry_run=True, force=True)
+    service = _service(objects)
     namespace, name = service["metadata"]["namespace"], service["spec"]["predictor"]["model"]["runtime"]
     if not (cluster.get("ServingRuntime", name, namespace) or _for_all(cluster, name)):
         raise ClusterError(
@@ -145,11 +145,11 @@ def _for_all(cluster: Cluster, name: str) -> Object | None:
     return None
 
 
-def _apply(held: Held, wanted: list[Object]) -> None:
+def _apply(held: Held, objects: list[Object]) -> None:
     """Apply every object; an API server that is away is waited for."""
-    for each in wanted:
+    for manifest in objects:
         held.check()
-        held.cluster.poll(lambda each=each: held.cluster.apply(each, force=True), AWAY)  # type: ignore[misc]
+        held.cluster.poll(lambda manifest=manifest: held.cluster.apply(manifest, force=True), AWAY)  # type: ignore[misc]
 
 
 def _wait(held: Held, service: Object, patience: float, say: Say) -> int:
@@ -157,29 +157,29 @@ def _wait(held: Held, service: Object, patience: float, say: Say) -> int:
     end, stuck, told = time.monotonic() + patience, 0.0, ""
     while True:
         held.check()
-        found = held.cluster.poll(lambda: progress(held.cluster, service), AWAY) or Progress()
-        if not (found.waits or found.broken):
-            return found.ready
-        stuck = (stuck or time.monotonic()) if found.stuck else 0.0
-        reason = found.broken or (found.stuck if stuck and time.monotonic() - stuck > PASSES else "")
+        state = held.cluster.poll(lambda: progress(held.cluster, service), AWAY) or Progress()
+        if not (state.waits or state.broken):
+            return state.ready
+        stuck = (stuck or time.monotonic()) if state.stuck else 0.0
+        reason = state.broken or (state.stuck if stuck and time.monotonic() - stuck > PASSES else "")
         if reason:
             raise ClusterError(reason)
         if time.monotonic() > end:
-            raise ClusterError(f"not ready within {patience:.0f} s: {found.stuck or found.waits}")
-        if found.waits != told:
-            told = found.waits
+            raise ClusterError(f"not ready within {patience:.0f} s: {state.stuck or state.waits}")
+        if state.waits != told:
+            told = state.waits
             say(told)
         time.sleep(PULSE)
 
 
 def _back(
-    held: Held, wanted: list[Object], served: list[Object] | None, reason: str, patience: float, say: Say
+    held: Held, objects: list[Object], served: list[Object] | None, reason: str, patience: float, say: Say
 ) -> ClusterError:
     """Put the former version back and return the error that says so."""
-    service = _service(wanted)
+    service = _service(objects)
     name, label = service["metadata"]["name"], _label(service)
     why = f"boatyard why isvc/{name}"
-    if served is None or _same(served, wanted):
+    if served is None or _same(served, objects):
         return ClusterError(f"{name}: {label} does not serve: {reason}; nothing served before it; see {why}")
     say(f"{label} does not serve: {reason}; going back")
     former = _label(_service(served))
@@ -210,11 +210,11 @@ def _live(cluster: Cluster, service: Object) -> list[Object] | None:
 
 
 def _service(objects: list[Object]) -> Object:
-    return next(each for each in objects if each["kind"] == "InferenceService")
+    return next(value for value in objects if value["kind"] == "InferenceService")
 
 
-def _same(one: list[Object], other: list[Object]) -> bool:
-    return _service(one) == _service(other)
+def _same(objects: list[Object], others: list[Object]) -> bool:
+    return _service(objects) == _service(others)
 
 
 def _label(service: Object) -> str:

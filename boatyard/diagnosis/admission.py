@@ -21,15 +21,15 @@ SECURITY = re.compile(r'violates PodSecurity "(?P<level>[^":]+)[^"]*": (?P<said>
 def quota(s: Snapshot) -> Iterator[Diagnosis]:
     """A ResourceQuota is used up."""
     for where, text in _refusals(s):
-        found = QUOTA.search(text)
-        if found:
+        match = QUOTA.search(text)
+        if match:
             yield Diagnosis(
                 "quota",
-                f"the quota {found['name']} of namespace {s.subject.namespace} lets no pods of {s.subject} in: "
-                f"asked for {found['asked']}, used {found['used']}, limit {found['most']}",
-                (Evidence(where, one_line(text)), *_of_quota(s, found["name"])),
+                f"the quota {match['name']} of namespace {s.subject.namespace} lets no pods of {s.subject} in: "
+                f"asked for {match['asked']}, used {match['used']}, limit {match['most']}",
+                (Evidence(where, one_line(text)), *_of_quota(s, match["name"])),
                 f"ask for less, free some (kubectl get pods -n {s.subject.namespace}), or have spec.hard of "
-                f"resourcequota/{found['name']} raised",
+                f"resourcequota/{match['name']} raised",
             )
         elif "failed quota:" in text:
             yield Diagnosis(
@@ -44,26 +44,28 @@ def quota(s: Snapshot) -> Iterator[Diagnosis]:
 def limit_range(s: Snapshot) -> Iterator[Diagnosis]:
     """A LimitRange forbids the size."""
     for where, text in _refusals(s):
-        if found := LIMIT.search(text):
-            names = ", ".join(f"limitrange/{each['metadata']['name']}" for each in s.of("LimitRange")) or "a LimitRange"
-            word = "more" if found["end"] == "maximum" else "less"
+        if match := LIMIT.search(text):
+            names = (
+                ", ".join(f"limitrange/{limits['metadata']['name']}" for limits in s.of("LimitRange")) or "a LimitRange"
+            )
+            word = "more" if match["end"] == "maximum" else "less"
             yield Diagnosis(
                 "limit-range",
-                f"{names} of namespace {s.subject.namespace} allows a {found['kind'].lower()} "
-                f"no {word} {found['what']} than {found['bound']}: {one_line(text[found.start() :])}",
+                f"{names} of namespace {s.subject.namespace} allows a {match['kind'].lower()} "
+                f"no {word} {match['what']} than {match['bound']}: {one_line(text[match.start() :])}",
                 (Evidence(where, one_line(text)),),
-                f"set resources of {s.subject} within it ({found['what']} {found['bound']}), or have {names} changed",
+                f"set resources of {s.subject} within it ({match['what']} {match['bound']}), or have {names} changed",
             )
 
 
 def pod_security(s: Snapshot) -> Iterator[Diagnosis]:
     """Pod Security admission refuses the pod."""
     for where, text in _refusals(s):
-        if found := SECURITY.search(text):
+        if match := SECURITY.search(text):
             yield Diagnosis(
                 "pod-security",
-                f"namespace {s.subject.namespace} enforces Pod Security {found['level']}, and the pods of {s.subject} "
-                f"do not keep to it: {one_line(found['said'])}",
+                f"namespace {s.subject.namespace} enforces Pod Security {match['level']}, and the pods of {s.subject} "
+                f"do not keep to it: {one_line(match['said'])}",
                 (Evidence(where, one_line(text)),),
                 "set in the container's securityContext: runAsNonRoot: true, allowPrivilegeEscalation: false, "
                 "capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}",
@@ -73,34 +75,34 @@ def pod_security(s: Snapshot) -> Iterator[Diagnosis]:
 def service_account(s: Snapshot) -> Iterator[Diagnosis]:
     """The pod's service account is not there."""
     for where, text in _refusals(s):
-        if found := ACCOUNT.search(text):
+        if match := ACCOUNT.search(text):
             space = s.subject.namespace
             yield Diagnosis(
                 "service-account",
-                f"the service account {found['name']} that the pods of {s.subject} run as is not in namespace {space}",
+                f"the service account {match['name']} that the pods of {s.subject} run as is not in namespace {space}",
                 (Evidence(where, one_line(text)),),
-                f"kubectl create serviceaccount {found['name']} -n {space}, or correct serviceAccountName",
+                f"kubectl create serviceaccount {match['name']} -n {space}, or correct serviceAccountName",
             )
 
 
 def webhook(s: Snapshot) -> Iterator[Diagnosis]:
     """A webhook says no, or does not answer."""
     for where, text in _refusals(s):
-        if found := DENIED.search(text):
+        if match := DENIED.search(text):
             yield Diagnosis(
                 "webhook",
-                f"the webhook {found['name']} denied the pods of {s.subject}: {one_line(found['said'])}",
+                f"the webhook {match['name']} denied the pods of {s.subject}: {one_line(match['said'])}",
                 (Evidence(where, one_line(text)),),
-                f"change in {s.subject} what the webhook names: {one_line(found['said'], 160)}",
+                f"change in {s.subject} what the webhook names: {one_line(match['said'], 160)}",
             )
-        elif found := CALLING.search(text):
+        elif match := CALLING.search(text):
             yield Diagnosis(
                 "webhook",
-                f"the webhook {found['name']}, which has to admit the pods of {s.subject}, does not answer: "
-                f"{one_line(found['said'])}",
+                f"the webhook {match['name']}, which has to admit the pods of {s.subject}, does not answer: "
+                f"{one_line(match['said'])}",
                 (Evidence(where, one_line(text)),),
                 f"look at the controller behind it: kubectl get validatingwebhookconfigurations,"
-                f"mutatingwebhookconfigurations -o wide | grep {found['name'].split('.')[-1]}",
+                f"mutatingwebhookconfigurations -o wide | grep {match['name'].split('.')[-1]}",
             )
 
 
@@ -116,28 +118,31 @@ def refused(s: Snapshot) -> Iterator[Diagnosis]:
 
 
 def _of_quota(s: Snapshot, name: str) -> Iterator[Evidence]:
-    found = s.get("ResourceQuota", name)
-    for key, most in (found or {}).get("status", {}).get("hard", {}).items():
-        used = (found or {})["status"].get("used", {}).get(key, "0")
+    resource_quota = s.get("ResourceQuota", name)
+    for key, most in (resource_quota or {}).get("status", {}).get("hard", {}).items():
+        used = (resource_quota or {})["status"].get("used", {}).get(key, "0")
         yield Evidence(f"resourcequota/{name} status", f"{key}: {used} of {most} used")
 
 
 def _refusals(s: Snapshot) -> Iterator[tuple[str, str]]:
     """Yield where and what the API server said to whoever wanted to make the pods, once for a message."""
-    said = set()
+    seen = set()
     for kind in ("ReplicaSet", "Job", "JobSet"):
-        for each in s.of(kind):
-            for where, text in _said_to(s, kind, each):
-                if text not in said:
-                    said.add(text)
+        for controller in s.of(kind):
+            for where, text in _said_to(s, kind, controller):
+                if text not in seen:
+                    seen.add(text)
                     yield where, text
 
 
-def _said_to(s: Snapshot, kind: str, each: dict[str, object]) -> Iterator[tuple[str, str]]:
-    name = each["metadata"]["name"]  # type: ignore[index]
+def _said_to(s: Snapshot, kind: str, controller: dict[str, object]) -> Iterator[tuple[str, str]]:
+    name = controller["metadata"]["name"]  # type: ignore[index]
     if kind == "ReplicaSet":
-        if condition(each, "ReplicaFailure") == "True":
-            yield f"replicaset/{name} status.conditions[ReplicaFailure]", condition(each, "ReplicaFailure", "message")
+        if condition(controller, "ReplicaFailure") == "True":
+            yield (
+                f"replicaset/{name} status.conditions[ReplicaFailure]",
+                condition(controller, "ReplicaFailure", "message"),
+            )
     elif not s.pods and condition(s.asked or {}, "Complete") != "True":
         events = s.events(kind, str(name), "FailedCreate", "JobCreationFailed")
         for event in events[-1:]:

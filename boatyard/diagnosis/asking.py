@@ -28,11 +28,11 @@ def missing_kind(s: Snapshot) -> Iterator[Diagnosis]:
             f"install {owner} with its CRDs (docs/cluster.md), then apply {s.subject} again",
         )
     for where, text in _complaints(s):
-        if found := NO_KIND.search(text):
-            owner = OWNERS.get(found["kind"], found["version"].partition("/")[0])
+        if match := NO_KIND.search(text):
+            owner = OWNERS.get(match["kind"], match["version"].partition("/")[0])
             yield Diagnosis(
                 "missing-kind",
-                f"{s.subject} needs the kind {found['kind']} ({found['version']}), which this cluster does not know: "
+                f"{s.subject} needs the kind {match['kind']} ({match['version']}), which this cluster does not know: "
                 f"{owner} is not installed",
                 (Evidence(where, one_line(text)),),
                 f"install {owner}, or ask for what works without it (metadata.annotations "
@@ -109,12 +109,14 @@ def no_runtime(s: Snapshot) -> Iterator[Diagnosis]:
     failure = asked.get("status", {}).get("modelStatus", {}).get("lastFailureInfo", {})
     if "Runtime" not in failure.get("reason", ""):
         return
-    wanted = asked.get("spec", {}).get("predictor", {}).get("model", {})
-    format = wanted.get("modelFormat", {}).get("name", "")
-    named = f"runtime {wanted['runtime']} for " if wanted.get("runtime") else ""
+    model = asked.get("spec", {}).get("predictor", {}).get("model", {})
+    format = model.get("modelFormat", {}).get("name", "")
+    named = f"runtime {model['runtime']} for " if model.get("runtime") else ""
     kinds = ("ServingRuntime", "ClusterServingRuntime")
-    known = [(each, one["name"]) for kind in kinds for each in s.of(kind) for one in _formats(each)]
-    have = ", ".join(f"{each['metadata']['name']} ({name})" for each, name in known) or "none"
+    known = [
+        (runtime, format_of["name"]) for kind in kinds for runtime in s.of(kind) for format_of in _formats(runtime)
+    ]
+    have = ", ".join(f"{runtime['metadata']['name']} ({name})" for runtime, name in known) or "none"
     yield Diagnosis(
         "no-runtime",
         f"no serving runtime takes {s.subject}: expected {named}the model format {format}, found {have}",
@@ -152,12 +154,12 @@ def _complaints(s: Snapshot) -> list[tuple[str, str]]:
     asked = s.asked or {}
     if condition(asked, "Ready") == "True" or s.subject.kind not in ("InferenceService", "TrainJob"):
         return []
-    found = []
+    complaints = []
     for kind in ("PredictorReady", "Ready", "IngressReady", "Failed"):
         reason = condition(asked, kind, "reason")
         if reason and ("Failed" in reason or "Error" in reason or "Invalid" in reason):
-            found.append((f"{s.subject} status.conditions[{kind}]", condition(asked, kind, "message")))
+            complaints.append((f"{s.subject} status.conditions[{kind}]", condition(asked, kind, "message")))
     for event in s.events(s.subject.kind, s.subject.name):
         if event.get("type") == "Warning" and NOISE not in event.get("message", ""):
-            found.append((f"event {event.get('reason')} of {s.subject}", event.get("message", "")))
-    return found
+            complaints.append((f"event {event.get('reason')} of {s.subject}", event.get("message", "")))
+    return complaints

@@ -109,7 +109,7 @@ class Answer:
             "namespace": self.subject.namespace,
             "healthy": self.healthy,
             **first,
-            "also": [asdict(each) for each in self.diagnoses[1:]],
+            "also": [asdict(diagnosis) for diagnosis in self.diagnoses[1:]],
             "looked": list(self.looked),
             "missing_rights": [right.said for right in self.rights],
         }
@@ -122,20 +122,20 @@ def from_run(run: RunAnswer) -> Answer:
 
 def diagnose(s: Snapshot) -> Answer:
     """Return why; the same snapshot gives the same answer."""
-    found: dict[str, Diagnosis] = {}
+    by_cause: dict[str, Diagnosis] = {}
     for cause in CAUSES:
-        for each in cause.find(s):
-            if each.cause not in VAGUE or not found:
-                found.setdefault(each.cause, each)
+        for diagnosis in cause.find(s):
+            if diagnosis.cause not in VAGUE or not by_cause:
+                by_cause.setdefault(diagnosis.cause, diagnosis)
     former = s.former()
     pods = "1 pod" if former == 1 else f"{former} pods"
     still = f"; meanwhile the former revision still serves ({pods} ready)" if former else ""
-    diagnoses = tuple(replace(each, sentence=each.sentence + still) for each in found.values())
+    diagnoses = tuple(replace(diagnosis, sentence=diagnosis.sentence + still) for diagnosis in by_cause.values())
     return Answer(s.subject, diagnoses, _looked(s), s.rights, _well(s))
 
 
 def _looked(s: Snapshot) -> tuple[str, ...]:
-    counts = Counter(each["kind"] for each in s.objects)
+    counts = Counter(value["kind"] for value in s.objects)
     return (*(f"{count} {kind}" for kind, count in counts.items()), *([f"{len(s.logs)} logs"] if s.logs else []))
 
 
@@ -144,9 +144,7 @@ def _well(s: Snapshot) -> str:
     if condition(s.asked or {}, "Complete") == "True":
         return f"{s.subject} is complete"
     ready = [
-        each
-        for each in s.pods
-        if condition(each, "Ready") == "True" or each.get("status", {}).get("phase") == "Succeeded"
+        pod for pod in s.pods if condition(pod, "Ready") == "True" or pod.get("status", {}).get("phase") == "Succeeded"
     ]
     state = f"{SHORT[s.subject.kind]} {s.subject.name}"
     return f"{state} has {len(ready)} of {len(s.pods)} pods ready"

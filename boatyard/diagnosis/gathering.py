@@ -88,37 +88,37 @@ class Notes:
     def one(self, kind: str, name: str) -> Object | None:
         """Read an object."""
         read = lambda: self.cluster.get(kind, name, self.subject.namespace)  # noqa: E731
-        found = self._try("get", kind, read, None)
-        self._keep(kind, [found] if found else [])
-        return found
+        value = self._try("get", kind, read, None)
+        self._keep(kind, [value] if value else [])
+        return value
 
     def all(self, kind: str, *, labels: dict[str, str] | None = None, namespace: str | None = None) -> list[Object]:
         """Read the objects of a kind."""
         read = lambda: list(self.cluster.list(kind, namespace or self.subject.namespace, labels))  # noqa: E731
         nothing: list[Object] = []
-        found = self._try("list", kind, read, nothing)
-        self._keep(kind, found)
-        return found
+        values = self._try("list", kind, read, nothing)
+        self._keep(kind, values)
+        return values
 
     def owners(self, pod: str) -> None:
         """Read what a pod belongs to: a ReplicaSet and its Deployment, a Job."""
-        found = self.found.get(("Pod", pod))
-        while found and (kind := owner(found)[0]) in ("ReplicaSet", "Deployment", "Job", "StatefulSet"):
-            found = self.one(kind, owner(found)[1])
+        value = self.found.get(("Pod", pod))
+        while value and (kind := owner(value)[0]) in ("ReplicaSet", "Deployment", "Job", "StatefulSet"):
+            value = self.one(kind, owner(value)[1])
 
     def scaling(self, name: str) -> None:
         """Read the autoscaler of an InferenceService."""
         notes = ((self.found.get(("InferenceService", name)) or {}).get("metadata") or {}).get("annotations") or {}
-        wanted = notes.get("serving.kserve.io/autoscalerClass", "hpa")
-        if wanted != "none":
+        autoscaler = notes.get("serving.kserve.io/autoscalerClass", "hpa")
+        if autoscaler != "none":
             self.one("HorizontalPodAutoscaler", f"{name}-predictor")
-        if wanted == "keda":
+        if autoscaler == "keda":
             self.one("ScaledObject", f"{name}-predictor")
 
     def around(self) -> None:
         """Read what the pods need, as far as something is amiss with it: events, logs, claims, nodes, limits."""
         self._events()
-        pods = [each for (kind, _), each in self.found.items() if kind == "Pod"]
+        pods = [value for (kind, _), value in self.found.items() if kind == "Pod"]
         for pod in pods:
             self._logs(pod)
             self._measured(pod)
@@ -135,10 +135,10 @@ class Notes:
 
     def _events(self) -> None:
         nothing: list[Object] = []
-        found = self._try("list", "Event", lambda: list(self.cluster.events(self.subject.namespace)), nothing)
+        events = self._try("list", "Event", lambda: list(self.cluster.events(self.subject.namespace)), nothing)
         names = {name for _, name in self.found} | {self.subject.name}
         names |= {claim for _, pod in self.found.items() for claim in claims(pod)}
-        self.events = [each for each in found if each["involvedObject"].get("name") in names]
+        self.events = [event for event in events if event["involvedObject"].get("name") in names]
 
     def _logs(self, pod: Object) -> None:
         for box in boxes(pod):
@@ -159,8 +159,8 @@ class Notes:
 
     def _claims(self, pods: list[Object]) -> None:
         names = {name for pod in pods for name in claims(pod)}
-        found = [self.one("PersistentVolumeClaim", name) for name in sorted(names)]
-        if any(each is None or each.get("status", {}).get("phase") != "Bound" for each in found):
+        read = [self.one("PersistentVolumeClaim", name) for name in sorted(names)]
+        if any(claim is None or claim.get("status", {}).get("phase") != "Bound" for claim in read):
             self.all("StorageClass")
 
     def _nodes(self) -> None:
@@ -185,20 +185,22 @@ class Notes:
                 raise
         return otherwise
 
-    def _keep(self, kind: str, found: Iterable[Object]) -> None:
-        for each in found:
-            each["kind"] = kind
-            self.found[kind, each["metadata"]["name"]] = each
+    def _keep(self, kind: str, values: Iterable[Object]) -> None:
+        for value in values:
+            value["kind"] = kind
+            self.found[kind, value["metadata"]["name"]] = value
 
 
 def claims(pod: Object) -> list[str]:
     """Return the claims that a pod mounts."""
     volumes = pod.get("spec", {}).get("volumes") or [] if pod.get("kind") == "Pod" else []
-    return [each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each]
+    return [volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume]
 
 
 def _add(asked: dict[str, float], pod: Object) -> None:
-    names = {name for each in pod["spec"]["containers"] for name in each.get("resources", {}).get("requests", {})}
+    names = {
+        name for container in pod["spec"]["containers"] for name in container.get("resources", {}).get("requests", {})
+    }
     for name in names:
         asked[name] = asked.get(name, 0.0) + asked_of(pod, name)
 
@@ -212,20 +214,20 @@ def trimmed(value: Object) -> Object:
     meta = {key: value["metadata"][key] for key in KEEP if key in value["metadata"]}
     meta["annotations"] = {k: v for k, v in meta.get("annotations", {}).items() if "last-applied" not in k}
     if owners := value["metadata"].get("ownerReferences"):
-        meta["ownerReferences"] = [{"kind": each["kind"], "name": each["name"]} for each in owners]
-    rest = {key: each for key, each in value.items() if key not in ("metadata", "data", "stringData")}
+        meta["ownerReferences"] = [{"kind": part["kind"], "name": part["name"]} for part in owners]
+    rest = {key: part for key, part in value.items() if key not in ("metadata", "data", "stringData")}
     if value["kind"] == "Node":
-        status = {key: each for key, each in rest.get("status", {}).items() if key in ("allocatable", "conditions")}
+        status = {key: part for key, part in rest.get("status", {}).items() if key in ("allocatable", "conditions")}
         rest |= {"spec": {k: v for k, v in rest.get("spec", {}).items() if k in NODE}, "status": status}
     return {**_without_values(rest), "metadata": meta}
 
 
 def _without_values(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_values(each) for each in value]
+        return [_without_values(part) for part in value]
     if not isinstance(value, dict):
         return value
-    kept = {key: _without_values(each) for key, each in value.items() if key not in ("managedFields", "uid")}
+    kept = {key: _without_values(part) for key, part in value.items() if key not in ("managedFields", "uid")}
     if isinstance(kept.get("env"), list):
-        kept["env"] = [{k: v for k, v in each.items() if k != "value"} for each in kept["env"]]
+        kept["env"] = [{k: v for k, v in part.items() if k != "value"} for part in kept["env"]]
     return kept

@@ -16,27 +16,27 @@ CLASS = re.compile(r'storageclass\S* "(?P<name>[^"]+)" not found')
 
 def pvc_pending(s: Snapshot) -> Iterator[Diagnosis]:
     """A claim that the pod mounts is missing or has no volume."""
-    for pod, said in _unplaced(s):
+    for pod, message in _unplaced(s):
         for name in claims(pod):
             claim = s.get("PersistentVolumeClaim", name)
             if claim is None and not s.refused("PersistentVolumeClaim"):
-                yield _no_claim(s, pod, name, said)
-            elif claim and claim.get("status", {}).get("phase") != "Bound" and "unbound" in said:
-                yield _unbound(s, pod, claim, said)
+                yield _no_claim(s, pod, name, message)
+            elif claim and claim.get("status", {}).get("phase") != "Bound" and "unbound" in message:
+                yield _unbound(s, pod, claim, message)
 
 
-def _no_claim(s: Snapshot, pod: Object, name: str, said: str) -> Diagnosis:
+def _no_claim(s: Snapshot, pod: Object, name: str, message: str) -> Diagnosis:
     who, space = f"pod/{pod['metadata']['name']}", s.subject.namespace
     return Diagnosis(
         "pvc-pending",
         f"the claim {name} that {who} mounts is not in namespace {space}",
-        (Evidence(f"persistentvolumeclaims {name} in {space}", "not found"), _scheduled(pod, said)),
+        (Evidence(f"persistentvolumeclaims {name} in {space}", "not found"), _scheduled(pod, message)),
         f"make it (kubectl get pvc -n {space} lists what there is), or correct the claim's name",
     )
 
 
-def _unbound(s: Snapshot, pod: Object, claim: Object, said: str) -> Diagnosis:
-    name, wanted = claim["metadata"]["name"], claim["spec"].get("storageClassName", "")
+def _unbound(s: Snapshot, pod: Object, claim: Object, message: str) -> Diagnosis:
+    name, storage_class = claim["metadata"]["name"], claim["spec"].get("storageClassName", "")
     events = s.events("PersistentVolumeClaim", name)
     why = one_line(events[-1].get("message", "")) if events else "no volume fits it"
     classes = ", ".join(each["metadata"]["name"] for each in s.of("StorageClass")) or "none that could be read"
@@ -48,16 +48,18 @@ def _unbound(s: Snapshot, pod: Object, claim: Object, said: str) -> Diagnosis:
     return Diagnosis(
         "pvc-pending",
         f"the claim {name} of pod/{pod['metadata']['name']} is pending: {why}",
-        (*evidence, _scheduled(pod, said)),
-        f"{cure}; a claim cannot be changed: delete and make it again" if missing else f"{cure} of class {wanted}",
+        (*evidence, _scheduled(pod, message)),
+        f"{cure}; a claim cannot be changed: delete and make it again"
+        if missing
+        else f"{cure} of class {storage_class}",
     )
 
 
 def gpu_name(s: Snapshot) -> Iterator[Diagnosis]:
     """A resource that no node of the cluster has: a GPU by a wrong name, or without its device plugin."""
     have = sorted({name for node in s.of("Node") for name in _allocatable(node) if "/" in name})
-    for pod, said in _unplaced(s):
-        for resource in _insufficient(said):
+    for pod, message in _unplaced(s):
+        for resource in _insufficient(message):
             if not s.of("Node") or "/" not in resource or resource in have:
                 continue
             near = ", ".join(have) or "none of that sort"
@@ -66,21 +68,21 @@ def gpu_name(s: Snapshot) -> Iterator[Diagnosis]:
                 "gpu-name",
                 f"no node of the cluster has the resource {resource} that pod/{pod['metadata']['name']} asks for; "
                 f"the nodes have {near}",
-                (_scheduled(pod, said), *_nodes(s, resource)),
+                (_scheduled(pod, message), *_nodes(s, resource)),
                 f"{cure} instead of {resource}" if have else cure,
             )
 
 
 def taint(s: Snapshot) -> Iterator[Diagnosis]:
     """The nodes that would do are tainted, and the pod does not stand it."""
-    for pod, said in _unplaced(s):
-        if "untolerated taint" not in said:
+    for pod, message in _unplaced(s):
+        if "untolerated taint" not in message:
             continue
         suiting = [node for node in s.of("Node") if _suits(node, pod)]
         tainted = {node["metadata"]["name"]: _untolerated(node, pod) for node in suiting}
         if not suiting or not all(tainted.values()):
             continue
-        taints = {_taint(each): each for found in tainted.values() for each in found}
+        taints = {_taint(node_taint): node_taint for untolerated in tainted.values() for node_taint in untolerated}
         own = next(iter(taints.values()))
         asks = ", ".join(f"{shown(asked_of(pod, name), name)} {name}" for name in _asked(pod)) or "nothing"
         yield Diagnosis(
@@ -88,7 +90,7 @@ def taint(s: Snapshot) -> Iterator[Diagnosis]:
             f"pod/{pod['metadata']['name']} asks for {asks}, and every node that has it ({', '.join(tainted)}) "
             f"keeps it away by the taint {', '.join(taints)}",
             (
-                _scheduled(pod, said),
+                _scheduled(pod, message),
                 *(Evidence(f"node/{n} spec.taints", ", ".join(map(_taint, t))) for n, t in tainted.items()),
             ),
             f"tolerations: [{{key: {own['key']}, operator: Exists, effect: {own['effect']}}}] in the pod's spec",
@@ -97,36 +99,36 @@ def taint(s: Snapshot) -> Iterator[Diagnosis]:
 
 def unschedulable(s: Snapshot) -> Iterator[Diagnosis]:
     """No node has what the pod asks for, or has it left."""
-    for pod, said in _unplaced(s):
+    for pod, message in _unplaced(s):
         who = f"pod/{pod['metadata']['name']}"
-        resources = _insufficient(said)
+        resources = _insufficient(message)
         if resources:
-            yield from (_too_much(s, pod, each, said) for each in resources[:1])
+            yield from (_too_much(s, pod, resource, message) for resource in resources[:1])
             continue
         labels = pod["spec"].get("nodeSelector", {})
-        if "node affinity/selector" in said and labels:
-            wanted = ", ".join(f"{key}={value}" for key, value in labels.items())
-            why, cure = f"no node has the labels {wanted} that it asks for", "correct nodeSelector, or label a node"
+        if "node affinity/selector" in message and labels:
+            pairs = ", ".join(f"{key}={value}" for key, value in labels.items())
+            why, cure = f"no node has the labels {pairs} that it asks for", "correct nodeSelector, or label a node"
         else:
-            why, cure = f"the scheduler finds no node: {one_line(said)}", "change what the message names"
-        yield Diagnosis("unschedulable", f"{who} has no node: {why}", (_scheduled(pod, said), *_nodes(s, "")), cure)
+            why, cure = f"the scheduler finds no node: {one_line(message)}", "change what the message names"
+        yield Diagnosis("unschedulable", f"{who} has no node: {why}", (_scheduled(pod, message), *_nodes(s, "")), cure)
 
 
-def _too_much(s: Snapshot, pod: Object, resource: str, said: str) -> Diagnosis:
-    wanted = asked_of(pod, resource)
+def _too_much(s: Snapshot, pod: Object, resource: str, message: str) -> Diagnosis:
+    amount_asked = asked_of(pod, resource)
     has = {node["metadata"]["name"]: quantity(_allocatable(node).get(resource, 0)) for node in s.of("Node")}
     listed = "node by node: " + ", ".join(f"{name} {shown(amount, resource)}" for name, amount in has.items())
     most = max(has.values(), default=0.0)
     why = f"no node has that much ({listed})"
     cure = f"ask for at most {shown(most, resource)} {resource}"
-    if most >= wanted:
+    if most >= amount_asked:
         why, cure = f"others have taken it ({listed})", f"wait or stop others; or ask for less {resource}"
     if not has:
         why, cure = "no node has it, or has it left (the nodes could not be read)", f"ask for less {resource}"
     return Diagnosis(
         "unschedulable",
-        f"pod/{pod['metadata']['name']} has no node: it asks for {shown(wanted, resource)} {resource}, and {why}",
-        (_scheduled(pod, said), *_nodes(s, resource)),
+        f"pod/{pod['metadata']['name']} has no node: it asks for {shown(amount_asked, resource)} {resource}, and {why}",
+        (_scheduled(pod, message), *_nodes(s, resource)),
         f"{cure} (resources.requests), or add a node that has it",
     )
 
@@ -138,9 +140,10 @@ def _unplaced(s: Snapshot) -> Iterator[tuple[Object, str]]:
             yield pod, condition(pod, "PodScheduled", "message")
 
 
-def _scheduled(pod: Object, said: str) -> Evidence:
+def _scheduled(pod: Object, message: str) -> Evidence:
     return Evidence(
-        f"pod/{pod['metadata']['name']} status.conditions[PodScheduled]", one_line(said.partition(" no new claims")[0])
+        f"pod/{pod['metadata']['name']} status.conditions[PodScheduled]",
+        one_line(message.partition(" no new claims")[0]),
     )
 
 
@@ -156,8 +159,8 @@ def _nodes(s: Snapshot, resource: str) -> Iterator[Evidence]:
         yield Evidence(f"node/{node['metadata']['name']} status.allocatable", text or "empty")
 
 
-def _insufficient(said: str) -> list[str]:
-    return list(dict.fromkeys(INSUFFICIENT.findall(said)))
+def _insufficient(message: str) -> list[str]:
+    return list(dict.fromkeys(INSUFFICIENT.findall(message)))
 
 
 def _allocatable(node: Object) -> dict[str, str]:
@@ -165,8 +168,10 @@ def _allocatable(node: Object) -> dict[str, str]:
 
 
 def _asked(pod: Object) -> list[str]:
-    resources = [each.get("resources", {}) for each in pod["spec"]["containers"]]
-    return sorted({name for each in resources for part in each.values() for name in part if isinstance(part, dict)})
+    resources = [container.get("resources", {}) for container in pod["spec"]["containers"]]
+    return sorted(
+        {name for container in resources for part in container.values() for name in part if isinstance(part, dict)}
+    )
 
 
 def _suits(node: Object, pod: Object) -> bool:
@@ -178,10 +183,14 @@ def _suits(node: Object, pod: Object) -> bool:
 
 def _untolerated(node: Object, pod: Object) -> list[dict[str, str]]:
     """Return a node's taints of an administrator's making that the pod does not stand."""
-    taints = [each for each in node.get("spec", {}).get("taints", []) if not each["key"].startswith(OWN)]
-    stood = pod["spec"].get("tolerations", [])
+    taints = [
+        node_taint for node_taint in node.get("spec", {}).get("taints", []) if not node_taint["key"].startswith(OWN)
+    ]
+    tolerations = pod["spec"].get("tolerations", [])
     return [
-        each for each in taints if each["effect"] != "PreferNoSchedule" and not any(_stands(t, each) for t in stood)
+        node_taint
+        for node_taint in taints
+        if node_taint["effect"] != "PreferNoSchedule" and not any(_stands(t, node_taint) for t in tolerations)
     ]
 
 

@@ -71,13 +71,13 @@ def model_refused(s: Snapshot) -> Iterator[Diagnosis]:
         if box.ended.get("reason") == "OOMKilled" or not lines or _killed_by_probe(s, box):
             continue
         ours = "boatyard.serving" in " ".join(map(str, (*box.spec.get("command", []), *box.spec.get("args", []))))
-        said = lines[-1] if ours and not any("Traceback" in each for each in lines) else ""
-        said = said or next((each for each in reversed(lines) if LOADING.search(each)), "")
-        if said and box.ended.get("exitCode") not in SIGNALS:
+        last_words = lines[-1] if ours and not any("Traceback" in line for line in lines) else ""
+        last_words = last_words or next((line for line in reversed(lines) if LOADING.search(line)), "")
+        if last_words and box.ended.get("exitCode") not in SIGNALS:
             yield Diagnosis(
                 "model-refused",
-                f"the model server of pod/{box.pod} refuses to load the model: {one_line(said)}",
-                (Evidence(f"log of pod/{box.pod} {box.name}", one_line(said)), _ended(box)),
+                f"the model server of pod/{box.pod} refuses to load the model: {one_line(last_words)}",
+                (Evidence(f"log of pod/{box.pod} {box.name}", one_line(last_words)), _ended(box)),
                 "verify the package (boatyard verify URI), push it again, or deploy the version that is meant",
             )
 
@@ -99,7 +99,7 @@ def _crashed(s: Snapshot, box: Box, how: str) -> Diagnosis:
     lines = s.log(box)[-LAST:]
     restarts = box.status.get("restartCount", 0)
     last = one_line(_telling(lines), 200) if lines else "its log is empty"
-    evidence = [_ended(box), *(Evidence(f"log of pod/{box.pod} {box.name}", one_line(each)) for each in lines)]
+    evidence = [_ended(box), *(Evidence(f"log of pod/{box.pod} {box.name}", one_line(line)) for line in lines)]
     again = f", {restarts} restarts so far" if restarts else ""
     return Diagnosis(
         "crash-loop",
@@ -124,7 +124,7 @@ def probe(s: Snapshot) -> Iterator[Diagnosis]:
 
 def _telling(lines: tuple[str, ...]) -> str:
     """Return the line that says most: that of an error, where standard output and error are mixed; else the last."""
-    return next((each for each in reversed(lines) if ERROR.match(each)), lines[-1])
+    return next((line for line in reversed(lines) if ERROR.match(line)), lines[-1])
 
 
 def _probed(s: Snapshot, box: Box, kind: str, effect: str) -> Diagnosis:
@@ -148,19 +148,19 @@ def restarting(s: Snapshot) -> Iterator[Diagnosis]:
     """A training was started again a short while ago: what failed is gone with its pods."""
     jobset = s.get("JobSet", s.subject.name) or {}
     count = jobset.get("status", {}).get("restarts", 0)
-    told = [each for each in s.events("JobSet", s.subject.name) if "first failed job" in each.get("message", "")]
-    ago = s.age(moment(told[-1])) if told else float("inf")
+    failures = [event for event in s.events("JobSet", s.subject.name) if "first failed job" in event.get("message", "")]
+    ago = s.age(moment(failures[-1])) if failures else float("inf")
     if not count or ago > RECENT or not s.pods:
         return
-    job = told[-1]["message"].partition("first failed job: ")[2].rstrip(")")
-    why = [each for each in s.events("Job", job) if each.get("type") == "Warning"][-1:]
-    said = one_line(why[-1]["message"]) if why else "its job failed"
+    job = failures[-1]["message"].partition("first failed job: ")[2].rstrip(")")
+    why = [event for event in s.events("Job", job) if event.get("type") == "Warning"][-1:]
+    message = one_line(why[-1]["message"]) if why else "its job failed"
     times = "once" if count == 1 else f"{count} times"
     evidence = [Evidence(f"jobset/{s.subject.name} status.restarts", str(count))]
-    evidence += [Evidence(f"event {each.get('reason')} of job/{job}", one_line(each["message"])) for each in why]
+    evidence += [Evidence(f"event {event.get('reason')} of job/{job}", one_line(event["message"])) for event in why]
     yield Diagnosis(
         "restarting",
-        f"{s.subject} was started again {times}, {ago:.0f} s ago the last time; job {job} failed: {said}",
+        f"{s.subject} was started again {times}, {ago:.0f} s ago the last time; job {job} failed: {message}",
         tuple(evidence),
         f"follow it to the failure: kubectl logs -f -n {s.subject.namespace} -l jobset.sigs.k8s.io/jobset-name="
         f"{s.subject.name}; a pod that was preempted needs nothing, it goes on from its last state",
@@ -171,11 +171,11 @@ def pod_failed(s: Snapshot) -> Iterator[Diagnosis]:
     """It failed, and no pod is left that would say why."""
     asked = s.asked or {}
     if condition(asked, "Failed") == "True":
-        said = condition(asked, "Failed", "message")
+        message = condition(asked, "Failed", "message")
         yield Diagnosis(
             "failed",
-            f"{s.subject} failed, and its pods are gone: {one_line(said)}",
-            (Evidence(f"{s.subject} status.conditions[Failed]", one_line(said)),),
+            f"{s.subject} failed, and its pods are gone: {one_line(message)}",
+            (Evidence(f"{s.subject} status.conditions[Failed]", one_line(message)),),
             f"start it again and follow it: kubectl logs -f -l jobset.sigs.k8s.io/jobset-name={s.subject.name} "
             f"-n {s.subject.namespace}",
         )
@@ -183,21 +183,21 @@ def pod_failed(s: Snapshot) -> Iterator[Diagnosis]:
 
 def rollout(s: Snapshot) -> Iterator[Diagnosis]:
     """The new revision does not get ready, and nothing else says why."""
-    for each in s.of("Deployment"):
-        if condition(each, "Progressing", "reason") == "ProgressDeadlineExceeded":
-            name = each["metadata"]["name"]
-            said = condition(each, "Progressing", "message")
+    for deployment in s.of("Deployment"):
+        if condition(deployment, "Progressing", "reason") == "ProgressDeadlineExceeded":
+            name = deployment["metadata"]["name"]
+            message = condition(deployment, "Progressing", "message")
             yield Diagnosis(
                 "rollout",
-                f"the newest revision of {s.subject} does not get ready: {one_line(said)}",
-                (Evidence(f"deployment/{name} status.conditions[Progressing]", one_line(said)),),
+                f"the newest revision of {s.subject} does not get ready: {one_line(message)}",
+                (Evidence(f"deployment/{name} status.conditions[Progressing]", one_line(message)),),
                 f"boatyard rollback {s.subject.name}, or kubectl describe the newest pod",
             )
 
 
 def not_ready(s: Snapshot) -> Iterator[Diagnosis]:
     """On its way, as far as can be seen: nothing is wrong yet."""
-    waiting = [each for each in s.pods if condition(each, "Ready") != "True" and not _over(each)]
+    waiting = [pod for pod in s.pods if condition(pod, "Ready") != "True" and not _over(pod)]
     for pod in waiting:
         name, age = pod["metadata"]["name"], s.age(pod["metadata"].get("creationTimestamp", ""))
         where, text = _stage(s, pod)
@@ -211,11 +211,11 @@ def not_ready(s: Snapshot) -> Iterator[Diagnosis]:
     done = condition(asked, "Ready" if s.subject.kind == "InferenceService" else "Complete") == "True"
     if waiting or not asked or s.subject.kind == "Pod" or done or (s.subject.kind == "TrainJob" and s.pods):
         return
-    said = condition(asked, "Ready", "message") or "its controller has not said why"
+    message = condition(asked, "Ready", "message") or "its controller has not said why"
     yield Diagnosis(
         "starting",
-        f"{s.subject} is not ready with {len(s.pods)} pods, {_age(s)} after it was made: {one_line(said)}",
-        (Evidence(f"{s.subject} status.conditions", one_line(said)),),
+        f"{s.subject} is not ready with {len(s.pods)} pods, {_age(s)} after it was made: {one_line(message)}",
+        (Evidence(f"{s.subject} status.conditions", one_line(message)),),
         "wait and ask again; kubectl get events shows what its controller does",
     )
 
@@ -244,9 +244,9 @@ def _killed_by_probe(s: Snapshot, box: Box) -> str:
     if not box.ended:
         return ""
     for event in s.events("Pod", box.pod, "Killing"):
-        found = re.match(r"Container (\S+) failed (liveness|startup) probe", event.get("message", ""))
-        if found and found[1] == box.name:
-            return found[2]
+        match = re.match(r"Container (\S+) failed (liveness|startup) probe", event.get("message", ""))
+        if match and match[1] == box.name:
+            return match[2]
     return ""
 
 
@@ -282,5 +282,5 @@ def _ended(box: Box) -> Evidence:
 
 def _measured(s: Snapshot, box: Box) -> str:
     """Return the memory that the container used when metrics-server last looked."""
-    found = (s.get("PodMetrics", box.pod) or {}).get("containers", [])
-    return str(next((each["usage"]["memory"] for each in found if each["name"] == box.name), ""))
+    containers = (s.get("PodMetrics", box.pod) or {}).get("containers", [])
+    return str(next((container["usage"]["memory"] for container in containers if container["name"] == box.name), ""))

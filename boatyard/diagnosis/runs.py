@@ -43,9 +43,11 @@ def of_local(run: Run, folder: Path) -> RunAnswer:
         str(run.path / runs.RECORD),
         *(str(run.log(step.name)) for step in run.steps if run.log(step.name).exists()),
     )
-    found = _local(run, folder)
+    diagnosis = _local(run, folder)
     done = sum(step.state in runs.GOOD for step in run.steps)
-    return RunAnswer(subject, (found,) if found else (), looked, f"run {run.id} is {run.state}, {done} steps are done")
+    return RunAnswer(
+        subject, (diagnosis,) if diagnosis else (), looked, f"run {run.id} is {run.state}, {done} steps are done"
+    )
 
 
 def _local(run: Run, folder: Path) -> Diagnosis | None:
@@ -60,10 +62,10 @@ def _local(run: Run, folder: Path) -> Diagnosis | None:
     name = step.name if step else "runner"
     lines = _lines(run.log(name))
     reason = next((each for each in map(_reason, reversed(lines)) if each), None)
-    said = reason.sentence if reason else one_line(run.error.removeprefix(f"{name}: "))
+    sentence_of = reason.sentence if reason else one_line(run.error.removeprefix(f"{name}: "))
     evidence = (record, *(Evidence(f"{run.log(name)}", one_line(each)) for each in _last(lines)))
     if run.state == "refused":
-        sentence = f"step {name} of run {run.id} refused: {said}"
+        sentence = f"step {name} of run {run.id} refused: {sentence_of}"
         cure = "train better, or change the rule (gate: in boatyard.yaml), and run again: boatyard run"
         return Diagnosis("run-refused", sentence, evidence, (reason and reason.fix) or cure)
     cure = (
@@ -71,14 +73,14 @@ def _local(run: Run, folder: Path) -> Diagnosis | None:
         if reason and reason.fix
         else f"fix what the log says ({run.log(name)}), then {again}"
     )
-    return Diagnosis("run-failed", f"step {name} of run {run.id} failed: {said}", evidence, cure)
+    return Diagnosis("run-failed", f"step {name} of run {run.id} failed: {sentence_of}", evidence, cure)
 
 
 def of_kubeflow(subject: Subject, folder: str) -> RunAnswer:
     """Return why a run on Kubeflow failed, from its folder in the store (s3://…/PIPELINE/RUN); raises StorageError."""
-    found = reasons.read(folder)
-    diagnoses = tuple(_left(subject, folder, each) for each in sorted(found, key=lambda each: each.refused))
-    where = tuple(each.log for each in found if each.log)
+    left = reasons.read(folder)
+    diagnoses = tuple(_left(subject, folder, each) for each in sorted(left, key=lambda each: each.refused))
+    where = tuple(each.log for each in left if each.log)
     return RunAnswer(
         subject, diagnoses, (folder, *where), f"no step of {subject} has left a reason for failing in {folder}"
     )

@@ -14,52 +14,52 @@ FOR_GOOD = ("missing request for", "could not find the requested resource", "no 
 def hpa_metrics(s: Snapshot) -> Iterator[Diagnosis]:
     """The autoscaler cannot read its metric, and does not scale."""
     yield from _keda(s)
-    for each in s.of("HorizontalPodAutoscaler"):
-        said = condition(each, "ScalingActive", "message")
+    for autoscaler in s.of("HorizontalPodAutoscaler"):
+        message = condition(autoscaler, "ScalingActive", "message")
         stuck = (
-            condition(each, "ScalingActive") == "False"
-            and condition(each, "ScalingActive", "reason") != "ScalingDisabled"
+            condition(autoscaler, "ScalingActive") == "False"
+            and condition(autoscaler, "ScalingActive", "reason") != "ScalingDisabled"
         )
-        if stuck and (any(words in said for words in FOR_GOOD) or _settled(s)):
-            name = each["metadata"]["name"]
+        if stuck and (any(words in message for words in FOR_GOOD) or _settled(s)):
+            name = autoscaler["metadata"]["name"]
             yield Diagnosis(
                 "hpa-metrics",
-                f"the autoscaler hpa/{name} cannot read {_metrics(each)} and does not scale: {one_line(said)}",
-                (Evidence(f"horizontalpodautoscaler/{name} status.conditions[ScalingActive]", one_line(said)),),
-                _cure(said),
+                f"the autoscaler hpa/{name} cannot read {_metrics(autoscaler)} and does not scale: {one_line(message)}",
+                (Evidence(f"horizontalpodautoscaler/{name} status.conditions[ScalingActive]", one_line(message)),),
+                _cure(message),
             )
 
 
 def _keda(s: Snapshot) -> Iterator[Diagnosis]:
-    for each in s.of("ScaledObject"):
-        if condition(each, "Ready") == "False" or condition(each, "Fallback") == "True":
-            name, said = each["metadata"]["name"], condition(each, "Ready", "message")
+    for scaled in s.of("ScaledObject"):
+        if condition(scaled, "Ready") == "False" or condition(scaled, "Fallback") == "True":
+            name, message = scaled["metadata"]["name"], condition(scaled, "Ready", "message")
             yield Diagnosis(
                 "hpa-metrics",
-                f"the autoscaler scaledobject/{name} cannot read its metric and does not scale: {one_line(said)}",
-                (Evidence(f"scaledobject/{name} status.conditions[Ready]", one_line(said)),),
+                f"the autoscaler scaledobject/{name} cannot read its metric and does not scale: {one_line(message)}",
+                (Evidence(f"scaledobject/{name} status.conditions[Ready]", one_line(message)),),
                 "correct serverAddress and query of its trigger (BOATYARD_PROMETHEUS when it is rendered)",
             )
 
 
 def _settled(s: Snapshot) -> bool:
     """Whether every pod is old enough to have been measured."""
-    ages = [s.age(each["metadata"].get("creationTimestamp", "")) for each in s.pods]
+    ages = [s.age(pod["metadata"].get("creationTimestamp", "")) for pod in s.pods]
     return bool(ages) and min(ages) > PATIENCE
 
 
 def _metrics(value: Object) -> str:
     names = []
-    for each in value.get("spec", {}).get("metrics", []):
-        inner: Object = next((part for key, part in each.items() if key != "type"), {})
+    for metric in value.get("spec", {}).get("metrics", []):
+        inner: Object = next((part for key, part in metric.items() if key != "type"), {})
         names.append(str(inner.get("name") or inner.get("metric", {}).get("name", "its metric")))
     return ", ".join(names) or "its metric"
 
 
-def _cure(said: str) -> str:
-    if "missing request for" in said:
-        what = said.partition("missing request for ")[2]
+def _cure(message: str) -> str:
+    if "missing request for" in message:
+        what = message.partition("missing request for ")[2]
         return f"give resources.requests to every container of the pod: {one_line(what, 120)}"
-    if "external" in said or "custom" in said:
+    if "external" in message or "custom" in message:
         return "install what serves this metric (KEDA, prometheus-adapter), or scale by cpu"
     return "see that metrics-server runs: kubectl get apiservice v1beta1.metrics.k8s.io, kubectl top pods"

@@ -70,7 +70,7 @@ class Box:
     def ended(self) -> Object:
         """How it ended last: reason, exitCode, message, finishedAt; empty when it never did."""
         states = (self.status.get("state", {}), self.status.get("lastState", {}))
-        return dict(next((each["terminated"] for each in states if each.get("terminated")), {}))
+        return dict(next((state["terminated"] for state in states if state.get("terminated")), {}))
 
     @property
     def ended_where(self) -> str:
@@ -128,11 +128,11 @@ class Snapshot:
 
     def of(self, kind: str) -> tuple[Object, ...]:
         """Return the objects of a kind."""
-        return tuple(each for each in self.objects if each["kind"] == kind)
+        return tuple(value for value in self.objects if value["kind"] == kind)
 
     def get(self, kind: str, name: str) -> Object | None:
         """Return an object, or None when it was not read."""
-        return next((each for each in self.of(kind) if each["metadata"]["name"] == name), None)
+        return next((value for value in self.of(kind) if value["metadata"]["name"] == name), None)
 
     @property
     def asked(self) -> Object | None:
@@ -144,7 +144,7 @@ class Snapshot:
         """The pods that count: not those on their way out, and none of a training that is complete."""
         if condition(self.asked or {}, "Complete") == "True":
             return ()
-        return tuple(each for each in self.of("Pod") if not each["metadata"].get("deletionTimestamp"))
+        return tuple(pod for pod in self.of("Pod") if not pod["metadata"].get("deletionTimestamp"))
 
     def boxes(self, *, init: bool | None = None) -> Iterator[Box]:
         """Yield the containers of all pods that count, a pod's init containers first."""
@@ -163,10 +163,10 @@ class Snapshot:
     def events(self, kind: str, name: str, *reasons: str) -> tuple[Object, ...]:
         """Return the events of an object, oldest first, of these reasons or of all."""
         return tuple(
-            each
-            for each in self.of("Event")
-            if (each["involvedObject"].get("kind"), each["involvedObject"].get("name")) == (kind, name)
-            and (not reasons or each.get("reason") in reasons)
+            event
+            for event in self.of("Event")
+            if (event["involvedObject"].get("kind"), event["involvedObject"].get("name")) == (kind, name)
+            and (not reasons or event.get("reason") in reasons)
         )
 
     def log(self, box: Box) -> tuple[str, ...]:
@@ -174,9 +174,9 @@ class Snapshot:
         ended_before = "terminated" in box.status.get("lastState", {}) and "terminated" not in box.status.get(
             "state", {}
         )
-        found = [each for each in self.logs if (each.pod, each.container) == (box.pod, box.name) and each.text.strip()]
-        found.sort(key=lambda each: each.previous != ended_before)
-        return tuple(line for line in found[0].text.splitlines() if line.strip()) if found else ()
+        logs = [log for log in self.logs if (log.pod, log.container) == (box.pod, box.name) and log.text.strip()]
+        logs.sort(key=lambda log: log.previous != ended_before)
+        return tuple(line for line in logs[0].text.splitlines() if line.strip()) if logs else ()
 
     def age(self, moment: str) -> float:
         """Return the seconds from a moment to when this was read; endless for no moment."""
@@ -189,11 +189,13 @@ class Snapshot:
         count = 0
         for deployment in self.of("Deployment"):
             sets = [
-                each for each in self.of("ReplicaSet") if owner(each) == ("Deployment", deployment["metadata"]["name"])
+                replica_set
+                for replica_set in self.of("ReplicaSet")
+                if owner(replica_set) == ("Deployment", deployment["metadata"]["name"])
             ]
-            sets.sort(key=lambda each: int(each["metadata"].get("annotations", {}).get(REVISION, 0)))
+            sets.sort(key=lambda replica_set: int(replica_set["metadata"].get("annotations", {}).get(REVISION, 0)))
             if sets and not sets[-1].get("status", {}).get("readyReplicas"):
-                count += sum(each.get("status", {}).get("readyReplicas", 0) for each in sets[:-1])
+                count += sum(replica_set.get("status", {}).get("readyReplicas", 0) for replica_set in sets[:-1])
         return count
 
     def refused(self, kind: str) -> bool:
@@ -204,7 +206,7 @@ class Snapshot:
 def boxes(pod: Object) -> Iterator[Box]:
     """Yield the containers of a pod, its init containers first."""
     for field, init in (("initContainer", True), ("container", False)):
-        known = {each["name"]: each for each in pod.get("status", {}).get(f"{field}Statuses", [])}
+        known = {status["name"]: status for status in pod.get("status", {}).get(f"{field}Statuses", [])}
         for spec in pod["spec"].get(f"{field}s", []):
             yield Box(pod["metadata"]["name"], init, spec, known.get(spec["name"], {}))
 
@@ -212,14 +214,14 @@ def boxes(pod: Object) -> Iterator[Box]:
 def condition(value: Object, kind: str, field: str = "status") -> str:
     """Return a condition's status, or another field of it; nothing when it is not there."""
     conditions = value.get("status", {}).get("conditions", [])
-    return str(next((each.get(field, "") for each in conditions if each["type"] == kind), ""))
+    return str(next((entry.get(field, "") for entry in conditions if entry["type"] == kind), ""))
 
 
 def moment(event: Object) -> str:
     """Return when an event was seen last, by the old API or the new."""
     series = (event.get("series") or {}).get("lastObservedTime")
-    made = event["metadata"].get("creationTimestamp")
-    return str(series or event.get("lastTimestamp") or event.get("eventTime") or made or "")
+    created = event["metadata"].get("creationTimestamp")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or created or "")
 
 
 def owner(value: Object) -> tuple[str, str]:
@@ -230,16 +232,16 @@ def owner(value: Object) -> tuple[str, str]:
 
 def quantity(text: Any) -> float:
     """Return a quantity of Kubernetes as a number: 10m of cpu, 64Mi of memory."""
-    found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)([A-Za-z]*)", str(text))
-    return float(found[1]) * UNITS.get(found[2], 1.0) if found else 0.0
+    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)([A-Za-z]*)", str(text))
+    return float(match[1]) * UNITS.get(match[2], 1.0) if match else 0.0
 
 
 def asked_of(pod: Object, resource: str) -> float:
     """Return how much of a resource a pod asks its node for."""
     spec = pod["spec"]
 
-    def of(each: Object) -> float:
-        resources = each.get("resources", {})
+    def of(value: Object) -> float:
+        resources = value.get("resources", {})
         return quantity(resources.get("requests", {}).get(resource, resources.get("limits", {}).get(resource, 0)))
 
     return max([sum(map(of, spec["containers"])), *map(of, spec.get("initContainers", []))])

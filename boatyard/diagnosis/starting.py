@@ -47,8 +47,10 @@ def image_pull(s: Snapshot) -> Iterator[Diagnosis]:
 def _pull(s: Snapshot, box: Box) -> Diagnosis:
     reason, image = box.waiting["reason"], box.spec["image"]
     events = s.events("Pod", box.pod, "Failed", "InspectFailed")
-    told = [each["message"] for each in events if "pull image" in each["message"] or "image name" in each["message"]]
-    message = told[-1] if told else box.waiting.get("message", "")
+    messages = [
+        event["message"] for event in events if "pull image" in event["message"] or "image name" in event["message"]
+    ]
+    message = messages[-1] if messages else box.waiting.get("message", "")
     whole = f"{message} {box.waiting.get('message', '')}".replace(image, "")
     why, cure = next(((w, c) for p, w, c in PULLED if re.search(p, whole, re.I)), ("the kubelet does not say why", ""))
     if reason == "InvalidImageName":
@@ -56,7 +58,7 @@ def _pull(s: Snapshot, box: Box) -> Diagnosis:
     if reason == "ErrImageNeverPull":
         why, cure = "it is not on the node, and imagePullPolicy is Never", "load it onto the node, or let it be pulled"
     evidence = [Evidence(box.where("state.waiting"), one_line(f"{reason}: {box.waiting.get('message', '')}"))]
-    evidence += [Evidence(f"event Failed of pod/{box.pod}", one_line(message))] if told else []
+    evidence += [Evidence(f"event Failed of pod/{box.pod}", one_line(message))] if messages else []
     return Diagnosis(
         "image-pull",
         f"the image {image} of pod/{box.pod} cannot be pulled: {why}",
@@ -90,12 +92,12 @@ def _reference(s: Snapshot, pod: str, container: str, text: str, evidence: Evide
         cure = "use an image with a numeric user, or set securityContext.runAsUser"
     else:
         why = f"it refers to what is not there: {one_line(text, 200)}"
-        found = re.search(r'(secret|configmap) "(?P<name>[^"]+)" not found', text, re.I)
-        kind = "secret generic" if found and found[1].lower() == "secret" else "configmap"
-        make = f"kubectl create {kind} {found['name']} -n {s.subject.namespace}" if found else "make it"
+        match = re.search(r'(secret|configmap) "(?P<name>[^"]+)" not found', text, re.I)
+        kind = "secret generic" if match and match[1].lower() == "secret" else "configmap"
+        make = f"kubectl create {kind} {match['name']} -n {s.subject.namespace}" if match else "make it"
         cure = (
             f"{make} --from-literal=KEY=VALUE, or correct the name in the pod's spec"
-            if found
+            if match
             else f"{make}, or correct its name"
         )
     return Diagnosis("missing-reference", f"{who} cannot start: {why}", (evidence,), cure)
@@ -109,8 +111,8 @@ def start(s: Snapshot) -> Iterator[Diagnosis]:
         if not waiting and not ended:
             continue
         text = ended.get("message") or waiting.get("message", "")
-        found = re.search(r'exec: "?(?P<what>[^":]+)"?: (?P<why>[^:]+)', text)
-        why = f"{found['what']}: {found['why'].strip()}" if found else one_line(text, 240)
+        match = re.search(r'exec: "?(?P<what>[^":]+)"?: (?P<why>[^:]+)', text)
+        why = f"{match['what']}: {match['why'].strip()}" if match else one_line(text, 240)
         where = box.ended_where if ended else box.where("state.waiting")
         yield Diagnosis(
             "start",
@@ -122,11 +124,11 @@ def start(s: Snapshot) -> Iterator[Diagnosis]:
 
 def storage_credentials(s: Snapshot) -> Iterator[Diagnosis]:
     """The storage initializer may not read the model."""
-    for box, said in _initializers(s, "storage-credentials"):
+    for box, words in _initializers(s, "storage-credentials"):
         yield _storage(
             s,
             box,
-            said,
+            words,
             "storage-credentials",
             "the store does not let it in",
             f"correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the Secret of service account {_account(s, box)} "
@@ -136,36 +138,36 @@ def storage_credentials(s: Snapshot) -> Iterator[Diagnosis]:
 
 def storage_digest(s: Snapshot) -> Iterator[Diagnosis]:
     """What the storage initializer fetched is not the package that was meant."""
-    for box, said in _initializers(s, "storage-digest"):
+    for box, words in _initializers(s, "storage-digest"):
         cure = "push the package again, or deploy the version that is meant; find out who changed the objects"
-        yield _storage(s, box, said, "storage-digest", "the package is not the one that was deployed", cure)
+        yield _storage(s, box, words, "storage-digest", "the package is not the one that was deployed", cure)
 
 
 def storage_missing(s: Snapshot) -> Iterator[Diagnosis]:
     """What the storage initializer is to fetch is not there."""
-    for box, said in _initializers(s, "storage-missing"):
+    for box, words in _initializers(s, "storage-missing"):
         cure = "correct the storage URI (spec.predictor.model.storageUri), or push the package there"
-        yield _storage(s, box, said, "storage-missing", "the model is not there", cure)
+        yield _storage(s, box, words, "storage-missing", "the model is not there", cure)
 
 
 def storage_failed(s: Snapshot) -> Iterator[Diagnosis]:
     """The storage initializer fails in another way."""
-    for box, said in _initializers(s, "storage-failed"):
+    for box, words in _initializers(s, "storage-failed"):
         cure = "correct what the line names: storage URI, AWS_ENDPOINT_URL, the network between pod and store"
-        yield _storage(s, box, said, "storage-failed", "it did not get the model", cure)
+        yield _storage(s, box, words, "storage-failed", "it did not get the model", cure)
 
 
 def _initializers(s: Snapshot, cause: str) -> Iterator[tuple[Box, str]]:
     """Yield the storage initializers that failed for a cause, with what they said last."""
     for box in s.failing(init=True):
         if box.name == INITIALIZER and box.ended.get("reason") != "OOMKilled":
-            said = (box.ended.get("message") or "\n".join(s.log(box)) or "it said nothing").strip()
-            if _classified(said) == cause:
-                yield box, said.splitlines()[-1]
+            words = (box.ended.get("message") or "\n".join(s.log(box)) or "it said nothing").strip()
+            if _classified(words) == cause:
+                yield box, words.splitlines()[-1]
 
 
-def _classified(said: str) -> str:
-    line = said.splitlines()[-1] if said.startswith("boatyard: ") else said
+def _classified(words: str) -> str:
+    line = words.splitlines()[-1] if words.startswith("boatyard: ") else words
     line = re.sub(r"sha256-[0-9a-f]+|[0-9a-f]{64}/\S*", "", line)  # of the URI
     if CREDENTIALS.search(line):
         return "storage-credentials"
@@ -176,14 +178,14 @@ def _classified(said: str) -> str:
     return "storage-missing" if MISSING.search(line) else "storage-failed"
 
 
-def _storage(s: Snapshot, box: Box, said: str, cause: str, why: str, cure: str) -> Diagnosis:
-    line = one_line(said.removeprefix("boatyard: "))
+def _storage(s: Snapshot, box: Box, words: str, cause: str, why: str, cure: str) -> Diagnosis:
+    line = one_line(words.removeprefix("boatyard: "))
     place = f"{box.ended_where}.message" if box.ended.get("message") else f"log of pod/{box.pod} {box.name}"
     return Diagnosis(
         cause,
         f"the storage initializer of pod/{box.pod} fails, {why}: {line}",
         (
-            Evidence(place, one_line(said)),
+            Evidence(place, one_line(words)),
             Evidence(
                 box.ended_where, f"exit code {box.ended.get('exitCode')}, restarts {box.status.get('restartCount', 0)}"
             ),

@@ -228,11 +228,11 @@ def read(path: Path) -> Run:
 
 def all_of(folder: Path) -> tuple[Run, ...]:
     """Return a project's runs, the latest first; a folder without a readable record is left out."""
-    found = []
+    runs_read = []
     for path in sorted((folder / FOLDER).glob("[0-9]*"), reverse=True):
         with contextlib.suppress(ArtifactError, OSError):
-            found.append(read(path))
-    return tuple(found)
+            runs_read.append(read(path))
+    return tuple(runs_read)
 
 
 def find(folder: Path, name: str | None = None) -> Run:
@@ -241,8 +241,8 @@ def find(folder: Path, name: str | None = None) -> Run:
     matching = [run for run in runs if run.id.startswith(name or "")]
     if name and len(matching) != 1:
         known = ", ".join(run.id for run in runs[:5]) or "none"
-        found = f"{len(matching)} runs begin with it" if matching else "no run has it"
-        raise ConfigError(f"run {name}: {found}; the latest are {known}")
+        matches = f"{len(matching)} runs begin with it" if matching else "no run has it"
+        raise ConfigError(f"run {name}: {matches}; the latest are {known}")
     if not matching:
         raise ConfigError(f"no run in {folder / FOLDER}; `boatyard run` makes one")
     return matching[0]

@@ -47,5 +47,5 @@ def _mounted(uri: str) -> Path:
         ) from error
 
 
-def _same(one: Path, other: Path) -> bool:
-    return artifacts.digest_file(one / artifacts.MANIFEST) == artifacts.digest_file(other / artifacts.MANIFEST)
+def _same(folder: Path, other: Path) -> bool:
+    return artifacts.digest_file(folder / artifacts.MANIFEST) == artifacts.digest_file(other / artifacts.MANIFEST)
