@@ -32,13 +32,13 @@ from boatyard.running.reasons import Reason
 from boatyard.settings import Settings
 
 logger = logging.getLogger(__name__)
-ANSWER = 30.0  # seconds that a request may take
-AWAY = 300.0  # seconds that the backend may be away while a run is followed
-POLL = 2.0  # seconds between looks at a run
-SLOW = 180.0  # seconds after which a step that has no pod yet is worth a word
+ANSWER_TIMEOUT_S = 30.0  # that a request may take
+UNREACHABLE_TIMEOUT_S = 300.0  # that the backend may be away while a run is followed
+LOOK_INTERVAL_S = 2.0  # between looks at a run
+SLOW_POD_S = 180.0  # after which a step that has no pod yet is worth a word
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 PRECEDENCE = ("FAILED", "CANCELED", "RUNNING", "PENDING", "SUCCEEDED", "SKIPPED", "CACHED")
-TWIN = re.compile(r"\(\d+\)$")  # an attempt's number, which the name of its Argo node ends with
+ATTEMPT = re.compile(r"\(\d+\)$")  # an attempt's number, which the name of its Argo node ends with
 DRIVER = re.compile(r"(-driver|executor)$")
 
 
@@ -73,8 +73,8 @@ class Submitted:
 
 
 @dataclass(frozen=True)
-class State:
-    """How a run stands: its state and its steps', as the API calls them; CACHED is a step kept from an earlier run."""
+class RunState:
+    """The state of a run and of its steps, as the API calls them; CACHED is a step kept from an earlier run."""
 
     run: str
     name: str
@@ -111,7 +111,7 @@ class Backend:
         headers = {"Accept": "application/json", **({"Authorization": f"Bearer {self.token}"} if self.token else {})}
         request = urllib.request.Request(f"{self.host}/apis/v2beta1/healthz", headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER) as answer:
+            with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as answer:
                 body = answer.read(1 << 16)
         except urllib.error.HTTPError as error:
             raise BackendError(self._status(error.code, error.read(1 << 16))) from error
@@ -160,16 +160,16 @@ class Backend:
         version = self.client.upload_pipeline_version(str(what.spec), name, pipeline_id=pipeline)
         return pipeline, self._given(version.pipeline_version_id)
 
-    def state(self, run: str) -> State:
-        """Return how a run stands."""
+    def state(self, run: str) -> RunState:
+        """Return the state of a run."""
         with self._said(f"look at run {run}"):
             answer = self.client.get_run(run)
             state = self._given(answer.state)
         details = (answer.run_details.task_details if answer.run_details else None) or []
         root = answer.runtime_config.pipeline_root if answer.runtime_config else None
-        return State(run, _pipeline(answer), str(state), steps(details), root or "")
+        return RunState(run, _pipeline(answer), str(state), steps(details), root or "")
 
-    def follow(self, run: str, tell: Callable[[State], None], poll: float = POLL) -> State:
+    def follow(self, run: str, tell: Callable[[RunState], None], poll: float = LOOK_INTERVAL_S) -> RunState:
         """Look at a run until it ends, telling each look; a backend that is away for a while is waited for."""
         away: float | None = None
         while True:
@@ -177,7 +177,7 @@ class Backend:
                 state = self.state(run)
             except BackendError as error:
                 away = away or time.monotonic()
-                if time.monotonic() - away > AWAY:
+                if time.monotonic() - away > UNREACHABLE_TIMEOUT_S:
                     raise
                 logger.warning("%s; trying again", error)
             else:
@@ -265,7 +265,7 @@ def steps(details: list[Any]) -> dict[str, str]:
     return {step: min(kept, key=_rank) for step, kept in states.items()}
 
 
-def outcome(state: State) -> BoatyardError | None:
+def outcome(state: RunState) -> BoatyardError | None:
     """Return the error of a run that ended: Refused by the gate, RunFailed; None of one that succeeded."""
     if state.state == "SUCCEEDED":
         return None
@@ -295,7 +295,7 @@ def _reasons(folder: str) -> tuple[Reason, ...]:
         return ()
 
 
-def _unsaid(state: State, folder: str) -> str:
+def _unsaid(state: RunState, folder: str) -> str:
     """Say where to look for what no step has said: a pod that never ran, was killed, or keys that are not here."""
     which = " and ".join(state.failed) or f"run {state.run}"
     task = state.failed[0] if state.failed else ""
@@ -308,7 +308,7 @@ def _unsaid(state: State, folder: str) -> str:
 
 
 def _base(name: str | None) -> str:
-    return TWIN.sub("", name or "")
+    return ATTEMPT.sub("", name or "")
 
 
 def _rank(state: str) -> int:
@@ -332,7 +332,9 @@ def _bound(rest: Any) -> None:
     request = rest.request
 
     def bounded(*arguments: Any, **named: Any) -> Any:
-        return request(*arguments, **{**named, "_request_timeout": named.get("_request_timeout") or int(ANSWER)})
+        return request(
+            *arguments, **{**named, "_request_timeout": named.get("_request_timeout") or int(ANSWER_TIMEOUT_S)}
+        )
 
     rest.request = bounded
 

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from kubernetes import client
 
-from boatyard.deployment.rendering import ROLLED
+from boatyard.deployment.rendering import RENDERED
 from boatyard.kubernetes.cluster import Cluster
 
 Object = dict[str, Any]
@@ -46,7 +46,7 @@ class ApiServer(ThreadingHTTPServer):
     def _reconcile(self, path: str, service: Object) -> None:
         name, space = service["metadata"]["name"], service["metadata"]["namespace"]
         service["status"] = {**READY, "observedGeneration": 1}
-        meta = {"annotations": {ROLLED: service["metadata"]["annotations"][ROLLED]}}
+        meta = {"annotations": {RENDERED: service["metadata"]["annotations"][RENDERED]}}
         counts = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1, "observedGeneration": 1}
         deployment = {"kind": "Deployment", "metadata": {"name": f"{name}-predictor"}, "status": counts}
         deployment["spec"] = {"replicas": 1, "template": {"metadata": meta}}

@@ -138,7 +138,7 @@ def test_a_pod_drains_within_its_grace(package: packages.Package) -> None:
 def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask Services through the API server, without a pause."""
     monkeypatch.setattr(proving, "_resolves", lambda host: False)
-    monkeypatch.setattr(proving, "PAUSE", 0.0)
+    monkeypatch.setattr(proving, "RETRY_PAUSE_S", 0.0)
 
 
 class Pods:

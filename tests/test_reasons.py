@@ -8,7 +8,7 @@ import pytest
 from boatyard import stages, storage
 from boatyard.data import artifacts
 from boatyard.diagnosis.runs import of_kubeflow
-from boatyard.diagnosis.snapshot import Subject
+from boatyard.diagnosis.snapshot import ObjectReference
 from boatyard.errors import ArtifactError, DataError, Refused
 from boatyard.running import reasons
 from boatyard.running.reasons import Reason
@@ -44,7 +44,7 @@ def test_the_fields_of_a_failing_steps_error_reach_whoever_asks_why(bucket: str)
         raise error
     (reason,) = reasons.read(run)
     assert (reason.expected, reason.found, reason.fix) == (error.expected, error.found, error.fix)
-    answer = of_kubeflow(Subject("Run", "run-1", "kubeflow"), run)
+    answer = of_kubeflow(ObjectReference("Run", "run-1", "kubeflow"), run)
     assert [each.fix for each in answer.diagnoses] == ["exclude it"]
 
 

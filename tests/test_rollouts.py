@@ -31,7 +31,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> packages.Package:
 @pytest.fixture
 def there(package: packages.Package, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[apiserver.ApiServer, Cluster]]:
     """A cluster with our runtime, whose endpoints give the answers of the package."""
-    for module, name in ((rollouts, "PULSE"), (proving, "PAUSE")):
+    for module, name in ((rollouts, "LOOK_INTERVAL_S"), (proving, "RETRY_PAUSE_S")):
         monkeypatch.setattr(module, name, 0.01)
     monkeypatch.setattr(proving, "_resolves", lambda host: False)
     right = deployment.proof(package).predictions

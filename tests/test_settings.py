@@ -13,7 +13,7 @@ import pytest
 from boatyard import stages
 from boatyard.errors import ConfigError
 from boatyard.settings import MAY_BE_EMPTY, Settings, variables
-from boatyard.training.trainjobs import Job
+from boatyard.training.trainjobs import TrainingJob
 
 WRONG = ("", "abc", "-1", "1e400")
 NUMBERS = {"BOATYARD_RETRIES", "BOATYARD_THREADS", "BOATYARD_PATIENCE"} | {
@@ -130,7 +130,7 @@ def test_a_server_says_which_variable_is_wrong(tmp_path: Path) -> None:
 
 
 def test_a_training_pod_says_which_variable_is_wrong_and_is_not_started_again() -> None:
-    job = Job({}, {}, {}, "/dataset", "/checkpoint", "/work").to_json()
+    job = TrainingJob({}, {}, {}, "/dataset", "/checkpoint", "/work").to_json()
     code, text = refused("boatyard.training.node", job, "process", RANK="abc")
     assert code == 78 and "ConfigError: RANK: expected a whole number of 0 or more, found 'abc'" in text
 

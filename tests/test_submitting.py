@@ -264,7 +264,7 @@ def test_a_backend_that_is_away_for_a_moment_is_waited_for(
     monkeypatch.setattr(submitting.time, "sleep", back)
     assert submit("--follow", "run-0", "--host", host)[0] is None
     kubeflow.fail["/runs/run-0"] = (502, "away")
-    monkeypatch.setattr(submitting, "AWAY", 0.0)
+    monkeypatch.setattr(submitting, "UNREACHABLE_TIMEOUT_S", 0.0)
     monkeypatch.setattr(submitting.time, "sleep", lambda seconds: None)
     error, _, _ = submit("--follow", "run-0", "--host", host)
     assert isinstance(error, submitting.BackendError)

@@ -16,9 +16,9 @@ from boatyard.data import artifacts
 from boatyard.project import GateConfig, GpuConfig, PreprocessConfig, StepConfig, TolerationConfig, TrainConfig
 from boatyard.settings import Settings
 from boatyard.training import node, trainjobs
-from boatyard.training.trainjobs import Follower, Job, following
+from boatyard.training.trainjobs import TrainingJob, TrainJobFollower, following
 
-JOB = Job({"nodes": 2}, {}, {}, "s3://b/f/dataset", "s3://b/f/checkpoint", "pvc://shared/f/work")
+JOB = TrainingJob({"nodes": 2}, {}, {}, "s3://b/f/dataset", "s3://b/f/checkpoint", "pvc://shared/f/work")
 POD = StepConfig(cpu="1500m", memory="4Gi", timeout="2h", secrets={"AWS_SECRET_ACCESS_KEY": "store/key"})
 
 
@@ -76,9 +76,9 @@ def test_several_gpus_are_several_processes_of_another_make_as_well() -> None:
 
 
 def test_a_job_comes_through_its_argument() -> None:
-    assert Job.from_json(JOB.to_json()) == JOB
+    assert TrainingJob.from_json(JOB.to_json()) == JOB
     with pytest.raises(errors.ConfigError, match=r"expected a job as boatyard writes it, found"):
-        Job.from_json('{"train": {}}')
+        TrainingJob.from_json('{"train": {}}')
 
 
 def test_a_name_follows_from_what_the_result_depends_on_and_is_one_that_kubernetes_takes() -> None:
@@ -207,9 +207,9 @@ def job(kind: str) -> dict[str, Any]:
     return {"j": {"status": {"conditions": [{"type": kind, "status": "True", "message": "jobset failed"}]}}}
 
 
-def followed(cluster: FakeCluster) -> tuple[Follower, list[str]]:
+def followed(cluster: FakeCluster) -> tuple[TrainJobFollower, list[str]]:
     said: list[str] = []
-    return Follower(cluster, "j", "here", said.append), said  # type: ignore[arg-type]
+    return TrainJobFollower(cluster, "j", "here", said.append), said  # type: ignore[arg-type]
 
 
 def test_what_each_node_says_and_why_one_waits_is_said_once() -> None:
@@ -294,7 +294,7 @@ def test_a_node_without_its_dataset_says_so_and_is_not_started_again(tmp_path: P
     import subprocess
 
     values = {"train": {"epochs": 1}, "preprocess": {}, "gate": {}}
-    job = Job(**values, dataset=str(tmp_path / "none"), out=str(tmp_path / "out"), work=str(tmp_path / "work"))
+    job = TrainingJob(**values, dataset=str(tmp_path / "none"), out=str(tmp_path / "out"), work=str(tmp_path / "work"))
     done = subprocess.run(
         [sys.executable, "-m", "boatyard.training.node", job.to_json()], capture_output=True, text=True, timeout=120
     )

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from boatyard import diagnosis, storage
 from boatyard.__main__ import cli
-from boatyard.diagnosis import CAUSES, Right, Snapshot, Subject
+from boatyard.diagnosis import CAUSES, ObjectReference, Right, Snapshot
 from boatyard.diagnosis import runs as ended
 from boatyard.diagnosis.snapshot import asked_of, quantity, shown
 from boatyard.errors import BoatyardError
@@ -189,7 +189,7 @@ def test_a_quota_that_wants_a_limit_to_be_said_is_a_quota() -> None:
 
 
 def test_a_kind_that_the_cluster_does_not_know_is_the_first_to_be_said() -> None:
-    subject = Subject("InferenceService", "digits", "boatyard")
+    subject = ObjectReference("InferenceService", "digits", "boatyard")
     snapshot = Snapshot(subject, "2026-01-01T00:00:00+00:00", (), absent=("InferenceService",))
     assert diagnosis.diagnose(snapshot).sentence == (
         "this cluster does not know the kind InferenceService: KServe is not installed"
@@ -197,7 +197,7 @@ def test_a_kind_that_the_cluster_does_not_know_is_the_first_to_be_said() -> None
 
 
 def test_what_is_not_there_is_told_from_what_may_not_be_read() -> None:
-    snapshot = Snapshot(Subject("Pod", "x", "ns"), "2026-01-01T00:00:00+00:00", ())
+    snapshot = Snapshot(ObjectReference("Pod", "x", "ns"), "2026-01-01T00:00:00+00:00", ())
     assert cause(snapshot) == "not-found"
     assert cause(replace(snapshot, rights=(Right("get", "Pod", "u may not get pods"),))) == "no-rights"
 
@@ -295,7 +295,7 @@ SAMPLE = "name: digits\ndata: {source: csv, path: d.csv, target: y}\ntrain: {rec
 def test_a_log_of_a_run_without_a_marked_line_is_no_reason(bucket: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("all is well\n")
     storage.open(bucket).put("digits/run-2/train/uuid/executor-logs-0", tmp_path / "log")
-    answer = ended.of_kubeflow(Subject("Run", "run-2", "kubeflow"), reasons.find(bucket, "run-2"))
+    answer = ended.of_kubeflow(ObjectReference("Run", "run-2", "kubeflow"), reasons.find(bucket, "run-2"))
     assert answer.diagnoses == ()
 
 

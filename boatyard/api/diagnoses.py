@@ -54,7 +54,7 @@ def _object(kind: str, name: str, namespace: str | None, context: str | None) ->
 
     found = cluster.connect(context)
     space = namespace or found.namespace
-    subject = diagnosis.Subject(kind or _guessed(found, name, space), name, space)
+    subject = diagnosis.ObjectReference(kind or _guessed(found, name, space), name, space)
     return diagnosis.diagnose(diagnosis.gather(found, subject))
 
 
@@ -88,7 +88,7 @@ def _run(name: str, project: Project | str | Path, namespace: str | None, contex
     if any(run.id.startswith(name) for run in runs.all_of(root)):
         return diagnosis.from_run(of_local(runs.find(root, name), _folder(project)))
     found, problems = None, []
-    subject = diagnosis.Subject("Run", name, namespace or "kubeflow")
+    subject = diagnosis.ObjectReference("Run", name, namespace or "kubeflow")
     try:
         found = diagnosis.from_run(of_kubeflow(subject, _in_store(project, name)))
     except BoatyardError as error:

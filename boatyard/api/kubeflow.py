@@ -14,7 +14,7 @@ from boatyard.api.saying import say_at
 from boatyard.errors import BoatyardError, ConfigError, Interrupted
 
 if TYPE_CHECKING:
-    from boatyard.pipelines.submitting import Backend, State, Submission, Submitted
+    from boatyard.pipelines.submitting import Backend, RunState, Submission, Submitted
     from boatyard.project import Project
 
 Say = Callable[[str], None]
@@ -26,7 +26,7 @@ class KubeflowRun:
 
     run: str
     submitted: Submitted | None
-    state: State | None = None
+    state: RunState | None = None
     error: BoatyardError | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _written(project: Project | str | Path, changed: Project) -> Project:
     return changed.model_copy(update={key: getattr(file, key) for key in SECTIONS})
 
 
-def _followed(backend: Backend, run: str, again: str, say: Say) -> State:
+def _followed(backend: Backend, run: str, again: str, say: Say) -> RunState:
     """Follow a run to its end; Ctrl-C leaves it."""
     try:
         return backend.follow(run, _teller(say))
@@ -146,20 +146,20 @@ def _followed(backend: Backend, run: str, again: str, say: Say) -> State:
         raise type(error)(f"{error}; run {run} may go on, follow it again: {again}") from error
 
 
-def _teller(say: Say) -> Callable[[State], None]:
+def _teller(say: Say) -> Callable[[RunState], None]:
     """Return what says each change of a step once, and what waits for long for its pod."""
-    from boatyard.pipelines.submitting import SLOW
+    from boatyard.pipelines.submitting import SLOW_POD_S
 
     known: dict[str, str] = {}
     since: dict[str, float] = {}
 
-    def tell(state: State) -> None:
+    def tell(state: RunState) -> None:
         for step, now in state.steps.items():
             if known.get(step) != now:
                 known[step], since[step] = now, time.monotonic()
                 say(f"{step:<12} {now.lower()}")
-            elif now in ("PENDING", "RUNNING") and time.monotonic() - since[step] > SLOW:
+            elif now in ("PENDING", "RUNNING") and time.monotonic() - since[step] > SLOW_POD_S:
                 since[step] = float("inf")
-                say(f"{step:<12} {now.lower()} for {SLOW / 60:g} minutes; boatyard why run/{state.run}")
+                say(f"{step:<12} {now.lower()} for {SLOW_POD_S / 60:g} minutes; boatyard why run/{state.run}")
 
     return tell

@@ -174,9 +174,9 @@ def _silence(sentence: str) -> None: ...
 
 
 def _replaces(change: Change) -> bool:
-    from boatyard.deployment.rendering import ROLLED
+    from boatyard.deployment.rendering import RENDERED
 
-    return change.field.endswith(ROLLED) and change.old is not None
+    return change.field.endswith(RENDERED) and change.old is not None
 
 
 def _print_deployed(found: Deployed, as_json: bool) -> None:

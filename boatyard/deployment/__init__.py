@@ -2,7 +2,7 @@
 
 `rendering` makes the objects, plain YAML that `kubectl apply` takes without us; `planning` says what would change and
 why; `rollouts` changes it, under a lease, and goes back when the new version does not serve; `proving` asks the golden
-examples through the Service; `endpoints` says what stands.
+examples through the Service; `endpoints` says how it is.
 """
 
 from boatyard.deployment.endpoints import Endpoint, logs, status

@@ -1,4 +1,4 @@
-"""What stands of an endpoint: which pods of which version answer, and what keeps others from it."""
+"""The status of an endpoint: which pods of which version answer, and what keeps others from it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from boatyard.deployment.leases import FORMER, PROVED, lease_name, remembered
-from boatyard.deployment.rendering import ROLLED
+from boatyard.deployment.rendering import RENDERED
 from boatyard.errors import BoatyardError, ClusterError, Forbidden, MissingKind
 from boatyard.kubernetes.cluster import Cluster
 
 CONTAINER = "kserve-container"
-CRASHES = 2  # restarts after which a pod is taken for broken
-STUCK = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
-STUCK |= {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+MAX_RESTARTS = 2  # restarts after which a pod is taken for broken
+STUCK_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+STUCK_REASONS |= {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Progress:
+class RolloutProgress:
     """How far a rollout is. `broken` is why it cannot end well, `waits` what it waits for now; neither: it is done."""
 
     ready: int = 0
@@ -54,27 +54,27 @@ class Endpoint:
     problems: tuple[str, ...] = ()
 
 
-def progress(cluster: Cluster, service: Object) -> Progress:
+def progress(cluster: Cluster, service: Object) -> RolloutProgress:
     """Look how far the InferenceService that was applied is; only pods made of it count."""
     meta, notes = service["metadata"], service["metadata"]["annotations"]
     name, namespace = meta["name"], meta["namespace"]
     live = cluster.get("InferenceService", name, namespace)
     if live is None:
-        return Progress(broken=f"the InferenceService {name} was deleted by another")
+        return RolloutProgress(broken=f"the InferenceService {name} was deleted by another")
     if notes.get("serving.kserve.io/deploymentMode") == "Knative":
         return _revision(live)
-    mark = notes.get(ROLLED) or live["metadata"].get("annotations", {}).get(ROLLED)
+    mark = notes.get(RENDERED) or live["metadata"].get("annotations", {}).get(RENDERED)
     deployment = cluster.get("Deployment", f"{name}-predictor", namespace)
     pods = [pod for pod in pods_of(cluster, name, namespace) if _mark(pod) == mark]
-    broken, stuck = _ill(pods)
+    broken, stuck = _broken(pods)
     if deployment is None or _mark(deployment["spec"]["template"]) != mark:
         stuck = stuck or _condition_text(live)
-        return Progress(waits="KServe makes its Deployment", stuck=stuck)
+        return RolloutProgress(waits="KServe makes its Deployment", stuck=stuck)
     stuck = stuck or _failed_create(deployment)
     asked, status = deployment["spec"].get("replicas", 1), deployment.get("status", {})
     ready = min(status.get("updatedReplicas", 0), sum(_answers(pod) for pod in pods))
-    waits = _awaited(live, deployment, asked, ready) or _strangers(cluster, name, namespace, pods)
-    return Progress(ready, asked, waits, broken, stuck)
+    waits = _awaited(live, deployment, asked, ready) or _former_targets(cluster, name, namespace, pods)
+    return RolloutProgress(ready, asked, waits, broken, stuck)
 
 
 def _awaited(live: Object, deployment: Object, asked: int, ready: int) -> str:
@@ -93,7 +93,7 @@ def _awaited(live: Object, deployment: Object, asked: int, ready: int) -> str:
     return "" if condition(live, "Ready") == "True" else "KServe says Ready"
 
 
-def _strangers(cluster: Cluster, name: str, namespace: str, pods: list[Object]) -> str:
+def _former_targets(cluster: Cluster, name: str, namespace: str, pods: list[Object]) -> str:
     """Say whether the Service still sends to other pods."""
     ours = {pod["metadata"]["name"] for pod in pods}
     targets = set()
@@ -103,19 +103,21 @@ def _strangers(cluster: Cluster, name: str, namespace: str, pods: list[Object]) 
         for endpoint in endpoints.get("endpoints") or []:
             if endpoint.get("conditions", {}).get("ready") is not False:
                 targets.add((endpoint.get("targetRef") or {}).get("name"))
-    return "the Service lets go of the former pods" if targets - ours else ""
+    return "the Service drops the former pods" if targets - ours else ""
 
 
-def _revision(live: Object) -> Progress:
+def _revision(live: Object) -> RolloutProgress:
     """How far a Knative revision is."""
     predictor = live.get("status", {}).get("components", {}).get("predictor", {})
     seen = live.get("status", {}).get("observedGeneration", 0) >= live["metadata"]["generation"]
     latest = predictor.get("latestCreatedRevision")
     done = seen and latest and latest == predictor.get("latestReadyRevision") and condition(live, "Ready") == "True"
-    return Progress(waits="" if done else "Knative's revision is ready", stuck="" if done else _condition_text(live))
+    return RolloutProgress(
+        waits="" if done else "Knative's revision is ready", stuck="" if done else _condition_text(live)
+    )
 
 
-def _ill(pods: list[Object]) -> tuple[str, str]:
+def _broken(pods: list[Object]) -> tuple[str, str]:
     """Return what has broken new pods for good, and what may pass."""
     stuck = ""
     for pod in pods:
@@ -125,10 +127,10 @@ def _ill(pods: list[Object]) -> tuple[str, str]:
             last = (
                 container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
             )
-            if container.get("restartCount", 0) >= CRASHES and not container.get("ready"):
+            if container.get("restartCount", 0) >= MAX_RESTARTS and not container.get("ready"):
                 words = " ".join((last.get("message") or last.get("reason") or "").split())
                 return f"pod/{name} ends again and again with exit code {last.get('exitCode', '?')}: {words}", ""
-            if waiting.get("reason") in STUCK:
+            if waiting.get("reason") in STUCK_REASONS:
                 stuck = f"pod/{name}: {waiting['reason']}: {waiting.get('message', '')}"
     return "", stuck
 
@@ -158,7 +160,7 @@ def pods_of(cluster: Cluster, name: str, namespace: str) -> list[Object]:
 
 
 def _mark(value: Object) -> str | None:
-    mark: str | None = (value.get("metadata", {}).get("annotations") or {}).get(ROLLED)
+    mark: str | None = (value.get("metadata", {}).get("annotations") or {}).get(RENDERED)
     return mark
 
 
@@ -167,7 +169,7 @@ def _answers(pod: Object) -> bool:
 
 
 def status(cluster: Cluster, name: str, namespace: str | None = None) -> Endpoint:
-    """Return what stands of an endpoint; raises ClusterError when there is none."""
+    """Return the status of an endpoint; raises ClusterError when there is none."""
     space = namespace or cluster.namespace
     live = cluster.get("InferenceService", name, space)
     if live is None:
@@ -199,7 +201,7 @@ def status(cluster: Cluster, name: str, namespace: str | None = None) -> Endpoin
     )
 
 
-def _state(cluster: Cluster, live: Object) -> Progress:
+def _state(cluster: Cluster, live: Object) -> RolloutProgress:
     live = {**live, "metadata": {"annotations": {}, **live["metadata"]}}
     return progress(cluster, live)
 

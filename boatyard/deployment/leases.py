@@ -17,14 +17,14 @@ from typing import Any
 from boatyard.errors import ClusterError, Conflict
 from boatyard.kubernetes.cluster import Cluster
 
-SECONDS = 15  # without a sign of life, and another may take it
-PULSE = 4.0
+LEASE_DURATION_S = 15  # without a sign of life, and another may take it
+RENEW_INTERVAL_S = 4.0
 CURRENT, FORMER, PROVED = "boatyard/current", "boatyard/former", "boatyard/proved"
 Object = dict[str, Any]
 
 
 @dataclass
-class Held:
+class HeldLease:
     """A Lease that is ours. `lost` says that another has taken it, because we were silent for too long."""
 
     cluster: Cluster
@@ -66,7 +66,7 @@ class Held:
 
     def pulse(self, ended: threading.Event) -> None:
         """Show that we are at work until the end; an API server that is away is tried again."""
-        while not ended.wait(PULSE) and not self.lost:
+        while not ended.wait(RENEW_INTERVAL_S) and not self.lost:
             with suppress(ClusterError):
                 self.write({"spec": {"renewTime": _now()}})
 
@@ -83,11 +83,11 @@ def remembered(lease: Object | None, what: str) -> list[Object] | None:
 
 
 @contextmanager
-def hold(cluster: Cluster, name: str, namespace: str) -> Iterator[Held]:
+def hold(cluster: Cluster, name: str, namespace: str) -> Iterator[HeldLease]:
     """Be the only one who changes an endpoint; raises Conflict naming the other when there is one at work."""
     user = _user()
     holder = f"{user}@{socket.gethostname()}/{os.getpid()}-{threading.get_ident() % 10000}"
-    held = Held(cluster, name, namespace, holder, _taken(cluster, name, namespace, holder))
+    held = HeldLease(cluster, name, namespace, holder, _taken(cluster, name, namespace, holder))
     ended = threading.Event()
     beating = threading.Thread(target=held.pulse, args=(ended,), daemon=True)
     beating.start()
@@ -110,7 +110,7 @@ def _taken(cluster: Cluster, name: str, namespace: str, holder: str) -> Object:
         other = spec.get("holderIdentity")
         if other and seen and spec.get("renewTime") != seen:
             raise Conflict(f"{name} is being deployed by {other}, which is at work; wait for its end and try again")
-        if other and time.monotonic() - since < SECONDS:
+        if other and time.monotonic() - since < LEASE_DURATION_S:
             seen = spec.get("renewTime") or "never"
             time.sleep(0.5)
             continue
@@ -121,7 +121,12 @@ def _taken(cluster: Cluster, name: str, namespace: str, holder: str) -> Object:
 
 
 def _take(cluster: Cluster, name: str, namespace: str, holder: str, lease: Object | None) -> Object:
-    spec = {"holderIdentity": holder, "leaseDurationSeconds": SECONDS, "acquireTime": _now(), "renewTime": _now()}
+    spec = {
+        "holderIdentity": holder,
+        "leaseDurationSeconds": LEASE_DURATION_S,
+        "acquireTime": _now(),
+        "renewTime": _now(),
+    }
     if lease is None:
         kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
         labels = {"app.kubernetes.io/managed-by": "boatyard"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from boatyard.deployment.rendering import ROLLED
+from boatyard.deployment.rendering import RENDERED
 from boatyard.kubernetes.cluster import FIELD_MANAGER, Cluster
 
 Object = dict[str, Any]
@@ -24,7 +24,7 @@ REASONS = {
     "spec.predictor.serviceAccountName": "serve.service_account",
     "metadata.annotations.boatyard/digest": "another package",
     "metadata.annotations.boatyard/version": "another version of the registry",
-    f"metadata.annotations.{ROLLED}": "what its pods are made of: all are replaced, one by one",
+    f"metadata.annotations.{RENDERED}": "what its pods are made of: all are replaced, one by one",
     "metadata.annotations.serving.kserve.io/deploymentMode": "serve.mode",
     "metadata.annotations.serving.kserve.io/autoscalerClass": "serve.autoscaling",
     "metadata.labels.app.kubernetes.io/version": "another version of boatyard",

@@ -18,11 +18,11 @@ from boatyard.kubernetes.cluster import Cluster
 from boatyard.packages import Package
 from boatyard.prediction.answers import Answers
 
-AT_ONCE = 8  # questions a request
-SECONDS = 30  # for one answer
-PAUSE = 0.5  # seconds
-PATIENCE = 30.0  # seconds in which a Service that is just ready may refuse, or lead to a former pod
-IN_A_ROW = (3, 12, 48)  # answers of the right version, and nobody sends to former pods: each time with less doubt
+ROWS_PER_REQUEST = 8
+ANSWER_TIMEOUT_S = 30
+RETRY_PAUSE_S = 0.5
+PROOF_TIMEOUT_S = 30.0  # in which a Service that is just ready may refuse, or lead to a former pod
+RIGHT_IN_A_ROW = (3, 12, 48)  # answers of the right version, and nobody sends to former pods: each time with less doubt
 Object = dict[str, Any]
 
 
@@ -56,7 +56,7 @@ def prove(cluster: Cluster, name: str, namespace: str, wanted: Proof) -> int:
     follow, after many of the right version: not when it comes again.
     """
     wrong: Wrong | None = None
-    for in_a_row in IN_A_ROW:
+    for in_a_row in RIGHT_IN_A_ROW:
         _switched(cluster, f"{name}-predictor", namespace, name, wanted.digest, in_a_row)
         try:
             for _ in range(in_a_row if wrong else 1):
@@ -64,14 +64,14 @@ def prove(cluster: Cluster, name: str, namespace: str, wanted: Proof) -> int:
             return len(wanted.instances)
         except Wrong as error:
             wrong = error
-            time.sleep(PAUSE)
+            time.sleep(RETRY_PAUSE_S)
     assert wrong
     raise wrong
 
 
 def _ask_all(cluster: Cluster, name: str, namespace: str, wanted: Proof) -> None:
-    for start in range(0, len(wanted.instances), AT_ONCE):
-        some = slice(start, start + AT_ONCE)
+    for start in range(0, len(wanted.instances), ROWS_PER_REQUEST):
+        some = slice(start, start + ROWS_PER_REQUEST)
         asked = {"instances": wanted.instances[some]}
         answer = _patiently(cluster, f"{name}-predictor", namespace, f"v1/models/{name}:predict", asked)
         expected = wanted.predictions.rows(start, start + len(asked["instances"]))
@@ -80,14 +80,14 @@ def _ask_all(cluster: Cluster, name: str, namespace: str, wanted: Proof) -> None
 
 def _switched(cluster: Cluster, service: str, namespace: str, name: str, digest: str, in_a_row: int) -> None:
     """Wait until the way to the Service leads to pods of this package; a node may know the former ones for a moment."""
-    end, right = time.monotonic() + PATIENCE, 0
+    end, right = time.monotonic() + PROOF_TIMEOUT_S, 0
     while right < in_a_row:
         found = _patiently(cluster, service, namespace, f"v2/models/{name}", None).get("versions")
         right = right + 1 if found == [digest] else 0
         if not right:
             if time.monotonic() > end:
                 raise ClusterError(f"{service} answers for package {found}, expected sha256 {digest[:12]}…")
-            time.sleep(PAUSE)
+            time.sleep(RETRY_PAUSE_S)
 
 
 def _compare(start: int, schema: Schema, expected: Answers, predictions: Any) -> None:
@@ -106,7 +106,7 @@ def _compare(start: int, schema: Schema, expected: Answers, predictions: Any) ->
 
 def _patiently(cluster: Cluster, service: str, namespace: str, path: str, body: Object | None) -> Object:
     """Ask until there is an answer; a Service is known on every node a moment after its pod is ready."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + PROOF_TIMEOUT_S
     while True:
         try:
             return ask(cluster, service, namespace, path, body)
@@ -139,7 +139,7 @@ def _direct(host: str, path: str, body: Object | None) -> Any:
     data = json.dumps(body).encode() if body else None
     try:
         with urlopen(
-            Request(f"http://{host}/{path}", data, {"Content-Type": "application/json"}), timeout=SECONDS
+            Request(f"http://{host}/{path}", data, {"Content-Type": "application/json"}), timeout=ANSWER_TIMEOUT_S
         ) as answer:
             return json.load(answer)
     except HTTPError as error:

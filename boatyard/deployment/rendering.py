@@ -19,13 +19,15 @@ from boatyard.packages import Package
 from boatyard.project import ServeConfig
 from boatyard.settings import Settings
 
-FORMAT = "boatyard"  # modelFormat, and the name of the ServingRuntime and of the storage container
-HTTP = 8080
-PAUSE = 5  # seconds that a pod is kept as it is when it is to end: endpoints forget it within one or two
-GRACE = 60  # seconds until the kubelet kills: the pause, the server's own drain of 10 s, 30 s for requests at work
+MODEL_FORMAT = "boatyard"  # modelFormat, and the name of the ServingRuntime and of the storage container
+HTTP_PORT = 8080
+PRE_STOP_PAUSE_S = 5  # that a pod is kept as it is when it is to end: endpoints forget it within one or two
+TERMINATION_GRACE_S = (
+    60  # until the kubelet kills: the pause, the server's own drain of 10 s, 30 s for requests at work
+)
 SCHEMES = ("s3", "gs", "pvc", "oci", "https", "http", "hf", "hdfs", "webhdfs")
-SERVER, PER_GRAPH = 384, 4  # MiB of a server with a small model; bytes in memory for each of a graph
-ROLLED = "boatyard/rendered"  # on every pod: what it was made of, so that none is taken for another
+SERVER_MIB, MEMORY_PER_GRAPH_BYTE = 384, 4  # of a server with a small model; bytes for each of a graph
+RENDERED = "boatyard/rendered"  # on every pod: what it was made of, so that none is taken for another
 Object = dict[str, Any]
 
 
@@ -68,9 +70,9 @@ def service(
         **scaling.annotations,
         "boatyard/digest": package.digest,
         **({"boatyard/version": str(version)} if version is not None else {}),
-        ROLLED: artifacts.digest_json({"pods": pods, "digest": package.digest})[:16],
+        RENDERED: artifacts.digest_json({"pods": pods, "digest": package.digest})[:16],
         "prometheus.io/scrape": "true",
-        "prometheus.io/port": str(HTTP),
+        "prometheus.io/port": str(HTTP_PORT),
         "prometheus.io/path": "/metrics",
     }
     return {
@@ -106,7 +108,7 @@ def memory(package: Package) -> str:
     A server with a small model was seen to peak at 205 MB in a pod; requests take the rest. Four bytes a byte of graph
     are an estimate: the file, the engine's weights and what it packs of them. A project that has measured says more.
     """
-    needed = SERVER + PER_GRAPH * package.model_bytes / 2**20
+    needed = SERVER_MIB + MEMORY_PER_GRAPH_BYTE * package.model_bytes / 2**20
     return f"{math.ceil(needed / 128) * 128}Mi"
 
 
@@ -129,14 +131,14 @@ def _labels(name: str) -> dict[str, str]:
 
 def _pods(package: Package, config: ServeConfig, place: str) -> Object:
     """Return what of the predictor makes its pods what they are; a change of it replaces them."""
-    fetched = {"storageContainerName": FORMAT} if storage.in_bucket(place) and storage.bound(place) else {}
+    fetched = {"storageContainerName": MODEL_FORMAT} if storage.in_bucket(place) and storage.bound(place) else {}
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     rolling = {"deploymentStrategy": strategy} if config.mode == "Standard" else {}
     return {
         "serviceAccountName": config.service_account,
         **fetched,
         **rolling,
-        "terminationGracePeriodSeconds": GRACE,
+        "terminationGracePeriodSeconds": TERMINATION_GRACE_S,
         "topologySpreadConstraints": [_spread(package.name, "kubernetes.io/hostname")],
         "model": _model(package, config, place),
     }
@@ -155,31 +157,31 @@ def _spread(name: str, domain: str) -> Object:
 def _model(package: Package, config: ServeConfig, place: str) -> Object:
     resources = {"cpu": config.cpu, "memory": config.memory or memory(package)}
     return {
-        "modelFormat": {"name": FORMAT, "version": "1"},
+        "modelFormat": {"name": MODEL_FORMAT, "version": "1"},
         "runtime": config.runtime,
         "protocolVersion": "v2",
         "storageUri": place,
         "args": [f"--digest={package.digest}"],
         "resources": {"requests": resources, "limits": dict(resources)},
-        "lifecycle": {"preStop": {"sleep": {"seconds": PAUSE}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_PAUSE_S}}},
     }
 
 
 def runtime(image: str, namespace: str) -> Object:
     """Return the ServingRuntime that carries the server; the manifests hold the same, and a test that they do."""
-    probe = {"path": "/v2/models/{{.Name}}/ready", "port": HTTP}
-    alive = {"path": "/v2/health/live", "port": HTTP}
+    probe = {"path": "/v2/models/{{.Name}}/ready", "port": HTTP_PORT}
+    alive = {"path": "/v2/health/live", "port": HTTP_PORT}
     return {
         "apiVersion": "serving.kserve.io/v1alpha1",
         "kind": "ServingRuntime",
-        "metadata": {"name": FORMAT, "namespace": namespace},
+        "metadata": {"name": MODEL_FORMAT, "namespace": namespace},
         "spec": {
             "annotations": {
                 "prometheus.io/scrape": "true",
-                "prometheus.io/port": str(HTTP),
+                "prometheus.io/port": str(HTTP_PORT),
                 "prometheus.io/path": "/metrics",
             },
-            "supportedModelFormats": [{"name": FORMAT, "version": "1", "autoSelect": True, "priority": 1}],
+            "supportedModelFormats": [{"name": MODEL_FORMAT, "version": "1", "autoSelect": True, "priority": 1}],
             "protocolVersions": ["v1", "v2", "grpc-v2"],
             "volumes": [{"name": "tmp", "emptyDir": {}}],
             "containers": [
@@ -191,8 +193,8 @@ def runtime(image: str, namespace: str) -> Object:
                     "terminationMessagePolicy": "FallbackToLogsOnError",
                     "args": ["--package=/mnt/models", "--name={{.Name}}", "--drain=10"],
                     "ports": [
-                        {"name": "http1", "containerPort": HTTP, "protocol": "TCP"},
-                        {"name": "grpc", "containerPort": HTTP + 1, "protocol": "TCP"},
+                        {"name": "http1", "containerPort": HTTP_PORT, "protocol": "TCP"},
+                        {"name": "grpc", "containerPort": HTTP_PORT + 1, "protocol": "TCP"},
                     ],
                     "resources": {
                         "requests": {"cpu": "250m", "memory": "512Mi"},

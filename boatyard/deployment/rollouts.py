@@ -12,18 +12,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from boatyard.deployment.endpoints import Progress, progress
-from boatyard.deployment.leases import CURRENT, FORMER, Held, hold, lease_name
+from boatyard.deployment.endpoints import RolloutProgress, progress
+from boatyard.deployment.leases import CURRENT, FORMER, HeldLease, hold, lease_name
 from boatyard.deployment.proving import Proof, prove
-from boatyard.deployment.rendering import ROLLED
+from boatyard.deployment.rendering import RENDERED
 from boatyard.errors import BoatyardError, ClusterError, Conflict, Forbidden, RolledBack, Unreachable
 from boatyard.kubernetes.cluster import Cluster
 
-PATIENCE = 600.0  # seconds for a new version to serve: a node may have to come, an image to be pulled
-AWAY = 120.0  # seconds that the API server may be away
-PULSE = 1.0
-PASSES = 20.0  # seconds in which what is stuck may come loose: a registry, a quota
-GONE = 120.0
+ROLLOUT_TIMEOUT_S = 600.0  # for a new version to serve: a node may have to come, an image to be pulled
+UNREACHABLE_TIMEOUT_S = 120.0  # that the API server may be away
+LOOK_INTERVAL_S = 1.0
+STUCK_GRACE_S = 20.0  # in which what is stuck may come loose: a registry, a quota
+DELETION_TIMEOUT_S = 120.0
 Object = dict[str, Any]
 Say = Callable[[str], None]
 
@@ -47,7 +47,7 @@ def deploy(
     objects: list[Object],
     evidence: Proof | None,
     *,
-    patience: float = PATIENCE,
+    patience: float = ROLLOUT_TIMEOUT_S,
     say: Say = lambda _: None,
 ) -> Deployed:
     """Roll out what was rendered, and prove it; return what serves now.
@@ -68,7 +68,7 @@ def rollback(
     namespace: str,
     evidence: Callable[[Object], Proof | None],
     *,
-    patience: float = PATIENCE,
+    patience: float = ROLLOUT_TIMEOUT_S,
     say: Say = lambda _: None,
 ) -> Deployed:
     """Roll out what served before the version that serves now; `evidence` finds its golden examples."""
@@ -85,14 +85,16 @@ def delete(cluster: Cluster, name: str, namespace: str) -> bool:
     with hold(cluster, name, namespace):
         was = cluster.delete("InferenceService", name, namespace)
         cluster.delete("PodDisruptionBudget", f"{name}-predictor", namespace)
-        gone = cluster.poll(lambda: cluster.get("InferenceService", name, namespace) is None, GONE)
+        gone = cluster.poll(lambda: cluster.get("InferenceService", name, namespace) is None, DELETION_TIMEOUT_S)
     cluster.delete("Lease", lease_name(name), namespace)
     if not gone:
-        raise ClusterError(f"the InferenceService {name} is being deleted, but was still there after {GONE:.0f} s")
+        raise ClusterError(
+            f"the InferenceService {name} is being deleted, but was still there after {DELETION_TIMEOUT_S:.0f} s"
+        )
     return was
 
 
-def _deploy(held: Held, objects: list[Object], evidence: Proof | None, patience: float, say: Say) -> Deployed:
+def _deploy(held: HeldLease, objects: list[Object], evidence: Proof | None, patience: float, say: Say) -> Deployed:
     began, cluster, service = time.monotonic(), held.cluster, _service(objects)
     served, former = held.remembered(CURRENT) or _live(cluster, service), held.remembered(FORMER)
     say(f"{service['metadata']['name']}: {_label(service)} rolls out")
@@ -145,23 +147,23 @@ def _for_all(cluster: Cluster, name: str) -> Object | None:
     return None
 
 
-def _apply(held: Held, objects: list[Object]) -> None:
+def _apply(held: HeldLease, objects: list[Object]) -> None:
     """Apply every object; an API server that is away is waited for."""
     for manifest in objects:
         held.check()
-        held.cluster.poll(lambda manifest=manifest: held.cluster.apply(manifest, force=True), AWAY)  # type: ignore[misc]
+        held.cluster.poll(lambda manifest=manifest: held.cluster.apply(manifest, force=True), UNREACHABLE_TIMEOUT_S)  # type: ignore[misc]
 
 
-def _wait(held: Held, service: Object, patience: float, say: Say) -> int:
+def _wait(held: HeldLease, service: Object, patience: float, say: Say) -> int:
     """Wait until the pods made of this InferenceService, and no others, serve; return how many there are."""
     end, stuck, told = time.monotonic() + patience, 0.0, ""
     while True:
         held.check()
-        state = held.cluster.poll(lambda: progress(held.cluster, service), AWAY) or Progress()
+        state = held.cluster.poll(lambda: progress(held.cluster, service), UNREACHABLE_TIMEOUT_S) or RolloutProgress()
         if not (state.waits or state.broken):
             return state.ready
         stuck = (stuck or time.monotonic()) if state.stuck else 0.0
-        reason = state.broken or (state.stuck if stuck and time.monotonic() - stuck > PASSES else "")
+        reason = state.broken or (state.stuck if stuck and time.monotonic() - stuck > STUCK_GRACE_S else "")
         if reason:
             raise ClusterError(reason)
         if time.monotonic() > end:
@@ -169,11 +171,11 @@ def _wait(held: Held, service: Object, patience: float, say: Say) -> int:
         if state.waits != told:
             told = state.waits
             say(told)
-        time.sleep(PULSE)
+        time.sleep(LOOK_INTERVAL_S)
 
 
 def _back(
-    held: Held, objects: list[Object], served: list[Object] | None, reason: str, patience: float, say: Say
+    held: HeldLease, objects: list[Object], served: list[Object] | None, reason: str, patience: float, say: Say
 ) -> ClusterError:
     """Put the former version back and return the error that says so."""
     service = _service(objects)
@@ -201,7 +203,7 @@ def _live(cluster: Cluster, service: Object) -> list[Object] | None:
     """Return the InferenceService that another has made, as it can be put back; None when it does not serve."""
     meta = service["metadata"]
     live = cluster.get("InferenceService", meta["name"], meta["namespace"])
-    if live is None or live["metadata"].get("annotations", {}).get(ROLLED) == meta["annotations"][ROLLED]:
+    if live is None or live["metadata"].get("annotations", {}).get(RENDERED) == meta["annotations"][RENDERED]:
         return None
     kept = {part: live["metadata"].get(part, {}) for part in ("labels", "annotations")}
     kept["annotations"].pop("kubectl.kubernetes.io/last-applied-configuration", None)

@@ -3,16 +3,16 @@
 from boatyard.diagnosis.causes import Diagnosis, Evidence
 from boatyard.diagnosis.diagnose import CAUSES, Answer, diagnose, from_run
 from boatyard.diagnosis.gathering import gather
-from boatyard.diagnosis.snapshot import Right, Snapshot, Subject
+from boatyard.diagnosis.snapshot import ObjectReference, Right, Snapshot
 
 __all__ = [
     "CAUSES",
     "Answer",
     "Diagnosis",
     "Evidence",
+    "ObjectReference",
     "Right",
     "Snapshot",
-    "Subject",
     "diagnose",
     "from_run",
     "gather",

@@ -11,8 +11,8 @@ from boatyard.diagnosis.snapshot import Snapshot, condition
 PLURAL = {"InferenceService": "inferenceservices", "TrainJob": "trainjobs", "Pod": "pods"}
 OWNERS = {"InferenceService": "KServe", "TrainJob": "Kubeflow Trainer", "ScaledObject": "KEDA"}
 OWNERS |= {"Service": "Knative", "HTTPRoute": "the Gateway API", "VirtualService": "Istio"}
-PATIENCE = 15  # seconds in which a controller says something about a new object
-NOISE = "the object has been modified"
+CONTROLLER_DELAY_S = 15  # in which a controller says something about a new object
+CONFLICT_MESSAGE = "the object has been modified"
 NO_KIND = re.compile(r'no matches for kind "(?P<kind>[^"]+)" in version "(?P<version>[^"]+)"')
 
 
@@ -89,7 +89,7 @@ def no_controller(s: Snapshot) -> Iterator[Diagnosis]:
     age = s.age(asked["metadata"].get("creationTimestamp", ""))
     manager = asked.get("spec", {}).get("managedBy", "")
     foreign = bool(manager) and manager != "trainer.kubeflow.org/trainjob-controller"
-    if _complaints(s) or (age < PATIENCE and not foreign) or s.of("JobSet"):
+    if _complaints(s) or (age < CONTROLLER_DELAY_S and not foreign) or s.of("JobSet"):
         return
     owner = OWNERS[s.subject.kind]
     evidence = [Evidence(f"{s.subject} status", f"empty {age:.0f} s after it was made, and no event speaks of it")]
@@ -160,6 +160,6 @@ def _complaints(s: Snapshot) -> list[tuple[str, str]]:
         if reason and ("Failed" in reason or "Error" in reason or "Invalid" in reason):
             complaints.append((f"{s.subject} status.conditions[{kind}]", condition(asked, kind, "message")))
     for event in s.events(s.subject.kind, s.subject.name):
-        if event.get("type") == "Warning" and NOISE not in event.get("message", ""):
+        if event.get("type") == "Warning" and CONFLICT_MESSAGE not in event.get("message", ""):
             complaints.append((f"event {event.get('reason')} of {s.subject}", event.get("message", "")))
     return complaints

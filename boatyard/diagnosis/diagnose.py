@@ -17,7 +17,7 @@ from boatyard.diagnosis.causes import Cause, Diagnosis
 from boatyard.diagnosis.causes import Evidence as Evidence
 from boatyard.diagnosis.gathering import gather as gather
 from boatyard.diagnosis.snapshot import SHORT, Right, Snapshot, condition
-from boatyard.diagnosis.snapshot import Subject as Subject
+from boatyard.diagnosis.snapshot import ObjectReference as ObjectReference
 
 if TYPE_CHECKING:
     from boatyard.diagnosis.runs import RunAnswer
@@ -85,7 +85,7 @@ CAUSES: tuple[Cause, ...] = (
 class Answer:
     """What is wrong, the deepest cause first, or nothing; what was looked at, and what was not to be read."""
 
-    subject: Subject
+    subject: ObjectReference
     diagnoses: tuple[Diagnosis, ...]
     looked: tuple[str, ...]
     rights: tuple[Right, ...] = ()

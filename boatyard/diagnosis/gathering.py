@@ -1,4 +1,4 @@
-"""Gather: read an object and all that it stands on. Reads only; what may not be read is noted, and the rest goes on."""
+"""Gather: read an object and all that it depends on. Reads only; what may not be read is noted."""
 
 from __future__ import annotations
 
@@ -6,16 +6,26 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
-from boatyard.diagnosis.snapshot import Log, Object, Right, Snapshot, Subject, asked_of, boxes, condition, owner
+from boatyard.diagnosis.snapshot import (
+    Log,
+    Object,
+    ObjectReference,
+    Right,
+    Snapshot,
+    asked_of,
+    condition,
+    containers,
+    owner,
+)
 from boatyard.errors import ClusterError, Forbidden, MissingKind
 
-LINES = 40  # of a log
+MAX_LOG_LINES = 40  # of a log
 LABELS = {
     "InferenceService": "serving.kserve.io/inferenceservice",
     "TrainJob": "jobset.sigs.k8s.io/jobset-name",
     "Run": "pipeline/runid",
 }
-STANDS_ON: dict[str, tuple[tuple[str, str], ...]] = {  # kind of what is asked about → kind, label
+DEPENDS_ON: dict[str, tuple[tuple[str, str], ...]] = {  # kind of what is asked about → kind, label
     "InferenceService": (
         ("Deployment", LABELS["InferenceService"]),
         ("ReplicaSet", LABELS["InferenceService"]),
@@ -51,12 +61,12 @@ class Reader(Protocol):
         """Return the end of a container's log."""
 
 
-def gather(cluster: Reader, subject: Subject) -> Snapshot:
-    """Read what is asked about and what it stands on; raises Unreachable and ConfigError alone."""
-    notes = Notes(cluster, subject)
+def gather(cluster: Reader, subject: ObjectReference) -> Snapshot:
+    """Read what is asked about and what it depends on; raises Unreachable and ConfigError alone."""
+    notes = Collector(cluster, subject)
     if subject.kind != "Run":
         notes.one(subject.kind, subject.name)
-    for kind, label in STANDS_ON[subject.kind]:
+    for kind, label in DEPENDS_ON[subject.kind]:
         notes.all(kind, labels={label: subject.name})
     if subject.kind == "TrainJob":
         notes.one("JobSet", subject.name)
@@ -68,10 +78,10 @@ def gather(cluster: Reader, subject: Subject) -> Snapshot:
     return notes.snapshot()
 
 
-class Notes:
+class Collector:
     """What was read so far, and what could not be."""
 
-    def __init__(self, cluster: Reader, subject: Subject) -> None:
+    def __init__(self, cluster: Reader, subject: ObjectReference) -> None:
         self.cluster, self.subject = cluster, subject
         self.found: dict[tuple[str, str], Object] = {}
         self.logs: list[Log] = []
@@ -141,20 +151,20 @@ class Notes:
         self.events = [event for event in events if event["involvedObject"].get("name") in names]
 
     def _logs(self, pod: Object) -> None:
-        for box in boxes(pod):
-            restarted = bool(box.status.get("lastState", {}).get("terminated"))
-            begun = box.ended or box.running
-            if not begun or (box.ready and not restarted) or (box.init and box.ready):
+        for container in containers(pod):
+            restarted = bool(container.status.get("lastState", {}).get("terminated"))
+            begun = container.ended or container.running
+            if not begun or (container.ready and not restarted) or (container.init and container.ready):
                 continue
             for previous in (False, True) if restarted else (False,):
-                self._log(box.pod, box.name, previous)
+                self._log(container.pod, container.name, previous)
 
     def _log(self, pod: str, container: str, previous: bool) -> None:
-        read = lambda: self.cluster.logs(pod, self.subject.namespace, container, previous, LINES)  # noqa: E731
+        read = lambda: self.cluster.logs(pod, self.subject.namespace, container, previous, MAX_LOG_LINES)  # noqa: E731
         self.logs.append(Log(pod, container, previous, self._try("get", "pods/log", read, "")))
 
     def _measured(self, pod: Object) -> None:
-        if any(box.failed and box.running for box in boxes(pod)):
+        if any(container.failed and container.running for container in containers(pod)):
             self.one("PodMetrics", pod["metadata"]["name"])
 
     def _claims(self, pods: list[Object]) -> None:

@@ -10,7 +10,7 @@ from boatyard.diagnosis.gathering import claims
 from boatyard.diagnosis.snapshot import Object, Snapshot, asked_of, condition, quantity, shown
 
 INSUFFICIENT = re.compile(r"Insufficient (\S+?)(?=[,.]?(?:\s|$))")
-OWN = ("node-role.kubernetes.io/", "node.kubernetes.io/")  # taints that no pod of ours should stand
+OWN = ("node-role.kubernetes.io/", "node.kubernetes.io/")  # taints that no pod of ours should tolerate
 CLASS = re.compile(r'storageclass\S* "(?P<name>[^"]+)" not found')
 
 
@@ -74,7 +74,7 @@ def gpu_name(s: Snapshot) -> Iterator[Diagnosis]:
 
 
 def taint(s: Snapshot) -> Iterator[Diagnosis]:
-    """The nodes that would do are tainted, and the pod does not stand it."""
+    """The nodes that would do are tainted, and the pod does not tolerate them."""
     for pod, message in _unplaced(s):
         if "untolerated taint" not in message:
             continue
@@ -169,9 +169,7 @@ def _allocatable(node: Object) -> dict[str, str]:
 
 def _asked(pod: Object) -> list[str]:
     resources = [container.get("resources", {}) for container in pod["spec"]["containers"]]
-    return sorted(
-        {name for container in resources for part in container.values() for name in part if isinstance(part, dict)}
-    )
+    return sorted({name for asked in resources for part in asked.values() for name in part if isinstance(part, dict)})
 
 
 def _suits(node: Object, pod: Object) -> bool:
@@ -182,7 +180,7 @@ def _suits(node: Object, pod: Object) -> bool:
 
 
 def _untolerated(node: Object, pod: Object) -> list[dict[str, str]]:
-    """Return a node's taints of an administrator's making that the pod does not stand."""
+    """Return a node's taints of an administrator's making that the pod does not tolerate."""
     taints = [
         node_taint for node_taint in node.get("spec", {}).get("taints", []) if not node_taint["key"].startswith(OWN)
     ]
@@ -190,11 +188,11 @@ def _untolerated(node: Object, pod: Object) -> list[dict[str, str]]:
     return [
         node_taint
         for node_taint in taints
-        if node_taint["effect"] != "PreferNoSchedule" and not any(_stands(t, node_taint) for t in tolerations)
+        if node_taint["effect"] != "PreferNoSchedule" and not any(_tolerates(t, node_taint) for t in tolerations)
     ]
 
 
-def _stands(toleration: dict[str, str], taint: dict[str, str]) -> bool:
+def _tolerates(toleration: dict[str, str], taint: dict[str, str]) -> bool:
     if toleration.get("effect") not in (None, "", taint["effect"]) or toleration.get("key") not in (
         None,
         "",

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 
 from boatyard.diagnosis.causes import Diagnosis, Evidence, one_line
-from boatyard.diagnosis.snapshot import INITIALIZER, RECENT, Box, Object, Snapshot, condition, moment
+from boatyard.diagnosis.snapshot import INITIALIZER, RECENT_S, Container, Object, Snapshot, condition, moment
 
 SIGNALS = {134: "SIGABRT", 136: "SIGFPE", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
 ERROR = re.compile(r"\s*([\w.]*(Error|Exception|Interrupt)\b|fatal|panic|error:)", re.I)
-LAST = 5  # lines of a log that are shown
+SHOWN_LOG_LINES = 5  # lines of a log that are shown
 LOADING = re.compile(
     r"((fail|unable|could not|cannot|error)\w*[^.]{0,40}load\w*[^.]{0,40}(model|package))|ModelMissing", re.I
 )
@@ -24,20 +24,23 @@ MEMORY = {
 
 def oom_killed(s: Snapshot) -> Iterator[Diagnosis]:
     """The container used more memory than its limit."""
-    for box in s.failing():
-        if box.ended.get("reason") == "OOMKilled":
-            limit = box.spec.get("resources", {}).get("limits", {}).get("memory", "")
-            used = _measured(s, box)
+    for container in s.failing():
+        if container.ended.get("reason") == "OOMKilled":
+            limit = container.spec.get("resources", {}).get("limits", {}).get("memory", "")
+            used = _measured(s, container)
             bound = f"its limit is {limit}" if limit else "it has no limit of its own, the node ran out"
             seen = f", and it used {used} when it was last measured" if used else ""
             evidence = [
-                Evidence(box.ended_where, f"reason OOMKilled, exit code {box.ended.get('exitCode')}"),
-                Evidence(f"pod/{box.pod} spec.containers[{box.name}].resources.limits.memory", limit or "none"),
+                Evidence(container.ended_where, f"reason OOMKilled, exit code {container.ended.get('exitCode')}"),
+                Evidence(
+                    f"pod/{container.pod} spec.containers[{container.name}].resources.limits.memory", limit or "none"
+                ),
             ]
-            evidence += [Evidence(f"metrics.k8s.io pods/{box.pod}", used)] if used else []
+            evidence += [Evidence(f"metrics.k8s.io pods/{container.pod}", used)] if used else []
             yield Diagnosis(
                 "oom-killed",
-                f"container {box.name} of pod/{box.pod} was killed because it ran out of memory: {bound}{seen}",
+                f"container {container.name} of pod/{container.pod} was killed because it ran out of memory: "
+                f"{bound}{seen}",
                 tuple(evidence),
                 f"give it more memory: {MEMORY[s.subject.kind]}",
             )
@@ -66,60 +69,72 @@ def evicted(s: Snapshot) -> Iterator[Diagnosis]:
 
 def model_refused(s: Snapshot) -> Iterator[Diagnosis]:
     """The model server does not take the package."""
-    for box in s.failing(init=False):
-        lines = s.log(box)
-        if box.ended.get("reason") == "OOMKilled" or not lines or _killed_by_probe(s, box):
+    for container in s.failing(init=False):
+        lines = s.log(container)
+        if container.ended.get("reason") == "OOMKilled" or not lines or _killed_by_probe(s, container):
             continue
-        ours = "boatyard.serving" in " ".join(map(str, (*box.spec.get("command", []), *box.spec.get("args", []))))
+        ours = "boatyard.serving" in " ".join(
+            map(str, (*container.spec.get("command", []), *container.spec.get("args", [])))
+        )
         last_words = lines[-1] if ours and not any("Traceback" in line for line in lines) else ""
         last_words = last_words or next((line for line in reversed(lines) if LOADING.search(line)), "")
-        if last_words and box.ended.get("exitCode") not in SIGNALS:
+        if last_words and container.ended.get("exitCode") not in SIGNALS:
             yield Diagnosis(
                 "model-refused",
-                f"the model server of pod/{box.pod} refuses to load the model: {one_line(last_words)}",
-                (Evidence(f"log of pod/{box.pod} {box.name}", one_line(last_words)), _ended(box)),
+                f"the model server of pod/{container.pod} refuses to load the model: {one_line(last_words)}",
+                (Evidence(f"log of pod/{container.pod} {container.name}", one_line(last_words)), _ended(container)),
                 "verify the package (boatyard verify URI), push it again, or deploy the version that is meant",
             )
 
 
 def crash_loop(s: Snapshot) -> Iterator[Diagnosis]:
     """The program ends when it should not."""
-    for box in s.failing():
-        if box.ended.get("reason") in ("OOMKilled", "StartError", "ContainerCannotRun") or _killed_by_probe(s, box):
+    for container in s.failing():
+        if container.ended.get("reason") in ("OOMKilled", "StartError", "ContainerCannotRun") or _killed_by_probe(
+            s, container
+        ):
             continue
-        if box.init and box.name == INITIALIZER:
+        if container.init and container.name == INITIALIZER:
             continue
-        yield _crashed(s, box, f"ends with {_code(box)}")
-    for box in s.boxes(init=False):
-        if box.waiting.get("reason") == "CrashLoopBackOff" and box.ended.get("exitCode") == 0:
-            yield _crashed(s, box, "ends with exit code 0 each time: a server must not end by itself")
+        yield _crashed(s, container, f"ends with {_code(container)}")
+    for container in s.containers(init=False):
+        if container.waiting.get("reason") == "CrashLoopBackOff" and container.ended.get("exitCode") == 0:
+            yield _crashed(s, container, "ends with exit code 0 each time: a server must not end by itself")
 
 
-def _crashed(s: Snapshot, box: Box, how: str) -> Diagnosis:
-    lines = s.log(box)[-LAST:]
-    restarts = box.status.get("restartCount", 0)
+def _crashed(s: Snapshot, container: Container, how: str) -> Diagnosis:
+    lines = s.log(container)[-SHOWN_LOG_LINES:]
+    restarts = container.status.get("restartCount", 0)
     last = one_line(_telling(lines), 200) if lines else "its log is empty"
-    evidence = [_ended(box), *(Evidence(f"log of pod/{box.pod} {box.name}", one_line(line)) for line in lines)]
+    evidence = [
+        _ended(container),
+        *(Evidence(f"log of pod/{container.pod} {container.name}", one_line(line)) for line in lines),
+    ]
     again = f", {restarts} restarts so far" if restarts else ""
     return Diagnosis(
         "crash-loop",
-        f"container {box.name} of pod/{box.pod} {how}{again}: {last}",
+        f"container {container.name} of pod/{container.pod} {how}{again}: {last}",
         tuple(evidence),
-        f"fix what the log says: kubectl logs {box.pod} -n {s.subject.namespace} -c {box.name}"
+        f"fix what the log says: kubectl logs {container.pod} -n {s.subject.namespace} -c {container.name}"
         + (" --previous" if restarts else ""),
     )
 
 
 def probe(s: Snapshot) -> Iterator[Diagnosis]:
     """A probe fails: the pod is kept out of its Service, or its container is killed again and again."""
-    for box in s.boxes(init=False):
-        if box.ready or not (box.running or box.ended):
+    for container in s.containers(init=False):
+        if container.ready or not (container.running or container.ended):
             continue
-        kill = _killed_by_probe(s, box)
+        kill = _killed_by_probe(s, container)
         if kill:
-            yield _probed(s, box, kill, "so the kubelet kills and restarts it")
-        elif box.running and not box.failed and box.status.get("started") and _patience(s, box) < 0:
-            yield _probed(s, box, "readiness", "so its Service sends it nothing")
+            yield _probed(s, container, kill, "so the kubelet kills and restarts it")
+        elif (
+            container.running
+            and not container.failed
+            and container.status.get("started")
+            and _patience(s, container) < 0
+        ):
+            yield _probed(s, container, "readiness", "so its Service sends it nothing")
 
 
 def _telling(lines: tuple[str, ...]) -> str:
@@ -127,20 +142,22 @@ def _telling(lines: tuple[str, ...]) -> str:
     return next((line for line in reversed(lines) if ERROR.match(line)), lines[-1])
 
 
-def _probed(s: Snapshot, box: Box, kind: str, effect: str) -> Diagnosis:
-    asked = box.spec.get(f"{kind}Probe", {})
-    events = [each for each in s.events("Pod", box.pod, "Unhealthy") if each["message"].lower().startswith(kind)]
+def _probed(s: Snapshot, container: Container, kind: str, effect: str) -> Diagnosis:
+    asked = container.spec.get(f"{kind}Probe", {})
+    events = [each for each in s.events("Pod", container.pod, "Unhealthy") if each["message"].lower().startswith(kind)]
     message = events[-1]["message"].partition("probe failed: ")[2] if events else "no event says why"
-    evidence = [Evidence(f"event Unhealthy of pod/{box.pod}", one_line(each["message"])) for each in events[-1:]]
-    evidence.append(Evidence(f"pod/{box.pod} spec.containers[{box.name}].{kind}Probe", _target(asked)))
-    evidence += [Evidence(f"log of pod/{box.pod} {box.name}", one_line(each)) for each in s.log(box)[-2:]]
+    evidence = [Evidence(f"event Unhealthy of pod/{container.pod}", one_line(each["message"])) for each in events[-1:]]
+    evidence.append(Evidence(f"pod/{container.pod} spec.containers[{container.name}].{kind}Probe", _target(asked)))
+    evidence += [
+        Evidence(f"log of pod/{container.pod} {container.name}", one_line(each)) for each in s.log(container)[-2:]
+    ]
     return Diagnosis(
         "probe",
-        f"the {kind} probe ({_target(asked)}) of container {box.name} of pod/{box.pod} fails, {effect}: "
+        f"the {kind} probe ({_target(asked)}) of container {container.name} of pod/{container.pod} fails, {effect}: "
         f"{one_line(message)}",
         tuple(evidence),
         f"let the program listen where the probe asks, or correct {kind}Probe (path, port, failureThreshold) of "
-        f"container {box.name}",
+        f"container {container.name}",
     )
 
 
@@ -150,7 +167,7 @@ def restarting(s: Snapshot) -> Iterator[Diagnosis]:
     count = jobset.get("status", {}).get("restarts", 0)
     failures = [event for event in s.events("JobSet", s.subject.name) if "first failed job" in event.get("message", "")]
     ago = s.age(moment(failures[-1])) if failures else float("inf")
-    if not count or ago > RECENT or not s.pods:
+    if not count or ago > RECENT_S or not s.pods:
         return
     job = failures[-1]["message"].partition("first failed job: ")[2].rstrip(")")
     why = [event for event in s.events("Job", job) if event.get("type") == "Warning"][-1:]
@@ -230,31 +247,31 @@ def _age(s: Snapshot) -> str:
 
 def _stage(s: Snapshot, pod: Object) -> tuple[str, str]:
     name = pod["metadata"]["name"]
-    for box in s.boxes():
-        if box.pod == name and not box.ready:
-            state = box.waiting.get("reason") or (
-                f"running for {s.age(box.running):.0f} s, not ready" if box.running else ""
+    for container in s.containers():
+        if container.pod == name and not container.ready:
+            state = container.waiting.get("reason") or (
+                f"running for {s.age(container.running):.0f} s, not ready" if container.running else ""
             )
-            return box.where("state"), f"container {box.name} {state or 'has not begun'}"
+            return container.where("state"), f"container {container.name} {state or 'has not begun'}"
     return f"pod/{name} status.phase", str(pod.get("status", {}).get("phase", "Pending"))
 
 
-def _killed_by_probe(s: Snapshot, box: Box) -> str:
+def _killed_by_probe(s: Snapshot, container: Container) -> str:
     """Return which probe had the container killed: liveness or startup; nothing when none had."""
-    if not box.ended:
+    if not container.ended:
         return ""
-    for event in s.events("Pod", box.pod, "Killing"):
+    for event in s.events("Pod", container.pod, "Killing"):
         match = re.match(r"Container (\S+) failed (liveness|startup) probe", event.get("message", ""))
-        if match and match[1] == box.name:
+        if match and match[1] == container.name:
             return match[2]
     return ""
 
 
-def _patience(s: Snapshot, box: Box) -> float:
+def _patience(s: Snapshot, container: Container) -> float:
     """Return the seconds that a container has left to become ready; none when it has no readiness probe."""
-    asked = box.spec.get("readinessProbe", {})
+    asked = container.spec.get("readinessProbe", {})
     allowed = asked.get("initialDelaySeconds", 0) + asked.get("periodSeconds", 10) * asked.get("failureThreshold", 3)
-    return float(allowed - s.age(box.running)) if asked else 1.0
+    return float(allowed - s.age(container.running)) if asked else 1.0
 
 
 def _target(asked: Object) -> str:
@@ -268,19 +285,20 @@ def _target(asked: Object) -> str:
     return "no probe of that sort"
 
 
-def _code(box: Box) -> str:
-    code = box.ended.get("exitCode")
+def _code(container: Container) -> str:
+    code = container.ended.get("exitCode")
     return f"exit code {code}" + (f" ({SIGNALS[code]})" if code in SIGNALS else "")
 
 
-def _ended(box: Box) -> Evidence:
+def _ended(container: Container) -> Evidence:
     return Evidence(
-        box.ended_where,
-        f"{box.ended.get('reason', 'Error')}, {_code(box)}, restarts {box.status.get('restartCount', 0)}",
+        container.ended_where,
+        f"{container.ended.get('reason', 'Error')}, {_code(container)}, "
+        f"restarts {container.status.get('restartCount', 0)}",
     )
 
 
-def _measured(s: Snapshot, box: Box) -> str:
+def _measured(s: Snapshot, container: Container) -> str:
     """Return the memory that the container used when metrics-server last looked."""
-    containers = (s.get("PodMetrics", box.pod) or {}).get("containers", [])
-    return str(next((container["usage"]["memory"] for container in containers if container["name"] == box.name), ""))
+    measured = (s.get("PodMetrics", container.pod) or {}).get("containers", [])
+    return str(next((each["usage"]["memory"] for each in measured if each["name"] == container.name), ""))

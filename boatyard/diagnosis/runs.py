@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from boatyard.diagnosis.causes import Diagnosis, Evidence, one_line
-from boatyard.diagnosis.snapshot import Subject
+from boatyard.diagnosis.snapshot import ObjectReference
 from boatyard.running import reasons, runs
 from boatyard.running.reasons import Reason
 from boatyard.running.runs import Run
 
-LAST = 5  # lines of a log
+SHOWN_LOG_LINES = 5  # lines of a log
 ENDS = {
     "run-refused": ("a gate or a check did its work and said no", "the record and logs of the run, its steps' reasons"),
     "run-failed": (
@@ -30,7 +30,7 @@ ENDS = {
 class RunAnswer:
     """What became of a run: the reason, deepest first, or nothing."""
 
-    subject: Subject
+    subject: ObjectReference
     diagnoses: tuple[Diagnosis, ...]
     looked: tuple[str, ...]
     well: str
@@ -38,7 +38,7 @@ class RunAnswer:
 
 def of_local(run: Run, folder: Path) -> RunAnswer:
     """Return why a run on this machine ended as it did; `folder` is its project's."""
-    subject = Subject("Run", run.id, str(folder))
+    subject = ObjectReference("Run", run.id, str(folder))
     looked = (
         str(run.path / runs.RECORD),
         *(str(run.log(step.name)) for step in run.steps if run.log(step.name).exists()),
@@ -76,7 +76,7 @@ def _local(run: Run, folder: Path) -> Diagnosis | None:
     return Diagnosis("run-failed", f"step {name} of run {run.id} failed: {sentence_of}", evidence, cure)
 
 
-def of_kubeflow(subject: Subject, folder: str) -> RunAnswer:
+def of_kubeflow(subject: ObjectReference, folder: str) -> RunAnswer:
     """Return why a run on Kubeflow failed, from its folder in the store (s3://…/PIPELINE/RUN); raises StorageError."""
     left = reasons.read(folder)
     diagnoses = tuple(_left(subject, folder, each) for each in sorted(left, key=lambda each: each.refused))
@@ -86,10 +86,12 @@ def of_kubeflow(subject: Subject, folder: str) -> RunAnswer:
     )
 
 
-def _left(subject: Subject, folder: str, reason: Reason) -> Diagnosis:
+def _left(subject: ObjectReference, folder: str, reason: Reason) -> Diagnosis:
     evidence = [Evidence(reason.log or f"{folder}/{reasons.FOLDER}/{reason.step}.json", one_line(reason.sentence))]
     if reason.log:
-        evidence += [Evidence(reason.log, one_line(each)) for each in reasons.last_lines(folder, reason.step, LAST)]
+        evidence += [
+            Evidence(reason.log, one_line(each)) for each in reasons.last_lines(folder, reason.step, SHOWN_LOG_LINES)
+        ]
     word, cause = ("refused", "run-refused") if reason.refused else ("failed", "run-failed")
     cure = reason.fix or "fix what the log says, then submit again: steps that succeeded are not run again"
     return Diagnosis(
@@ -104,7 +106,7 @@ def _lines(log: Path) -> list[str]:
 
 
 def _last(lines: list[str]) -> list[str]:
-    return [line for line in lines if reasons.MARK not in line][-LAST:]
+    return [line for line in lines if reasons.MARK not in line][-SHOWN_LOG_LINES:]
 
 
 def _reason(line: str) -> Reason | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from boatyard.diagnosis.causes import Diagnosis, Evidence, one_line
 from boatyard.diagnosis.snapshot import Object, Snapshot, condition
 
-PATIENCE = 90  # seconds until a new pod's metrics have to be there
+METRICS_DELAY_S = 90  # until a new pod's metrics have to be there
 FOR_GOOD = ("missing request for", "could not find the requested resource", "no external metrics", "unable to fetch")
 
 
@@ -45,7 +45,7 @@ def _keda(s: Snapshot) -> Iterator[Diagnosis]:
 def _settled(s: Snapshot) -> bool:
     """Whether every pod is old enough to have been measured."""
     ages = [s.age(pod["metadata"].get("creationTimestamp", "")) for pod in s.pods]
-    return bool(ages) and min(ages) > PATIENCE
+    return bool(ages) and min(ages) > METRICS_DELAY_S
 
 
 def _metrics(value: Object) -> str:

@@ -1,4 +1,4 @@
-"""What was read of an object and of all that it stands on, frozen: a diagnosis looks at this and at nothing else."""
+"""What was read of an object and of all that it depends on, frozen: a diagnosis looks at this and at nothing else."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Self
 Object = dict[str, Any]
 SHORT = {"InferenceService": "isvc", "TrainJob": "trainjob", "Pod": "pod", "Run": "run"}
 INITIALIZER = "storage-initializer"  # the init container of KServe that fetches the model
-RECENT = 600  # seconds that an end of a container is news, when it runs again
+RECENT_S = 600  # seconds that an end of a container is news, when it runs again
 REVISION = "deployment.kubernetes.io/revision"
 UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 @dataclass(frozen=True)
-class Subject:
+class ObjectReference:
     """What is asked about; `kind` is Kubernetes' own, or Run."""
 
     kind: str
@@ -48,7 +48,7 @@ class Right:
 
 
 @dataclass(frozen=True)
-class Box:
+class Container:
     """A container of a pod: what was asked for and what became of it."""
 
     pod: str
@@ -103,7 +103,7 @@ class Box:
 class Snapshot:
     """The objects, events and logs that were read; `absent` are kinds that the API server does not know."""
 
-    subject: Subject
+    subject: ObjectReference
     taken: str
     objects: tuple[Object, ...]
     logs: tuple[Log, ...] = ()
@@ -114,7 +114,7 @@ class Snapshot:
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """Take what `to_dict` gave."""
         return cls(
-            Subject(**value["subject"]),
+            ObjectReference(**value["subject"]),
             value["taken"],
             tuple(value["objects"]),
             tuple(Log(**each) for each in value["logs"]),
@@ -146,19 +146,19 @@ class Snapshot:
             return ()
         return tuple(pod for pod in self.of("Pod") if not pod["metadata"].get("deletionTimestamp"))
 
-    def boxes(self, *, init: bool | None = None) -> Iterator[Box]:
+    def containers(self, *, init: bool | None = None) -> Iterator[Container]:
         """Yield the containers of all pods that count, a pod's init containers first."""
         for pod in self.pods:
-            for box in boxes(pod):
-                if init is None or box.init == init:
-                    yield box
+            for container in containers(pod):
+                if init is None or container.init == init:
+                    yield container
 
-    def failing(self, *, init: bool | None = None) -> Iterator[Box]:
+    def failing(self, *, init: bool | None = None) -> Iterator[Container]:
         """Yield the containers that ended with an error and have not got over it."""
-        for box in self.boxes(init=init):
-            fresh = self.age(box.ended.get("finishedAt", "")) < RECENT
-            if box.failed and (not box.ready or (fresh and box.status.get("restartCount"))):
-                yield box
+        for container in self.containers(init=init):
+            fresh = self.age(container.ended.get("finishedAt", "")) < RECENT_S
+            if container.failed and (not container.ready or (fresh and container.status.get("restartCount"))):
+                yield container
 
     def events(self, kind: str, name: str, *reasons: str) -> tuple[Object, ...]:
         """Return the events of an object, oldest first, of these reasons or of all."""
@@ -169,12 +169,14 @@ class Snapshot:
             and (not reasons or event.get("reason") in reasons)
         )
 
-    def log(self, box: Box) -> tuple[str, ...]:
+    def log(self, container: Container) -> tuple[str, ...]:
         """Return the last lines of a container's log: of the one that ended, where it was restarted."""
-        ended_before = "terminated" in box.status.get("lastState", {}) and "terminated" not in box.status.get(
-            "state", {}
-        )
-        logs = [log for log in self.logs if (log.pod, log.container) == (box.pod, box.name) and log.text.strip()]
+        ended_before = "terminated" in container.status.get(
+            "lastState", {}
+        ) and "terminated" not in container.status.get("state", {})
+        logs = [
+            log for log in self.logs if (log.pod, log.container) == (container.pod, container.name) and log.text.strip()
+        ]
         logs.sort(key=lambda log: log.previous != ended_before)
         return tuple(line for line in logs[0].text.splitlines() if line.strip()) if logs else ()
 
@@ -203,12 +205,12 @@ class Snapshot:
         return any(right.kind == kind for right in self.rights)
 
 
-def boxes(pod: Object) -> Iterator[Box]:
+def containers(pod: Object) -> Iterator[Container]:
     """Yield the containers of a pod, its init containers first."""
     for field, init in (("initContainer", True), ("container", False)):
         known = {status["name"]: status for status in pod.get("status", {}).get(f"{field}Statuses", [])}
         for spec in pod["spec"].get(f"{field}s", []):
-            yield Box(pod["metadata"]["name"], init, spec, known.get(spec["name"], {}))
+            yield Container(pod["metadata"]["name"], init, spec, known.get(spec["name"], {}))
 
 
 def condition(value: Object, kind: str, field: str = "status") -> str:

@@ -24,7 +24,7 @@ from boatyard.project import GateConfig, PreprocessConfig, TrainConfig, section
 from boatyard.running.step import step
 from boatyard.settings import Settings
 from boatyard.storage import transfer
-from boatyard.training.trainjobs import Job
+from boatyard.training.trainjobs import TrainingJob
 
 AGAIN, STOPPED, IN_VAIN = 1, 75, 78  # sysexits.h: EX_TEMPFAIL, EX_CONFIG
 SAVING = 90  # seconds that processes have to save once the pod is told to stop; less than its grace period
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     """Run this node's part of the job named in the arguments, or one of its processes."""
     text, *role = sys.argv[1:]
-    job = Job.from_json(text)
+    job = TrainingJob.from_json(text)
     if role == ["process"]:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
         raise SystemExit(process(job))
@@ -50,7 +50,7 @@ def main() -> None:
     raise SystemExit(code)
 
 
-def node(job: Job, text: str) -> tuple[int, str]:
+def node(job: TrainingJob, text: str) -> tuple[int, str]:
     """Bring the dataset, run this node's processes to their end, send the checkpoint; return exit code and reason."""
     try:
         if storage.in_bucket(job.dataset):
@@ -81,7 +81,7 @@ def torchrun(text: str) -> tuple[int, str]:
     return 0, ""
 
 
-def process(job: Job) -> int:
+def process(job: TrainingJob) -> int:
     """Train as one of the processes; return the exit code."""
     try:
         settings = Settings()

@@ -20,7 +20,7 @@ from kube import ENDPOINT, KEYS, run_kubectl, s3_secret
 
 from boatyard import diagnosis, storage
 from boatyard.__main__ import cli
-from boatyard.diagnosis import Answer, Snapshot, Subject
+from boatyard.diagnosis import Answer, ObjectReference, Snapshot
 from boatyard.errors import BoatyardError
 from boatyard.kubernetes import cluster
 from boatyard.kubernetes.cluster import Cluster
@@ -104,7 +104,7 @@ def _space(name: str, labels: dict[str, str]) -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def _asked(reader: Cluster, subject: Subject, enough: Callable[[Answer], bool]) -> tuple[Snapshot, Answer]:
+def _asked(reader: Cluster, subject: ObjectReference, enough: Callable[[Answer], bool]) -> tuple[Snapshot, Answer]:
     """Ask until the answer is enough, or the time is over."""
     end = time.monotonic() + WAIT
     while True:
@@ -115,9 +115,9 @@ def _asked(reader: Cluster, subject: Subject, enough: Callable[[Answer], bool]) 
         time.sleep(1)
 
 
-def _subject(case: Case, spaces: dict[str, str]) -> Subject:
+def _subject(case: Case, spaces: dict[str, str]) -> ObjectReference:
     kind, _, name = case.target.partition("/")
-    return Subject(KINDS[kind], name, spaces[case.space])
+    return ObjectReference(KINDS[kind], name, spaces[case.space])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -66,7 +66,7 @@ def train(
     data = datasets.read(dataset)
     place = trainjobs.name_of(name, config, preprocess, gate, data.digest, settings.image)
     shared, claim = f"{config.storage or f'pvc://{config.claim}'}/{place}", f"pvc://{config.claim}/{place}"
-    job = trainjobs.Job(
+    job = trainjobs.TrainingJob(
         config.values(),
         preprocess.values(),
         gate.values(),

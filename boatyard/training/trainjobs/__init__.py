@@ -7,16 +7,16 @@ a run that was stopped in any way goes on.
 """
 
 from boatyard.training.trainjobs.exchange import bring, put
-from boatyard.training.trainjobs.following import Follower, follow
-from boatyard.training.trainjobs.job import Job, name_of, pod_of
+from boatyard.training.trainjobs.following import TrainJobFollower, follow
+from boatyard.training.trainjobs.job import TrainingJob, name_of, pod_of
 from boatyard.training.trainjobs.manifest import CLAIMS, INDEX_LABEL, PODS_LABEL, manifest
 
 __all__ = [
     "CLAIMS",
     "INDEX_LABEL",
     "PODS_LABEL",
-    "Follower",
-    "Job",
+    "TrainJobFollower",
+    "TrainingJob",
     "bring",
     "follow",
     "manifest",

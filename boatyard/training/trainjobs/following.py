@@ -39,7 +39,7 @@ def follow(cluster: Cluster, trainjob: Object, *, say: Callable[[str], None]) ->
     cluster.apply(trainjob)
     say(f"trainjob/{name} in namespace {namespace}: {trainjob['spec']['trainer']['numNodes']} nodes")
     with _told_to_stop() as stop:
-        follower = Follower(cluster, name, namespace, say)
+        follower = TrainJobFollower(cluster, name, namespace, say)
         while not follower.ended():
             if stop.wait(LOOK_INTERVAL_S):
                 remove(cluster, name, namespace, wait=False)
@@ -58,7 +58,7 @@ def remove(cluster: Cluster, name: str, namespace: str, *, wait: bool = True) ->
 
 
 @dataclass
-class Follower:
+class TrainJobFollower:
     """One TrainJob being watched: what each pod says, why one waits, what ended the training."""
 
     cluster: Cluster

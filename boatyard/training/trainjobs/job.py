@@ -15,7 +15,7 @@ MAX_NAME_CHARS = 30  # Kubernetes takes 63, of which digest, JobSet and Job's po
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What a pod is to do: the project's sections as plain values, and where dataset, checkpoint and states are."""
 
     train: Mapping[str, Any]
@@ -30,7 +30,7 @@ class Job:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Job:
+    def from_json(cls, text: str) -> TrainingJob:
         """Read a pod's argument; raises ConfigError."""
         try:
             return cls(**json.loads(text))

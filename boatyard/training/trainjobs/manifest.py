@@ -10,7 +10,7 @@ from typing import Any
 from boatyard import __version__
 from boatyard.project import StepConfig, TrainConfig, seconds
 from boatyard.settings import Settings
-from boatyard.training.trainjobs.job import Job
+from boatyard.training.trainjobs.job import TrainingJob
 
 RUNTIME = "boatyard"
 SERVICE_ACCOUNT = "boatyard-training"
@@ -23,7 +23,7 @@ Object = dict[str, Any]
 
 
 def manifest(
-    name: str, job: Job, config: TrainConfig, pod: StepConfig, *, namespace: str, settings: Settings
+    name: str, job: TrainingJob, config: TrainConfig, pod: StepConfig, *, namespace: str, settings: Settings
 ) -> Object:
     """Return the TrainJob of a job."""
     labels = {
