@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +35,7 @@ def there(package: packages.Package, monkeypatch: pytest.MonkeyPatch) -> Iterato
     for module, name in ((rollouts, "LOOK_INTERVAL_S"), (proving, "RETRY_PAUSE_S")):
         monkeypatch.setattr(module, name, 0.01)
     monkeypatch.setattr(proving, "_resolves", lambda host: False)
-    right = deployment.proof(package).predictions
+    right = deployment.proof(package).predictions.to_v1()
     with apiserver.api_server(lambda digest, body: right[: len(body["instances"])]) as (server, cluster):
         server.put("/apis/serving.kserve.io/v1alpha1/namespaces/models/servingruntimes/boatyard",
                    {"kind": "ServingRuntime", "metadata": {"name": "boatyard"}})  # fmt: skip
@@ -61,7 +62,8 @@ def test_an_answer_of_another_shape_is_taken_back(
     proof = deployment.proof(package)
     deployment.deploy(cluster, objects(package, 1), proof)
     server.answer = lambda digest, body: [
-        {**prediction, "probabilities": probabilities} for prediction in proof.predictions[: len(body["instances"])]
+        {**prediction, "probabilities": probabilities}
+        for prediction in proof.predictions.to_v1()[: len(body["instances"])]
     ]
     with pytest.raises(RolledBack, match=r"version 2 does not serve: .+; version 1 was put back and serves"):
         deployment.deploy(cluster, objects(package, 2), proof)
@@ -73,7 +75,8 @@ def test_any_other_error_while_a_version_is_proven_takes_it_back(
 ) -> None:
     _, cluster = there
     deployment.deploy(cluster, objects(package, 1), deployment.proof(package))
-    broken = proving.Proof(package.digest, [object()], [])  # no JSON: an error of ours
+    proof = deployment.proof(package)
+    broken = replace(proof, instances=[object()] * len(proof.instances))  # no JSON: an error of ours
     with pytest.raises(RolledBack, match=r"version 2 does not serve: \w+Error: .+; version 1 was put back"):
         deployment.deploy(cluster, objects(package, 2), broken)
     assert version(cluster) == "1"
