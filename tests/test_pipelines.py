@@ -233,7 +233,7 @@ def test_sharing_out_is_a_loop_of_as_many_pods_with_all_settings_and_needs_files
     for name, container in executors(spec).items():
         assert " ".join(container["command"]).count("stages.") == 1, name
     with pytest.raises(
-        ConfigError, match=r"kubeflow\.workers is 4, which needs several files of csv, parquet or images"
+        ConfigError, match=r"kubeflow\.workers is 4, which needs several files of csv, images, (jsonl, )?parquet"
     ):
         project.check({**values, "data": {"source": "npz", "path": "rows.npz"}}, "f")
 

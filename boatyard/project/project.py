@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from boatyard import tasks
+from boatyard import plugins, tasks
 from boatyard.project.fields import Name, PluginName, Section
 from boatyard.project.sections import (
     DataConfig,
@@ -87,9 +87,10 @@ class Project(Section):
     def _consistent(self) -> Self:
         if self.name in STEPS:
             raise ValueError(f"name {self.name} is a step's name, which Kubeflow would mix up; choose another")
-        if self.kubeflow.workers > 1 and self.data.source not in ("csv", "parquet", "images"):
+        if self.kubeflow.workers > 1 and not plugins.load("sources", self.data.source).shareable:
+            shareable = [name for name in plugins.builtin("sources") if plugins.load("sources", name).shareable]
             raise ValueError(
-                f"kubeflow.workers is {self.kubeflow.workers}, which needs several files of csv, parquet or images; "
+                f"kubeflow.workers is {self.kubeflow.workers}, which needs several files of {', '.join(shareable)}; "
                 f"data.source is {self.data.source}"
             )
         tasks.named(self.task).check(self)

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
+from boatyard import plugins
 from boatyard.errors import ConfigError
 from boatyard.project import FILE, Project, ResourcesConfig, Section
 
@@ -23,7 +24,6 @@ HEAD = """\
 # A Boatyard project. Lines that begin with # are settings at their defaults: take the # away to set one.
 # `boatyard check` says what is wrong, `boatyard run` goes from the data to a package.
 """
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 
 def write(folder: Path, data: Path | None = None) -> Path:
@@ -59,36 +59,33 @@ def sample() -> dict[str, Any]:
 
 
 def guess(data: Path, folder: Path) -> dict[str, Any]:
-    """Return a project for data of one's own: the kind of files is seen, the rest is for the author to fill in."""
-    source = kind(data)
+    """Return a project for data of one's own: the source is seen, the rest is for the author to fill in."""
+    source = source_of(data)
     inside = data.absolute().is_relative_to(folder.absolute())  # a project that is moved takes its data with it
     path = str(data.absolute().relative_to(folder.absolute()) if inside else data.absolute())
-    image = source in ("idx", "images")
-    recipe = {"recipe": "cnn" if image else "mlp", "epochs": 10}
     return {
         "name": "model",
         "description": "",
         "task": "classification",
-        "data": {"source": source, "path": path, "target": "label"},
-        "preprocess": {**({"image_size": [64, 64]} if source == "images" else {})},
-        "train": recipe,
+        "data": {"source": source.name, "path": path, "target": "label"},
+        "preprocess": dict(source.suggested),
+        "train": {"recipe": "cnn" if source.pictures else "mlp", "epochs": 10},
         "gate": {"minimum": {"accuracy": 0.8}},
     }
 
 
-def kind(data: Path) -> str:
-    """Say what kind of source a file or folder is; raises ConfigError."""
+def source_of(data: Path) -> Any:
+    """Return the source that a file or folder is of, by the names of its files; raises ConfigError."""
     if not data.exists():
         raise ConfigError(f"no data at {data}")
     files = [data] if data.is_file() else sorted(p for p in data.rglob("*") if p.is_file())
     names = [file.name.lower().removesuffix(".gz") for file in files]
-    endings = {"csv": (".csv", ".tsv"), "parquet": (".parquet",), "npz": (".npz",), "npy": (".npy",), "images": IMAGES}
-    if any("-ubyte" in name or name.endswith((".idx", ".idx1", ".idx3")) for name in names):
-        return "idx"
-    for source, ends in endings.items():
-        if any(name.endswith(ends) for name in names):
+    sources = sorted((plugins.load("sources", name) for name in plugins.names("sources")), key=lambda s: s.precedence)
+    for source in sources:
+        if source.recognises(names):
             return source
-    raise ConfigError(f"{data}: expected idx, npy, npz, csv, parquet or image files, found {names[:3] or 'nothing'}")
+    listed = ", ".join(source.name for source in sources)
+    raise ConfigError(f"{data}: expected files of a source: {listed}; found {names[:3] or 'nothing'}")
 
 
 def render(values: Mapping[str, Any]) -> str:

@@ -10,9 +10,9 @@ one to the rules.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class Source(ABC):
     grouped: ClassVar[bool] = False  # data.group suits it
     shareable: ClassVar[bool] = False  # several machines can share its rows (kubeflow.workers)
     pictures: ClassVar[bool] = False  # a row is an image: a new project begins with a convolutional recipe
+    suggested: ClassVar[Mapping[str, Any]] = {}  # settings of `preprocess` that a new project begins with
     precedence: ClassVar[int] = 100  # where a folder holds files of several sources, the lowest is taken
 
     @abstractmethod

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -38,6 +39,7 @@ class ImagesSource(Source):
     endings = ENDINGS
     shareable = True
     pictures = True
+    suggested = MappingProxyType({"image_size": [64, 64]})
     precedence = 50
 
     def open(self, path: Path, data: DataConfig, preprocess: PreprocessConfig, threads: int) -> Pictures:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from boatyard.project.fields import Bound, Section
+from boatyard import plugins
+from boatyard.project.fields import Bound, PluginName, Section
 
 
 class DataConfig(Section):
     """Where the rows are and what they mean."""
 
-    source: Literal["idx", "npy", "npz", "csv", "parquet", "images"] = Field(description="the kind of files")
+    source: Annotated[str, PluginName("sources")] = Field(description="the kind of files, or an installed plug-in's")
     path: str = Field(description="file or folder; relative to the project file, or a URI (file, pvc, s3, gs)")
     target: str = Field(
         "label",
-        description="csv, parquet: the target's column; npz: its array; npy: its file (without .npy) in the folder",
+        description="tables: the target's column; npz: its array; npy: its file (without .npy) in the folder",
     )
     features: tuple[str, ...] | None = Field(
-        None, description="csv, parquet: the columns to learn from (all others by default); npz, npy: the array of rows"
+        None, description="tables: the columns to learn from (all others by default); npz, npy: the array of rows"
     )
-    columns: dict[str, Literal["number", "category"]] = Field(
+    columns: dict[str, Annotated[str, PluginName("kinds")]] = Field(
         {},
-        description="csv, parquet: what a column is where its values do not say it (a numeric code that is a category)",
+        description="tables: what a column is where its values do not say it (a numeric code that is a category)",
     )
     labels: tuple[str, ...] | None = Field(
         None, description="names of the classes 0, 1, 2 … where the data holds numbers"
@@ -40,11 +41,14 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        tabular = self.source in ("csv", "parquet")
+        source: Any = plugins.load("sources", self.source)
         for key in ("columns", "ranges", "slices"):
-            if getattr(self, key) and not tabular:
+            if getattr(self, key) and not source.tabular:
                 raise ValueError(f"{key} needs a table, source is {self.source}; remove it")
-        if self.group and not (tabular or self.source in ("npz", "npy")):
+        for column, kind in self.columns.items():
+            if not plugins.load("kinds", kind).tabular:
+                raise ValueError(f"columns.{column} is {kind}, which is no column of a table; give another kind")
+        if self.group and not source.grouped:
             raise ValueError(f"group needs a column or an array, source is {self.source}; remove it")
         if self.features and self.target in self.features:
             raise ValueError(f"features lists the target {self.target!r}; a model must not see its target")
