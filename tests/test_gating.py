@@ -112,7 +112,9 @@ def test_answers_that_are_no_numbers_are_refused_in_a_sentence(tmp_path: Path) -
 
 def test_an_unknown_metric_is_the_author_s_error_with_the_nearest_first(tmp_path: Path) -> None:
     target, answers = right(100, 0)
-    with pytest.raises(ConfigError, match=r"gate\.minimum\.acuracy: the report has no such metric; it has accuracy,"):
+    with pytest.raises(
+        ConfigError, match=r"gate\.minimum\.acuracy: the report has no such metric; did you mean accuracy"
+    ):
         Case(tmp_path, answers, target).gate(GateConfig(minimum={"acuracy": 0.9}, not_worse=None))
 
 
