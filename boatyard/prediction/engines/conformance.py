@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from boatyard import tasks
 from boatyard.data.schema import Array, Field, Schema
 from boatyard.errors import ArtifactError, Refused, RequestError
 from boatyard.prediction.answers import Answers
 from boatyard.prediction.engines.base import Engine
 from boatyard.prediction.engines.onnxruntime import OnnxRuntime
-from boatyard.training.export import Graph, export
 
 CLOSE = 1e-5  # engines order their sums differently
 FIELDS = tuple(Field(name, "number", "float32") for name in ("length", "weight"))
@@ -100,19 +100,27 @@ def _broken(engine: type[Engine], schema: Schema) -> Iterator[str]:
 
 
 def _graph(schema: Schema) -> bytes:
-    import torch
+    """Return a linear model with the outputs that its task says."""
+    from onnx import TensorProto, helper, numpy_helper
 
-    from boatyard import tasks
-    from boatyard.data.features import Features
-    from boatyard.project import PreprocessConfig
-
-    torch.manual_seed(0)
-    task = tasks.of(schema)
-    numbers = {"mean": 0.0, "std": 1.0, "min": -3.0, "max": 3.0, "median": 0.0, "missing": 0, "count": 100}
-    statistics = {"__target__": task.problem(np.arange(9) % 3).statistics, **{field.name: numbers for field in FIELDS}}
-    model = torch.nn.Linear(len(FIELDS), task.width(schema))
-    head = task.head(None, schema, statistics)
-    return export(Graph(schema, Features(schema, statistics, PreprocessConfig()), model, head), schema)
+    width = len(schema.labels) or 1
+    weights = np.random.default_rng(0).normal(size=(len(FIELDS), width)).astype(np.float32)
+    constants = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([-1]), "flat")]
+    nodes = [helper.make_node("MatMul", ["features", "weights"], ["scores"])]
+    if schema.labels:
+        nodes.append(helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1))
+    else:
+        nodes.append(helper.make_node("Reshape", ["scores", "flat"], ["value"]))
+    task, elements = tasks.of(schema), {"float32": TensorProto.FLOAT, "str": TensorProto.STRING}
+    outputs = [
+        helper.make_tensor_value_info(output.name, elements[output.dtype], ["batch", *output.shape])
+        for output in task.outputs(schema)
+    ]
+    inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", len(FIELDS)])]
+    graph = helper.make_graph([*nodes, *task.nodes(schema)], "conformance", inputs, outputs, constants)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    data: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    return data
 
 
 def _inputs(rows: int) -> dict[str, Array]:
