@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from boatyard.api.diagnoses import why
     from boatyard.api.endpoints import delete, deploy, logs, plan, rollback, status
     from boatyard.api.kubeflow import KubeflowRun, compile, submit
-    from boatyard.api.models import Model, Predictions, load
+    from boatyard.api.models import Model, PredictedRows, load
     from boatyard.api.packages import render, show, verify
     from boatyard.api.projects import check, init, list_plugins, list_recipes, schema
     from boatyard.api.registries import journal, list_models, promote, pull
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KubeflowRun",
     "Model",
-    "Predictions",
+    "PredictedRows",
     "Project",
     "Server",
     "Trained",
@@ -69,7 +69,7 @@ _MODULES = {
     "boatyard.api.diagnoses": ("why",),
     "boatyard.api.endpoints": ("delete", "deploy", "logs", "plan", "rollback", "status"),
     "boatyard.api.kubeflow": ("KubeflowRun", "compile", "submit"),
-    "boatyard.api.models": ("Model", "Predictions", "load"),
+    "boatyard.api.models": ("Model", "PredictedRows", "load"),
     "boatyard.api.packages": ("render", "show", "verify"),
     "boatyard.api.projects": ("check", "init", "list_plugins", "list_recipes", "schema"),
     "boatyard.api.registries": ("journal", "list_models", "promote", "pull"),

@@ -33,7 +33,7 @@ from boatyard.pipelines.cache import ContentCache
 from boatyard.pipelines.demands import Demands, read_demands, refuse_missing
 from boatyard.running import progress, runs
 from boatyard.running.display import Display
-from boatyard.running.progress import Follower
+from boatyard.running.progress import ProgressFollower
 
 logger = logging.getLogger(__name__)
 EXECUTOR_OUTPUT = "executor_output.json"
@@ -129,7 +129,7 @@ class _Runner:
         started = time.monotonic()
         work = self.work(name)
         _sweep(self.run.path / "artifacts" / name)
-        events = Follower(self.run.path / "logs" / f".{name}.progress")
+        events = ProgressFollower(self.run.path / "logs" / f".{name}.progress")
         events.path.unlink(missing_ok=True)
         environment = {
             **os.environ,
@@ -179,7 +179,7 @@ class _Runner:
     def note(self, step: runs.Step) -> None:
         self.run = self.run.with_step(step).write()
 
-    def follow(self, name: str, events: Follower) -> None:
+    def follow(self, name: str, events: ProgressFollower) -> None:
         """Hand on the events that a step wrote since the last look."""
         for event in events.read():
             if "error" in event:

@@ -22,7 +22,7 @@ from boatyard.errors import BoatyardError, Interrupted, StepFailed
 from boatyard.project import Project
 from boatyard.running import relay, runs
 from boatyard.running.display import Display
-from boatyard.running.progress import Event, Writer
+from boatyard.running.progress import Event, ProgressWriter
 from boatyard.running.step import PARENT, follow_parent
 
 MODULE = "boatyard.pipelines.process"
@@ -114,7 +114,7 @@ def main() -> None:
     about = json.load(sys.stdin)
     logging.basicConfig(level=about["level"], format="%(message)s", stream=sys.stderr)
     os.set_inheritable(about["events"], False)  # the steps' processes have it not
-    writer = Writer(about["events"])
+    writer = ProgressWriter(about["events"])
     record = runs.read(Path(about["run"]))
     try:
         _execute(record, about, relay.Relay(writer))

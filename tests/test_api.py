@@ -97,7 +97,7 @@ def test_settings_are_changed_by_a_mapping_as_by_the_command(tmp_path: Path) -> 
         project.override({"train.epoch": 3})
 
 
-# Predictions
+# PredictedRows
 
 
 def rows_of(model: boatyard.Model) -> list[dict[str, Any]]:
@@ -115,7 +115,7 @@ def digits() -> boatyard.Model:
     return boatyard.load(DIGITS)
 
 
-def outputs(predictions: boatyard.Predictions) -> Any:
+def outputs(predictions: boatyard.PredictedRows) -> Any:
     found = predictions.values if predictions.values is not None else predictions.probabilities
     assert found is not None
     return found

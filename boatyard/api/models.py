@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Predictions:
+class PredictedRows:
     """What a model says of N rows: `labels` and `probabilities` [N, K], or `values` [N]; what it has not is None."""
 
     answers: Answers
@@ -45,7 +45,7 @@ class Predictions:
     def __repr__(self) -> str:
         shown = self.labels if self.labels is not None else self.values
         first = ", ".join(str(value) for value in (shown if shown is not None else ())[:5])
-        return f"Predictions({len(self)} rows: {first}{', …' if len(self) > 5 else ''})"
+        return f"PredictedRows({len(self)} rows: {first}{', …' if len(self) > 5 else ''})"
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame: the label and each class's probability, or the value."""
@@ -78,7 +78,7 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.package.name!r}, {self.package.task}, sha256 {self.package.digest[:12]})"
 
-    def predict(self, rows: Any) -> Predictions:
+    def predict(self, rows: Any) -> PredictedRows:
         """Predict rows: dicts, lists, a pandas or polars frame, an Arrow table, arrays, pictures or paths of them.
 
         Raises RequestError, naming the row, for what the endpoint would refuse.
@@ -86,7 +86,7 @@ class Model:
         from boatyard import prediction
 
         inputs = prediction.decode(self.schema, reading.instances(rows, self.schema))
-        return Predictions(self.predictor.run(inputs), self.package.labels)
+        return PredictedRows(self.predictor.run(inputs), self.package.labels)
 
 
 def load(model: Project | str | Path, *, engine: str = "onnxruntime", threads: int | None = None) -> Model:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +9,7 @@ import click
 
 import boatyard
 from boatyard.api.saying import say_at
-from boatyard.cli.options import CONTEXT, JSON, PATH, Verb, print_lines
+from boatyard.cli.options import CONTEXT, JSON, PATH, Verb, print_json, print_lines
 
 if TYPE_CHECKING:
     from boatyard.deployment import Change, Deployed, Endpoint
@@ -66,7 +64,7 @@ def plan(
         context=context,
     )
     if as_json:
-        click.echo(json.dumps([asdict(change) for change in changes]))
+        print_json(changes)
         return
     click.echo("\n".join(map(str, changes)) if changes else "nothing changes")
     if any(_replaces(change) for change in changes):
@@ -153,7 +151,7 @@ def status(endpoint: str, namespace: str | None, context: str | None, as_json: b
     Example:  boatyard status digits -n models
     """
     found = boatyard.status(endpoint, namespace=namespace, context=context)
-    click.echo(json.dumps(asdict(found)) if as_json else _text(found))
+    print_json(found) if as_json else click.echo(_text(found))
 
 
 @click.command(cls=Verb, place=230)
@@ -181,7 +179,7 @@ def _replaces(change: Change) -> bool:
 
 def _print_deployed(found: Deployed, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        print_json(found)
         return
     version = f"version {found.version}" if found.version else f"package {found.digest[:12]}"
     proven = f"{found.proven} golden examples answered right" if found.proven else "not asked"

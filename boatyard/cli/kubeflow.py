@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 import boatyard
-from boatyard.cli.options import FOLDER, JSON, PATH, SET, Verb
+from boatyard.cli.options import FOLDER, JSON, PATH, SET, Verb, print_json
 
 
 @click.command("compile", cls=Verb, place=130)
@@ -63,7 +62,7 @@ def submit(
         **({"say": lambda sentence: None} if as_json else {}),
     )
     if as_json:
-        click.echo(json.dumps(run.to_dict()))
+        print_json(run.to_dict())
     elif run.state is None:
         click.echo(run.run)
     elif run.error is None:

@@ -6,7 +6,6 @@ Exit codes: 0 done; 1 failed, with one clear message; 2 wrong usage; 3 refused b
 from __future__ import annotations
 
 import importlib
-import logging
 import pkgutil
 import sys
 from typing import Any
@@ -49,6 +48,8 @@ def cli(verbose: bool) -> None:
 
     A project is a folder with a boatyard.yaml. Start with:  boatyard init demo && boatyard run demo
     """
+    import logging
+
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 

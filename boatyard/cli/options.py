@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,8 @@ CONTEXT = click.option("--context", help="Of the kubeconfig; the current one by 
 
 def shown(folder: Path) -> str:
     """Return a folder as the next command has it: nothing where it is the current one."""
+    import shlex
+
     return "" if folder == Path(".") else f" {shlex.quote(str(folder))}"
 
 
@@ -51,3 +52,14 @@ def print_lines(lines: Iterable[object]) -> None:
     """Print one thing a line."""
     for line in lines:
         click.echo(line)
+
+
+def print_json(value: Any) -> None:
+    """Print a value, a dataclass or several as JSON on one line."""
+    import json  # here, as what else only some verbs need: help is to cost no more than click
+    from dataclasses import asdict, is_dataclass
+
+    def plain(value: Any) -> Any:
+        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+    click.echo(json.dumps([plain(item) for item in value] if isinstance(value, list | tuple) else plain(value)))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 import boatyard
-from boatyard.cli.options import JSON, OUT, PACKAGE, PATH, PORT, SET, Verb
+from boatyard.cli.options import JSON, OUT, PACKAGE, PATH, PORT, SET, Verb, print_json
 
 
 @click.command(cls=Verb, place=120)
@@ -75,9 +74,9 @@ def show(package: str, golden: int | None, picture: bool, only_path: bool, only_
         return
     if golden is not None:
         example = packages.question(found, golden)
-        click.echo(packages.picture(found, golden) if picture else json.dumps({"instances": [example]}))
+        click.echo(packages.picture(found, golden)) if picture else print_json({"instances": [example]})
         return
-    click.echo(json.dumps(packages.describe(found)) if as_json else packages.text(found))
+    print_json(packages.describe(found)) if as_json else click.echo(packages.text(found))
 
 
 @click.command(cls=Verb, place=170)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 import click
 
 import boatyard
-from boatyard.cli.options import JSON, Verb, print_lines
+from boatyard.cli.options import JSON, Verb, print_json, print_lines
 
 
 @click.command(cls=Verb, place=60)
@@ -30,6 +27,6 @@ def plugins(as_json: bool) -> None:
     """
     found = boatyard.list_plugins()
     if as_json:
-        click.echo(json.dumps([asdict(plugin) for plugin in found]))
+        print_json(found)
         return
     print_lines(f"{plugin.group:<12} {plugin.name:<24} {plugin.origin}" for plugin in found)

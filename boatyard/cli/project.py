@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 import boatyard
-from boatyard.cli.options import FOLDER, JSON, OUT, PATH, SET, Verb, shown
+from boatyard.cli.options import FOLDER, JSON, OUT, PATH, SET, Verb, print_json, shown
 
 
 @click.command(cls=Verb, place=10)
@@ -36,7 +35,7 @@ def check(folder: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     checked = boatyard.check(folder, set=overrides)
     if as_json:
-        click.echo(json.dumps(checked.to_dict()))
+        print_json(checked.to_dict())
         return
     click.echo(checked)
     click.echo(f"{checked.project.name}: nothing wrong found; next: boatyard run{shown(folder)}")
@@ -49,6 +48,8 @@ def schema(out: Path | None) -> None:
 
     Example:  boatyard schema -o boatyard.schema.json
     """
+    import json
+
     text = json.dumps(boatyard.schema(), indent=2) + "\n"
     if out:
         out.write_text(text, encoding="utf-8")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 import boatyard
-from boatyard.cli.options import FOLDER, JSON, REGISTRY_OF, Verb, VerbGroup, print_lines
+from boatyard.cli.options import FOLDER, JSON, REGISTRY_OF, Verb, VerbGroup, print_json, print_lines
 
 
 @click.group(cls=VerbGroup, place=180)
@@ -27,7 +26,7 @@ def registry_ls(folder: Path, as_json: bool) -> None:
     models = boatyard.list_models(folder)
     if as_json:
         values = {model.name: {"versions": list(model.versions), "aliases": model.aliases} for model in models}
-        click.echo(json.dumps(values))
+        print_json(values)
         return
     print_lines(models or ["nothing there yet"])
 
@@ -66,4 +65,5 @@ def registry_log(folder: Path, as_json: bool) -> None:
 
     Example:  boatyard registry log
     """
-    print_lines(json.dumps(line.values) if as_json else line for line in boatyard.journal(folder))
+    for line in boatyard.journal(folder):
+        print_json(line.values) if as_json else click.echo(line)

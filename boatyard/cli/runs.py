@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import boatyard
-from boatyard.cli.options import FOLDER, JSON, QUIET, SET, Verb, shown
+from boatyard.cli.options import FOLDER, JSON, QUIET, SET, Verb, print_json, shown
 from boatyard.errors import BoatyardError
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ def runs(folder: Path, steps: bool, as_json: bool) -> None:
     """
     found = boatyard.runs(folder)
     if as_json:
-        click.echo(json.dumps([_values(record) for record in found]))
+        print_json([_values(record) for record in found])
         return
     if not found:
         click.echo(f"no runs yet; `boatyard run{shown(folder)}` makes one")
@@ -83,7 +81,7 @@ def report(folder: Path, run_id: str | None, as_json: bool) -> None:
     """
     found = boatyard.report(folder, run=run_id)
     if as_json:
-        click.echo(json.dumps(found.numbers()))
+        print_json(found.numbers())
         return
     for name, metric in found.metrics.items():
         click.echo(f"{name:<20} {metric}")
@@ -104,7 +102,7 @@ def _summary(record: Run | None, folder: Path, as_json: bool) -> None:
         return
     record = runs.read(record.path)
     if as_json:
-        click.echo(json.dumps(_values(record)))
+        print_json(_values(record))
         return
     if record.output("evaluate", "report"):
         found = record.report
@@ -122,6 +120,8 @@ def _summary(record: Run | None, folder: Path, as_json: bool) -> None:
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
     """Take SIGTERM, as a supervisor sends it, for Ctrl-C: the run is saved, and can be resumed."""
+    import signal
+
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

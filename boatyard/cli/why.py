@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 import boatyard
-from boatyard.cli.options import CONTEXT, JSON, PATH, Verb
+from boatyard.cli.options import CONTEXT, JSON, PATH, Verb, print_json
 
 if TYPE_CHECKING:
     from boatyard.diagnosis import Answer
@@ -41,7 +40,7 @@ def why(target: str, namespace: str | None, context: str | None, folder: Path, a
     """
     answer = boatyard.why(target, namespace=namespace, context=context, project=folder)
     if as_json:
-        click.echo(json.dumps(answer.values()))
+        print_json(answer.values())
     else:
         click.echo("\n".join(_shown(answer)))
     if not answer.healthy:

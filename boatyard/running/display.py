@@ -63,7 +63,7 @@ def open_display(console: Console | None = None, *, quiet: bool = False) -> Disp
     if console is None and notebook.here():
         return notebook.Cell()
     console = console or Screen()
-    return Bars(console) if console.is_terminal else Lines(console)
+    return Bars(console) if console.is_terminal else ProgressLines(console)
 
 
 @contextlib.contextmanager
@@ -104,7 +104,7 @@ class Silence:
     def close(self) -> None: ...
 
 
-class Lines:
+class ProgressLines:
     """A line when a step starts, every ten seconds, and when it ends."""
 
     def __init__(self, console: Console) -> None:

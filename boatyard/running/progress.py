@@ -1,8 +1,8 @@
 """Progress of long work: a stage counts, a sink takes its events, whoever watches draws the bar.
 
 A stage never draws: it runs as often in a pod or behind a pipe as at a terminal. Where its events go is set around it,
-by `sent_to`; without that they go nowhere. Between two processes they are JSON lines: `Writer` appends them to a file
-or a pipe, `Follower` reads what is new.
+by `sent_to`; without that they go nowhere. Between two processes they are JSON lines: `ProgressWriter` appends them to
+a file or a pipe, `ProgressFollower` reads what is new.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Progress:
             self._sink({"stage": self.stage, "done": self.done, "total": self.total, "unit": self.unit, **self.numbers})
 
 
-class Writer:
+class ProgressWriter:
     """A sink that appends JSON lines to a file or, by its descriptor, to a pipe.
 
     A full disk or a reader that left is no reason to stop the work.
@@ -84,7 +84,7 @@ class Writer:
                 file.write(line)
 
 
-class Follower:
+class ProgressFollower:
     """Reads the events that were appended to a file since the last look; a line half written waits for the next."""
 
     def __init__(self, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from boatyard import errors
 from boatyard.errors import BoatyardError
 from boatyard.running.display import Display
-from boatyard.running.progress import Event, Writer
+from boatyard.running.progress import Event, ProgressWriter
 
 CHUNK = 1 << 16
 
@@ -20,7 +20,7 @@ CHUNK = 1 << 16
 class Relay:
     """A display at the run's side: every call becomes an event."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: ProgressWriter) -> None:
         self.writer = writer
 
     def start(self, step: str) -> None:

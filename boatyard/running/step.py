@@ -64,7 +64,7 @@ def _out_of_memory(step: str) -> ConfigError:
 def _writer() -> progress.Sink | None:
     """Return what writes to the file that the runner follows; without a runner, what is set already."""
     file = Settings().progress
-    return progress.Writer(file) if file else progress.sink()
+    return progress.ProgressWriter(file) if file else progress.sink()
 
 
 def follow_parent() -> None:
