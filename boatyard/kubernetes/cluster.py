@@ -7,13 +7,13 @@ Reads and applies, which may be said twice, are repeated a few times when the AP
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from boatyard import waiting
 from boatyard.errors import ClusterError, Unreachable
 from boatyard.kubernetes.failures import Absent, error_of, reason
 from boatyard.kubernetes.kinds import CLUSTER_SCOPED, known, path
@@ -159,17 +159,7 @@ class Cluster:
 
     def poll(self, look: Callable[[], T | None], seconds: float, every: float = 1.0) -> T | None:
         """Look until there is something or the time is over (None); an API server that is away is waited for."""
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                if found := look():
-                    return found
-            except Unreachable:
-                if time.monotonic() > end:
-                    raise
-            if time.monotonic() > end:
-                return None
-            time.sleep(every)
+        return waiting.poll(look, timeout_s=seconds, every_s=every, errors=Unreachable)
 
     def allowed(
         self, verb: str, resource: str, group: str = "", namespace: str | None = None, subresource: str = ""
@@ -210,16 +200,12 @@ class Cluster:
         media: str = "application/json",
     ) -> bytes:
         """Return the API server's answer; what may be said twice is, where it does not answer. Raises ClusterError."""
-        again = method == "GET" or media.startswith("application/apply-patch")
-        for attempt in range(1, MAX_TRIES + 1):
-            try:
-                answer = self._send(method, path, query, body, media)
-                return bytes(answer.data)
-            except Unreachable:
-                if not again or attempt == MAX_TRIES:
-                    raise
-                time.sleep(RETRY_PAUSE_S * attempt)
-        raise AssertionError
+        attempts = MAX_TRIES if method == "GET" or media.startswith("application/apply-patch") else 1
+
+        def send() -> bytes:
+            return bytes(self._send(method, path, query, body, media).data)
+
+        return waiting.retry(send, Unreachable, attempts=attempts, pause_s=lambda attempt: RETRY_PAUSE_S * attempt)
 
     def _send(
         self,

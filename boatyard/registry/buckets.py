@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boatyard import packages
+from boatyard import packages, waiting
 from boatyard.errors import ArtifactError, StorageError
 from boatyard.packages.manifest import read_files
 from boatyard.registry.shelves import (
@@ -129,17 +128,24 @@ class BucketRegistry(Registry):
 
     def _write(self, decide: Callable[[tuple[dict[str, Any], ...]], tuple[Version, News]]) -> Version:
         """Add to the journal what is decided on what it says; decide again when others were faster."""
-        for attempt in range(ATTEMPTS):
+
+        def attempt() -> Version:
             events, lines, found = self._journal()
             version, news = decide(events)
             if not news:  # all of it is there: written before, or by an attempt whose answer was lost
                 return version
             for kind, about, more in news:
                 lines.append(line_after(lines, kind, about, **more))
-            if self.bucket.write(JOURNAL, b"".join(line + b"\n" for line in lines), found):
-                return version
-            time.sleep(random.uniform(0, min(1.0, 0.02 * (attempt + 1))))
-        raise StorageError(f"{self.place}: others wrote before us {ATTEMPTS} times; push again when fewer push at once")
+            if not self.bucket.write(JOURNAL, b"".join(line + b"\n" for line in lines), found):
+                raise _Overtaken
+            return version
+
+        try:
+            return waiting.retry(attempt, _Overtaken, attempts=ATTEMPTS, pause_s=_pause)
+        except _Overtaken as error:
+            raise StorageError(
+                f"{self.place}: others wrote before us {ATTEMPTS} times; push again when fewer push at once"
+            ) from error
 
     # Looking up
 
@@ -184,6 +190,15 @@ class BucketRegistry(Registry):
             return list(versions.values())[-1]
         number = _aliases(events, name).get(reference)
         return versions.get(reference if number is None else str(number))
+
+
+class _Overtaken(Exception):
+    """Another wrote the journal since it was read."""
+
+
+def _pause(attempt: int) -> float:
+    """Return how long to wait until the journal is read again: at random, so that the same two do not meet again."""
+    return random.uniform(0, min(1.0, 0.02 * attempt))
 
 
 def _aliases(events: tuple[dict[str, Any], ...], name: str) -> dict[str, int]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from boatyard import waiting
 from boatyard.data.lineage import lineage
 from boatyard.errors import StorageError
 from boatyard.project import GateConfig, PushConfig
@@ -90,13 +90,13 @@ def patiently(work: Callable[[], T], retries: int) -> T:
 
     A Kubeflow backend's own retries do nothing on a default installation for a step that exits with an error.
     """
-    for attempt in range(retries):
-        try:
-            return work()
-        except StorageError as error:
-            logger.warning("%s; attempt %d, trying again", error, attempt + 1)
-            time.sleep(BACKOFF * 2**attempt)
-    return work()
+
+    def tell(attempt: int, error: BaseException) -> None:
+        logger.warning("%s; attempt %d, trying again", error, attempt)
+
+    return waiting.retry(
+        work, StorageError, attempts=retries + 1, pause_s=lambda attempt: BACKOFF * 2 ** (attempt - 1), tell=tell
+    )
 
 
 def _standing(verdict: Verdict, production: Path | None) -> Verdict:

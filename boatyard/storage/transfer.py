@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from boatyard import waiting
 from boatyard.data import artifacts, hashing
 from boatyard.data.hashing import File
 from boatyard.errors import ArtifactError, StorageError
@@ -80,23 +81,30 @@ def _manifest_of(folder: Path, name: str) -> bytes:
 AGAIN = "nothing is served of it; restore the object, or push the package again"
 
 
+class _SurplusObject(ArtifactError):
+    """An object that no manifest lists; it may be gone in a moment."""
+
+
 def _check_listing(source: Bucket, files: Mapping[str, File], name: str) -> None:
     """Raise ArtifactError for the first object that is missing, of another size or not listed.
 
     What is not listed is looked for again for a while: a store over a file system shows what another writer of the same
     package has not finished, under a name of its own.
     """
-    for pause in (*LISTING_PAUSES_S, 0.0):
+
+    def look() -> None:
         there = source.list()
         _check_listed(source, files, there)
         more = (key for key in sorted(there) if key not in files and key != name)
         surplus = next((key for key in more if there[key].bytes or not _is_folder(key, files)), None)
-        if surplus is None:
-            return
-        time.sleep(pause)
-    raise ArtifactError(
-        f"{source.uri}: expected only what {name} lists, found {surplus} too; nothing is served of it; remove it"
-    )
+        if surplus is not None:
+            raise _SurplusObject(
+                f"{source.uri}: expected only what {name} lists, found {surplus} too; nothing is served of it; "
+                "remove it"
+            )
+
+    pauses = LISTING_PAUSES_S
+    waiting.retry(look, _SurplusObject, attempts=len(pauses) + 1, pause_s=lambda attempt: pauses[attempt - 1])
 
 
 def _check_listed(source: Bucket, files: Mapping[str, File], there: Mapping[str, Object]) -> None:

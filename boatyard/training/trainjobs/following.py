@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from boatyard import waiting
 from boatyard.errors import (
     ArtifactError,
     BoatyardError,
@@ -50,11 +51,13 @@ def follow(cluster: Cluster, trainjob: Object, *, say: Callable[[str], None]) ->
 def remove(cluster: Cluster, name: str, namespace: str, *, wait: bool = True) -> None:
     """Delete a TrainJob, and wait until its pods are gone."""
     cluster.delete("TrainJob", name, namespace)
-    end = time.monotonic() + UNREACHABLE_TIMEOUT_S
-    while wait and time.monotonic() < end:
-        if not (cluster.get("TrainJob", name, namespace) or cluster.list("Pod", namespace, labels={PODS_LABEL: name})):
-            return
-        time.sleep(LOOK_INTERVAL_S)
+
+    def gone() -> bool:
+        pods = {PODS_LABEL: name}
+        return not (cluster.get("TrainJob", name, namespace) or cluster.list("Pod", namespace, labels=pods))
+
+    if wait:
+        waiting.poll(gone, timeout_s=UNREACHABLE_TIMEOUT_S, every_s=LOOK_INTERVAL_S)
 
 
 @dataclass
