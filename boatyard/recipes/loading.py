@@ -1,0 +1,94 @@
+"""Finding a recipe: by the name that it is installed under, or as `module:Class` in the project's folder."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from boatyard import plugins
+from boatyard.data.schema import Schema
+from boatyard.errors import ConfigError
+from boatyard.project import PreprocessConfig, TrainConfig
+from boatyard.recipes.recipe import Recipe
+from boatyard.spelling import hint
+
+_importing = threading.Lock()
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the recipes that are installed, built in and plug-ins."""
+    return plugins.names("recipes")
+
+
+def load(name: str, root: Path) -> type[Recipe]:
+    """Find a recipe's class by name or by `module:Class` below `root`; raises ConfigError."""
+    if ":" in name:
+        return _own(name, root)
+    if name not in names():
+        raise ConfigError(
+            f"train.recipe: no recipe {name!r}; {hint(name, names(), said='installed are')}; your own is module:Class"
+        )
+    return _checked(plugins.load("recipes", name, at="train.recipe"), name)
+
+
+def make(
+    config: TrainConfig, how: PreprocessConfig, schema: Schema, statistics: Mapping[str, Any], *, root: Path
+) -> Recipe:
+    """Load the recipe that a configuration names and make it for a dataset; raises ConfigError."""
+    return load(config.recipe, root)(config, how, schema, statistics)
+
+
+def sources(kind: type[Recipe], root: Path) -> list[Path]:
+    """Return the file that a recipe's class was read from, and what else was imported from the project's folder."""
+    files = {name: Path(file) for name, module in sys.modules.items() if (file := getattr(module, "__file__", None))}
+    below = [path for path in files.values() if path.is_relative_to(root.absolute()) and path.suffix == ".py"]
+    own = [files[kind.__module__]] if kind.__module__ in files else []
+    return sorted({*own, *(below if own and own[0] in below else [])})
+
+
+def _own(name: str, root: Path) -> type[Recipe]:
+    """Import `module:Class` from the project's folder, freshly: another project may have a module of that name."""
+    module, _, attribute = name.partition(":")
+    file = root.absolute().joinpath(*module.split(".")).with_suffix(".py")
+    if not all(part.isidentifier() for part in (*module.split("."), attribute)):
+        raise ConfigError(f"train.recipe: expected module:Class such as model:Net, found {name!r}")
+    if not file.is_file():
+        raise ConfigError(f"train.recipe: {name} wants the file {file}, which is not there")
+    loaded = _import(module, file, root.absolute())
+    found = getattr(loaded, attribute, None)
+    if found is None:
+        classes = [key for key, value in vars(loaded).items() if isinstance(value, type) and value.__module__ == module]
+        raise ConfigError(f"train.recipe: no class {attribute} in {file}; it has {', '.join(classes) or 'no classes'}")
+    return _checked(found, name)
+
+
+def _import(module: str, file: Path, root: Path) -> Any:
+    with _importing:
+        for name in (module, module.partition(".")[0]):  # the file may have changed, or be another project's
+            sys.modules.pop(name, None)
+        sys.path.insert(0, str(root))
+        importlib.invalidate_caches()
+        try:
+            return importlib.import_module(module)
+        except Exception as error:  # whatever the author's code raises
+            said = str(error) if isinstance(error, ImportError | SyntaxError) else f"{type(error).__name__}: {error}"
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+            at = f", line {lines[-1]}" if lines else ""
+            raise ConfigError(f"train.recipe: {file} does not import: {said}{at}") from error
+        finally:
+            sys.path.remove(str(root))
+
+
+def _checked(found: Any, name: str) -> type[Recipe]:
+    if not (isinstance(found, type) and issubclass(found, Recipe)):
+        raise ConfigError(f"train.recipe: {name} is not a subclass of boatyard.recipes.Recipe")
+    if not issubclass(found.Dials, BaseModel):
+        raise ConfigError(f"train.recipe: {name}.Dials is not a pydantic model")
+    return found
