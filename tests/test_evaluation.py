@@ -204,7 +204,7 @@ def test_no_slice_of_noise_is_marked_more_often_than_the_confidence_says() -> No
     random, alarms = np.random.default_rng(1), 0
     for _ in range(200):
         right = random.random(400) < 0.8
-        groups = [slices.Group(f"g{i}", ("a", "b", "c", "d"), random.integers(0, 4, 400)) for i in range(10)]
+        groups = [slices.SliceGroup(f"g{i}", ("a", "b", "c", "d"), random.integers(0, 4, 400)) for i in range(10)]
         alarms += any(one.worse for one in slices.accuracy_slices(groups, right, 0.95))
     assert alarms <= 18
 

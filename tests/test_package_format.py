@@ -17,7 +17,7 @@ import pytest
 from boatyard import packages, prediction
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError
-from boatyard.packages import Evidence, Needs, checking, manifest, needs
+from boatyard.packages import Needs, PackageClaims, checking, manifest, needs
 from boatyard.packages.needs import Machine
 
 MACHINE = Machine("x86_64", frozenset({"avx2", "fma"}), "1.20.1", ("CPUExecutionProvider",))
@@ -210,7 +210,7 @@ def test_a_package_whose_needs_are_not_met_verifies_but_is_not_loaded(package: P
 def test_trust_is_asked_about_verified_bytes_before_anything_is_made_of_them(package: Path) -> None:
     (package / "who.json").write_text('{"by": "us"}')
     digest = manifest.write(package, "insects", "classification", {"who.json": "statement"})
-    asked: list[Evidence] = []
+    asked: list[PackageClaims] = []
     packages.verify(package, trust=asked.append)
     assert asked[0].digest == digest and asked[0].manifest == (package / packages.NAME).read_bytes()
     assert asked[0].statements == {"who.json": b'{"by": "us"}'}
@@ -221,7 +221,7 @@ def test_trust_is_asked_about_verified_bytes_before_anything_is_made_of_them(pac
 
 
 def test_a_package_that_nobody_vouches_for_is_refused(package: Path) -> None:
-    def refuse(evidence: Evidence) -> None:
+    def refuse(evidence: PackageClaims) -> None:
         raise ArtifactError(f"expected a signature of us on {evidence.digest}, found none")
 
     for verify in (packages.verify, checking.check):

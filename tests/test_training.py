@@ -513,7 +513,7 @@ def numbered(count: int, of_shard: int) -> Any:
     )
 
 
-def epoch_of(source: loader.Source, epoch: int, start: int = 0) -> list[list[float]]:
+def epoch_of(source: loader.BatchSource, epoch: int, start: int = 0) -> list[list[float]]:
     return [batch.inputs["features"][:, 0].tolist() for batch in source.shuffled(epoch, start)]
 
 

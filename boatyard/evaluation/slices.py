@@ -36,7 +36,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Group:
+class SliceGroup:
     """A column cut into slices: `codes` int [N] into `values`."""
 
     field: str
@@ -68,7 +68,7 @@ class Categories:
             return 0
         return self.known.setdefault(value, len(self.known))
 
-    def group(self) -> Group:
+    def group(self) -> SliceGroup:
         """Cut by value, the commonest on their own and the rest together."""
         codes = np.concatenate(self.codes)
         counts = np.bincount(codes, minlength=len(self.known))
@@ -76,7 +76,7 @@ class Categories:
         names = [value or MISSING for value in self.known]
         place = np.full(len(self.known), len(common))
         place[common] = range(len(common))
-        return Group(self.name, (*(names[c] for c in common), OTHER), place[codes])
+        return SliceGroup(self.name, (*(names[c] for c in common), OTHER), place[codes])
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Numbers:
         """Take the next rows' values, float [n], NaN where missing."""
         self.values.append(values.astype(np.float32))
 
-    def group(self) -> Group:
+    def group(self) -> SliceGroup:
         """Cut at the quartiles, or by value where there are few of them."""
         values = np.concatenate(self.values)
         missing = ~np.isfinite(values)
@@ -104,7 +104,7 @@ class Numbers:
             edges = np.unique(np.quantile(known, np.linspace(0, 1, PARTS + 1), method="nearest"))
             codes = np.searchsorted(edges[1:-1], values, side="left")
             names = tuple(f"{low:.4g} … {high:.4g}" for low, high in pairwise(edges))
-        return Group(self.name, (*names, MISSING), np.where(missing, len(names), np.minimum(codes, len(names))))
+        return SliceGroup(self.name, (*names, MISSING), np.where(missing, len(names), np.minimum(codes, len(names))))
 
 
 Column = Categories | Numbers
@@ -141,7 +141,7 @@ def values_of(schema: Schema, inputs: Mapping[str, Array], name: str) -> Array:
     raise KeyError(name)
 
 
-def accuracy_slices(groups: Iterable[Group], right: Array, confidence: float) -> tuple[Slice, ...]:
+def accuracy_slices(groups: Iterable[SliceGroup], right: Array, confidence: float) -> tuple[Slice, ...]:
     """Measure accuracy by slice, Wilson's interval; worse: wholly below the accuracy of all rows."""
     cut = [(group, np.bincount(group.codes, minlength=len(group.values))) for group in groups]
     level = corrected(confidence, sum(int((n > 0).sum()) for _, n in cut))
@@ -155,7 +155,7 @@ def accuracy_slices(groups: Iterable[Group], right: Array, confidence: float) ->
     return tuple(found)
 
 
-def error_slices(groups: Iterable[Group], size: Array, confidence: float) -> tuple[Slice, ...]:
+def error_slices(groups: Iterable[SliceGroup], size: Array, confidence: float) -> tuple[Slice, ...]:
     """Measure the mean absolute error by slice, Student's interval; worse: wholly above that of all rows."""
     cut = [(group, i) for group in groups for i in np.unique(group.codes)]
     level, whole, found = corrected(confidence, len(cut)), float(size.mean()), []
@@ -167,7 +167,7 @@ def error_slices(groups: Iterable[Group], size: Array, confidence: float) -> tup
     return tuple(found)
 
 
-def unmeasured(groups: Iterable[Group], note: str) -> tuple[Slice, ...]:
+def unmeasured(groups: Iterable[SliceGroup], note: str) -> tuple[Slice, ...]:
     """List the slices without a metric, with the reason."""
     cut = [(group, i, int((group.codes == i).sum())) for group in groups for i in np.unique(group.codes)]
     return tuple(Slice(group.field, group.values[i], n, nothing("", n, note), False) for group, i, n in cut)

@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from boatyard.packages.describing import describe, picture, question, text
     from boatyard.packages.fetching import fetch
     from boatyard.packages.packing import pack
-    from boatyard.packages.trust import Evidence, Trust
+    from boatyard.packages.trust import PackageClaims, Trust
     from boatyard.packages.verifying import Golden, Package, differences, verify
 
 _MODULES = {  # imported when they are asked for: the initializer needs none of them
     "describing": ("describe", "picture", "question", "text"),
     "fetching": ("fetch",),
     "packing": ("pack",),
-    "trust": ("Evidence", "Trust"),
+    "trust": ("PackageClaims", "Trust"),
     "verifying": ("Golden", "Package", "differences", "verify"),
 }
 
 __all__ = [
     "NAME",
-    "Evidence",
     "Golden",
     "Needs",
     "Package",
+    "PackageClaims",
     "Trust",
     "describe",
     "differences",

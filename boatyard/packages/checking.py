@@ -17,7 +17,7 @@ from boatyard.data.hashing import File
 from boatyard.errors import ArtifactError
 from boatyard.packages import manifest
 from boatyard.packages.manifest import NAME, Manifest, PackageFile
-from boatyard.packages.trust import Evidence, Trust
+from boatyard.packages.trust import PackageClaims, Trust
 
 MAX_KEPT_BYTES = 256 << 20  # of a file whose values are read
 AGAIN = "restore it or pull the package again"
@@ -47,7 +47,7 @@ def check(
         raise ArtifactError(f"{path}: {difference}; {AGAIN}")
     if trust is not None:
         statements = {file.path: contents[file.path] for file in listed.of("statement")}
-        trust(Evidence(data, listed.digest, statements))
+        trust(PackageClaims(data, listed.digest, statements))
     return CheckedFiles(listed, contents)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Evidence:
+class PackageClaims:
     """What a package says of itself, once every byte of it is as package.json says.
 
     `manifest` are the bytes of package.json and `digest` their sha256; `statements` are the files of that role by
@@ -20,4 +20,4 @@ class Evidence:
     statements: Mapping[str, bytes] = field(repr=False)
 
 
-Trust = Callable[[Evidence], None]  # raises ArtifactError, saying what was expected of whom and what was found
+Trust = Callable[[PackageClaims], None]  # raises ArtifactError, saying what was expected of whom and what was found

@@ -41,7 +41,7 @@ def batch(rows: CleanedRows, index: Array, columns: pa.Schema, slices: tuple[str
     return pa.record_batch([pa.array(rows.block.rows[index]), target, *values, *texts], columns)
 
 
-class Writer:
+class ShardWriter:
     """Takes rows by split, in order, and writes them as `shards/SPLIT-00000.parquet` …
 
     `before` says how many rows of each split another writer has before these: then the shards at both ends, which are
@@ -68,7 +68,7 @@ class Writer:
         self.pending: deque[Future[None]] = deque()
         self.folder.mkdir()
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -177,11 +177,11 @@ class Work:
         """Say of how many training rows one is sampled for medians."""
         return statistics.sample_every(decision.rows("train"), len(self.cleaner.plan.fields))
 
-    def writer(self, folder: Path, before: Mapping[Split, int] | None = None) -> shards.Writer:
+    def writer(self, folder: Path, before: Mapping[Split, int] | None = None) -> shards.ShardWriter:
         """Open the shards of all rows, or of a part with so many rows of each split before it."""
         plan = self.cleaner.plan
         columns = shards.layout(plan, self.cleaner.target, self.cleaner.data.slices)
-        return shards.Writer(folder, columns, plan.row_bytes, self.threads, before)
+        return shards.ShardWriter(folder, columns, plan.row_bytes, self.threads, before)
 
     def manifest(
         self,
@@ -209,7 +209,7 @@ class Work:
         }
 
     def write_rows(
-        self, codes: Array, step: int, writer: shards.Writer, take: Callable[[dict[str, Statistic]], None]
+        self, codes: Array, step: int, writer: shards.ShardWriter, take: Callable[[dict[str, Statistic]], None]
     ) -> dict[int, list[str]]:
         """Write every row to its split, `take` each block's statistics; return the first places of rows dropped.
 

@@ -83,7 +83,7 @@ class Rows:
         return Rows(inputs, self.target.to(device, non_blocking=True))
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """A split as training reads it."""
 
     def shuffled(self, epoch: int, start: int) -> Iterator[Rows]:
@@ -116,7 +116,7 @@ def open_split(
     seed: int,
     part: Part = WHOLE,
     share: float = SHARE,
-) -> Source:
+) -> BatchSource:
     """Read a split into memory, or onto the device, if it takes no more than a share of what is free, else stream."""
     rows = dataset.rows(split)
     if not rows:

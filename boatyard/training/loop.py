@@ -30,7 +30,7 @@ from boatyard.training import external_data, losses, optimisers, states, tensorb
 from boatyard.training.augmentation import Augmentation
 from boatyard.training.distributed import World, joined
 from boatyard.training.export import Graph, compare, export
-from boatyard.training.loader import InMemory, Rows, Source, cuts, open_split, seed_of
+from boatyard.training.loader import BatchSource, InMemory, Rows, cuts, open_split, seed_of
 from boatyard.training.memory import keep_freed_blocks
 from boatyard.training.signals import Stop
 
@@ -44,7 +44,7 @@ CHECKED = 256  # validation rows that the exported graph is checked on
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """Where a run stands, apart from the weights: what a state saves and a resumed run takes up."""
 
     epoch: int = 0
@@ -88,11 +88,11 @@ class Trainer:
         self.optimizer = optimisers.optimizer(config, self.model)
         warn_of_unseen(dataset)
         self.augment = Augmentation(how.augment, dataset.schema, dataset.statistics, self.world.part)
-        self.rows: Source = self._open("train")
-        self.validation: Source = self._open("validation")
+        self.rows: BatchSource = self._open("train")
+        self.validation: BatchSource = self._open("validation")
         self.batches = len(cuts(dataset.rows("train"), config.batch_size))
         self.total = self.batches * config.epochs
-        self.run = Run()
+        self.run = TrainingRun()
         self.sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.best = snapshot(self.model)
         self.saved_at = time.monotonic()
@@ -103,7 +103,7 @@ class Trainer:
             return self.recipe.loss()
         return losses.named(config.loss, schema, statistics, config.class_weights)
 
-    def _open(self, split: Any) -> Source:
+    def _open(self, split: Any) -> BatchSource:
         return open_split(
             self.dataset,
             split,
@@ -340,7 +340,7 @@ class Trainer:
         for weight, slot in self.optimizer.state.items():  # fused kernels want the weight's own layout (channels last)
             slot.update({k: torch.empty_like(weight).copy_(v) for k, v in slot.items() if v.shape == weight.shape})
         self.sum = state.tensors["sum"].to(self.device)
-        self.run = Run(**state.values["run"])
+        self.run = TrainingRun(**state.values["run"])
 
 
 def run(

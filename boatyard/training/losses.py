@@ -43,7 +43,7 @@ def of_labels(name: str, weights: Tensor | None) -> nn.Module:
 
 def of_values(name: str) -> nn.Module:
     """Make a loss of one number a row."""
-    return _Values(_VALUES[name])
+    return _ValueLoss(_VALUES[name])
 
 
 def balanced(schema: Schema, statistics: Mapping[str, Any]) -> Tensor:
@@ -58,7 +58,7 @@ def balanced(schema: Schema, statistics: Mapping[str, Any]) -> Tensor:
     return torch.tensor([total / (len(schema.labels) * counts[label]) for label in schema.labels], dtype=torch.float32)
 
 
-class _Values(nn.Module):
+class _ValueLoss(nn.Module):
     def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.loss = loss
