@@ -17,7 +17,7 @@ from boatyard import storage
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, BoatyardError, ConfigError
 from boatyard.packages import checking
-from boatyard.packages.manifest import NAME, read_files
+from boatyard.packages.manifest import MANIFEST, read_files
 from boatyard.packages.trust import Trust
 
 TERMINATION = Path("/dev/termination-log")
@@ -34,7 +34,7 @@ def initialise(source: str, folder: Path, digest: str | None = None, trust: Trus
     wanted = _wanted(source, digest)
     if not storage.in_bucket(source) and storage.parse(source, Path.cwd()) == folder.absolute():
         return checking.check(folder, wanted, trust).manifest.digest
-    transfer.fetch(storage.open(source), folder, name=NAME, read=read_files, digest=wanted)
+    transfer.fetch(storage.open(source), folder, name=MANIFEST, read=read_files, digest=wanted)
     return checking.check(folder, wanted, trust).manifest.digest
 
 

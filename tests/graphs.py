@@ -155,7 +155,7 @@ def package(path: Path, schema: Schema, seed: int = 0, name: str = "insects") ->
 
 def reseal(path: Path) -> None:
     """Bind a package's files again, as a forger would."""
-    (path / packages.NAME).unlink()
+    (path / packages.MANIFEST).unlink()
     schema = artifacts.read_json(path / "schema.json")
     task = schema.get("task") if isinstance(schema, dict) else None
     manifest.write(path, "insects", task if isinstance(task, str) and task else "classification", {})

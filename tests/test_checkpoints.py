@@ -60,6 +60,6 @@ def test_a_changed_file_is_refused_by_name(tmp_path: Path) -> None:
 )
 def test_a_record_of_another_kind_is_refused_by_its_key(tmp_path: Path, record: object, message: str) -> None:
     artifacts.write_json(tmp_path / checkpoints.RECORD, record)
-    artifacts.seal(tmp_path, checkpoints.KIND, {})
+    artifacts.seal(tmp_path, checkpoints.CHECKPOINT_KIND, {})
     with pytest.raises(ArtifactError, match=message):
         checkpoints.read(tmp_path)

@@ -41,14 +41,14 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def digest(package: Path) -> str:
-    return artifacts.digest_file(package / packages.NAME)
+    return artifacts.digest_file(package / packages.MANIFEST)
 
 
 @pytest.fixture
 def uri(bucket: str, package: Path, digest: str) -> str:
     """Where the package lies in a bucket, its digest in the URI."""
     uri = f"{bucket}/ants/packages/sha256-{digest}"
-    transfer.send(package, storage.open(uri), name=packages.NAME, read=read_files)
+    transfer.send(package, storage.open(uri), name=packages.MANIFEST, read=read_files)
     return uri
 
 
@@ -94,7 +94,7 @@ def test_a_folder_that_is_mounted_is_copied_or_checked_in_place(
 
 
 def test_a_package_without_a_digest_to_hold_it_against_is_refused(bucket: str, package: Path, tmp_path: Path) -> None:
-    transfer.send(package, storage.open(f"{bucket}/plain"), name=packages.NAME, read=read_files)
+    transfer.send(package, storage.open(f"{bucket}/plain"), name=packages.MANIFEST, read=read_files)
     assert "expected a digest to hold the package against, found none" in one_line(
         run(f"{bucket}/plain", tmp_path / "m")
     )
@@ -109,7 +109,7 @@ def test_another_good_package_in_its_place_is_refused(uri: str, package: Path, d
     other = Path(shutil.copytree(package, tmp_path / "other"))
     (other / "labels.json").write_text('["bee", "ant"]')
     manifest.write(other, "ants", "classification", {})
-    for name in ("labels.json", packages.NAME):
+    for name in ("labels.json", packages.MANIFEST):
         storage.open(uri).put(name, other / name)
     said = one_line(run(uri, tmp_path / "m"))
     assert f"package.json was changed: expected sha256 {digest}, found" in said
@@ -150,11 +150,11 @@ def test_what_is_wrong_in_the_bucket_is_one_line(uri: str, package: Path, tmp_pa
         case "surplus":
             rewrite(place, "code.py", b"x")
         case "no manifest":
-            rewrite(place, packages.NAME, None)
+            rewrite(place, packages.MANIFEST, None)
     found = one_line(run(uri, tmp_path / "m"))
     assert said.format(sha256=artifacts.digest_file(package / "model.onnx")) in found
     assert uri in found
-    assert not (tmp_path / "m" / packages.NAME).exists()
+    assert not (tmp_path / "m" / packages.MANIFEST).exists()
 
 
 def test_a_folder_that_a_console_made_is_no_surplus(uri: str, package: Path, tmp_path: Path) -> None:
@@ -176,8 +176,8 @@ def test_what_another_writer_has_not_finished_is_waited_for(
             rewrite(place, ".model.onnx.tmp.17", None)
 
     monkeypatch.setattr(transfer.time, "sleep", sleep)
-    transfer.send(package, place, name=packages.NAME, read=read_files)
-    assert transfer.fetch(place, tmp_path / "m", name=packages.NAME, read=read_files) == digest
+    transfer.send(package, place, name=packages.MANIFEST, read=read_files)
+    assert transfer.fetch(place, tmp_path / "m", name=packages.MANIFEST, read=read_files) == digest
     assert looks == list(transfer.LISTING_PAUSES_S[:2])
 
 
@@ -217,7 +217,7 @@ def test_files_that_are_there_and_right_are_not_fetched_again(
     (tmp_path / "m" / "labels.json").write_text("[]")
     counted.asked.clear()
     assert run(uri, tmp_path / "m").returncode == 0
-    assert {name for name, _ in counted.asked} == {packages.NAME, "labels.json"}
+    assert {name for name, _ in counted.asked} == {packages.MANIFEST, "labels.json"}
     assert same(tmp_path / "m", package)
 
 
@@ -241,7 +241,7 @@ def test_a_killed_download_goes_on_where_it_was(
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not (models / "model.onnx").exists() and not (models / packages.NAME).exists()
+    assert not (models / "model.onnx").exists() and not (models / packages.MANIFEST).exists()
     monkeypatch.setattr(counted, "answer", whole)
     counted.asked.clear()
     assert run(uri, models).returncode == 0

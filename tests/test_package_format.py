@@ -35,9 +35,9 @@ def package(good: Path, tmp_path: Path) -> Path:
 
 def edit(package: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change package.json as somebody would who wants to be believed."""
-    value = json.loads((package / packages.NAME).read_bytes())
+    value = json.loads((package / packages.MANIFEST).read_bytes())
     change(value)
-    (package / packages.NAME).write_text(json.dumps(value))
+    (package / packages.MANIFEST).write_text(json.dumps(value))
 
 
 def file(value: dict[str, Any], path: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def file(value: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def test_a_package_says_what_each_file_is_for(good: Path) -> None:
-    value = json.loads((good / packages.NAME).read_bytes())
+    value = json.loads((good / packages.MANIFEST).read_bytes())
     assert value["format"] == 2 and value["needs"] == {}
     roles = {entry["path"]: entry["role"] for entry in value["files"]}
     assert roles["model.onnx"] == "graph" and roles["golden.json"] == "golden"
@@ -125,14 +125,20 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file without end": (lambda p: os.truncate(p / "model.onnx", 1 << 40), "model.onnx has 1099511627776 bytes"),
     "a file that is a folder": (lambda p: ((p / "model.onnx").unlink(), (p / "model.onnx").mkdir()), "is missing"),
     "package.json that is a folder": (
-        lambda p: ((p / packages.NAME).unlink(), (p / packages.NAME).mkdir()),
+        lambda p: ((p / packages.MANIFEST).unlink(), (p / packages.MANIFEST).mkdir()),
         "package.json cannot be read",
     ),
     "package.json that is a link": (
-        lambda p: (shutil.move(p / packages.NAME, p.parent / "j"), (p / packages.NAME).symlink_to(p.parent / "j")),
+        lambda p: (
+            shutil.move(p / packages.MANIFEST, p.parent / "j"),
+            (p / packages.MANIFEST).symlink_to(p.parent / "j"),
+        ),
         "package.json cannot be read",
     ),
-    "a manifest of nothing": (lambda p: (p / packages.NAME).write_text("null"), "kind: expected a package, found None"),
+    "a manifest of nothing": (
+        lambda p: (p / packages.MANIFEST).write_text("null"),
+        "kind: expected a package, found None",
+    ),
     "a verdict that said no": (lambda p: rewrite(p, "verdict.json", {"passed": False}), "a verdict that passed"),
     "labels of another model": (lambda p: rewrite(p, "labels.json", ["x"]), "labels of the schema in their order"),
     "no rows": (lambda p: rewrite(p, "golden.json", {"instances": [], "predictions": []}), "golden.json"),
@@ -212,7 +218,7 @@ def test_trust_is_asked_about_verified_bytes_before_anything_is_made_of_them(pac
     digest = manifest.write(package, "insects", "classification", {"who.json": "statement"})
     asked: list[PackageClaims] = []
     packages.verify(package, trust=asked.append)
-    assert asked[0].digest == digest and asked[0].manifest == (package / packages.NAME).read_bytes()
+    assert asked[0].digest == digest and asked[0].manifest == (package / packages.MANIFEST).read_bytes()
     assert asked[0].statements == {"who.json": b'{"by": "us"}'}
     (package / "schema.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"schema\.json"):

@@ -298,7 +298,7 @@ def trained(tmp_path_factory: Any) -> tuple[Path, Training]:
 
 def test_a_checkpoint_holds_graph_weights_numbers_and_schema(trained: Any) -> None:
     out, found = trained
-    manifest = artifacts.verify(out, training.KIND)
+    manifest = artifacts.verify(out, training.CHECKPOINT_KIND)
     names = {entry["path"] for entry in manifest["files"]}
     assert {"model.onnx", "weights.safetensors", "checkpoint.json", "schema.json", "metrics.jsonl"} <= names
     about = artifacts.read_json(out / training.ABOUT)
@@ -655,7 +655,7 @@ def test_a_full_disk_is_said_and_the_states_so_far_stay(tmp_path: Path) -> None:
 
 def kept(work: Path) -> int:
     """Return how many whole states a folder has."""
-    return sum(bool(artifacts.verify(path, states.KIND)) for path in (work / states.FOLDER).glob("step-*"))
+    return sum(bool(artifacts.verify(path, states.STATE_KIND)) for path in (work / states.FOLDER).glob("step-*"))
 
 
 CHILD = """

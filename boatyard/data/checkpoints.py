@@ -18,7 +18,7 @@ from boatyard.data import artifacts
 from boatyard.errors import ArtifactError
 from boatyard.project import PreprocessConfig, TrainConfig
 
-KIND = "checkpoint"
+CHECKPOINT_KIND = "checkpoint"
 GRAPH = "model.onnx"
 WEIGHTS = "weights.safetensors"
 RECORD = "checkpoint.json"
@@ -131,7 +131,7 @@ class Checkpoint:
 
 def read(path: Path) -> Checkpoint:
     """Return a checkpoint once every file of it is as its manifest says; raises ArtifactError."""
-    artifacts.verify(path, KIND)
+    artifacts.verify(path, CHECKPOINT_KIND)
     return Checkpoint(path, artifacts.digest_file(path / artifacts.MANIFEST), _record(path))
 
 
@@ -159,7 +159,7 @@ def write(
         artifacts.write_json(folder / RECORD, record.to_dict())
         artifacts.write_json(folder / SCHEMA, schema)
         yield folder
-        artifacts.seal(folder, KIND, seal)
+        artifacts.seal(folder, CHECKPOINT_KIND, seal)
 
 
 def _record(checkpoint: Path) -> Record:

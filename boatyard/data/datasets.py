@@ -17,7 +17,7 @@ from boatyard.errors import ArtifactError
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-KIND = "dataset"
+DATASET_KIND = "dataset"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Dataset:
 
 def read(path: Path) -> Dataset:
     """Open a dataset once every shard has been found to be as its manifest says; raises ArtifactError."""
-    manifest = artifacts.verify(path, KIND)
+    manifest = artifacts.verify(path, DATASET_KIND)
     try:
         schema = Schema.from_dict(manifest["schema"])
         _ = [int(manifest["rows"][split]) for split in SPLITS]

@@ -25,7 +25,7 @@ from boatyard.data.schema import Array, Batch, Schema
 from boatyard.errors import ArtifactError, DataError
 from boatyard.evaluation import measures, predictions, slices
 from boatyard.evaluation.measures import Sample
-from boatyard.evaluation.report import KIND, NUMBERS, PAGE, PREDICTIONS, Example, Report, page
+from boatyard.evaluation.report import NUMBERS, PAGE, PREDICTIONS, REPORT_KIND, Example, Report, page
 from boatyard.prediction import Answers, Engine, OnnxRuntime
 from boatyard.project import EvaluateConfig
 from boatyard.running.progress import Progress
@@ -79,7 +79,7 @@ def evaluate(config: EvaluateConfig, dataset: Dataset, checkpoint: Path, out: Pa
         report = measure(config, answered, origin(trained, dataset))
         artifacts.write_json(folder / NUMBERS, report.to_dict())
         artifacts.write_bytes(folder / PAGE, page.render(report).encode())
-        artifacts.seal(folder, KIND, {"graph": report.lineage["graph"], "dataset": dataset.digest})
+        artifacts.seal(folder, REPORT_KIND, {"graph": report.lineage["graph"], "dataset": dataset.digest})
     main = report.metrics[report.main]
     logger.info("evaluate: %s %s [%s, %s], report at %s", report.main, main.value, main.low, main.high, out)
     return Report.read(out)

@@ -7,7 +7,7 @@ Immutable, and without a time in it: when it was pushed is the registry's to say
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from boatyard.packages.manifest import NAME, Needs
+from boatyard.packages.manifest import MANIFEST, Needs
 
 if TYPE_CHECKING:
     from boatyard.packages.describing import describe, picture, question, text
@@ -25,7 +25,7 @@ _MODULES = {  # imported when they are asked for: the initializer needs none of 
 }
 
 __all__ = [
-    "NAME",
+    "MANIFEST",
     "Golden",
     "Needs",
     "Package",

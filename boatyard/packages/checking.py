@@ -16,11 +16,11 @@ from boatyard.data import hashing
 from boatyard.data.hashing import File
 from boatyard.errors import ArtifactError
 from boatyard.packages import manifest
-from boatyard.packages.manifest import NAME, Manifest, PackageFile
+from boatyard.packages.manifest import MANIFEST, Manifest, PackageFile
 from boatyard.packages.trust import PackageClaims, Trust
 
 MAX_KEPT_BYTES = 256 << 20  # of a file whose values are read
-AGAIN = "restore it or pull the package again"
+RESTORE = "restore it or pull the package again"
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ def check(
     """
     data, listed = _manifest(path)
     if digest is not None and listed.digest != digest:
-        raise ArtifactError(f"{path}: {NAME} was changed: expected sha256 {digest}, found {listed.digest}")
+        raise ArtifactError(f"{path}: {MANIFEST} was changed: expected sha256 {digest}, found {listed.digest}")
     contents: dict[str, bytes] = {}
     for difference in _differences(path, listed, roles, contents):
-        raise ArtifactError(f"{path}: {difference}; {AGAIN}")
+        raise ArtifactError(f"{path}: {difference}; {RESTORE}")
     if trust is not None:
         statements = {file.path: contents[file.path] for file in listed.of("statement")}
         trust(PackageClaims(data, listed.digest, statements))
@@ -58,12 +58,12 @@ def differences(path: Path) -> list[str]:
 
 def _manifest(path: Path) -> tuple[bytes, Manifest]:
     if not os.path.isdir(path):  # where Path.is_dir raises, this is False
-        raise ArtifactError(f"no package at {path}: expected a folder with {NAME} in it")
+        raise ArtifactError(f"no package at {path}: expected a folder with {MANIFEST} in it")
     try:
-        data = hashing.read_plain(path / NAME, manifest.MAX_MANIFEST_BYTES)
+        data = hashing.read_plain(path / MANIFEST, manifest.MAX_MANIFEST_BYTES)
     except OSError as error:
-        raise ArtifactError(f"no package at {path}: {NAME} cannot be read ({error.strerror})") from error
-    return data, manifest.read(data, f"{path}/{NAME}")
+        raise ArtifactError(f"no package at {path}: {MANIFEST} cannot be read ({error.strerror})") from error
+    return data, manifest.read(data, f"{path}/{MANIFEST}")
 
 
 def _differences(path: Path, listed: Manifest, roles: tuple[str, ...], contents: dict[str, bytes]) -> Iterator[str]:
@@ -76,7 +76,7 @@ def _differences(path: Path, listed: Manifest, roles: tuple[str, ...], contents:
     def keep(file: File) -> bool:
         return file.path in kept
 
-    yield from hashing.differences(path, listed.listed(), name=NAME, listing=NAME, keep=keep, contents=contents)
+    yield from hashing.differences(path, listed.listed(), name=MANIFEST, listing=MANIFEST, keep=keep, contents=contents)
 
 
 def _is_kept(file: PackageFile, roles: tuple[str, ...]) -> bool:

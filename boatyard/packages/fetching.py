@@ -12,7 +12,7 @@ from boatyard import storage
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError
 from boatyard.locks import locked
-from boatyard.packages.manifest import NAME, read_files
+from boatyard.packages.manifest import MANIFEST, read_files
 from boatyard.packages.verifying import verify
 
 logger = logging.getLogger(__name__)
@@ -31,14 +31,14 @@ def fetch(uri: str, digest: str | None = None, *, to: Path | None = None) -> Pat
     wanted = digest or storage.bound(source.uri)
     if to is not None:
         with artifacts.new_folder(to) as folder:
-            verify(folder, transfer.fetch(source, folder, name=NAME, read=read_files, digest=wanted))
+            verify(folder, transfer.fetch(source, folder, name=MANIFEST, read=read_files, digest=wanted))
         return to
-    wanted = wanted or artifacts.digest_bytes(source.read(NAME))
+    wanted = wanted or artifacts.digest_bytes(source.read(MANIFEST))
     kept = Settings().cache / "packages" / f"sha256-{wanted}"
     with _locked(kept):
         if not _is_whole(kept, wanted):
             coming = kept.with_name(f".{kept.name}.part")  # of this name every time: a killed download goes on
-            transfer.fetch(source, coming, name=NAME, read=read_files, digest=wanted)
+            transfer.fetch(source, coming, name=MANIFEST, read=read_files, digest=wanted)
             verify(coming, wanted)
             artifacts.replace_folder(coming, kept)
     return kept

@@ -20,8 +20,8 @@ from boatyard.data import artifacts, hashing
 from boatyard.data.hashing import File
 from boatyard.errors import ArtifactError
 
-KIND = "package"
-NAME = "package.json"
+PACKAGE_KIND = "package"
+MANIFEST = "package.json"
 FORMAT = 2
 ROLES = {  # what a file is for; a later kind of file needs a later Boatyard, not another format
     "graph": "the ONNX model",
@@ -108,8 +108,8 @@ def read(data: bytes, at: str) -> Manifest:
     if len(data) > MAX_MANIFEST_BYTES:
         raise ArtifactError(f"{at} has more than {MAX_MANIFEST_BYTES} bytes")
     value = strict_json(data, at)
-    if not isinstance(value, dict) or value.get("kind") != KIND:
-        raise _unlike(at, "kind", f"a {KIND}", value.get("kind") if isinstance(value, dict) else value)
+    if not isinstance(value, dict) or value.get("kind") != PACKAGE_KIND:
+        raise _unlike(at, "kind", f"a {PACKAGE_KIND}", value.get("kind") if isinstance(value, dict) else value)
     version = value.get("format")
     if type(version) is not int or version not in (1, FORMAT):
         newer = "; it was made by a later Boatyard, use that one" if type(version) is int and version > FORMAT else ""
@@ -134,11 +134,11 @@ def write(folder: Path, name: str, task: str, roles: Mapping[str, str], needs: N
     """Write the package.json of a folder and return its digest; `roles` are those of files whose name says none."""
     files = [
         {**vars(file), "role": roles.get(file.path) or role_of(file.path)}
-        for file in artifacts.list_files(folder, exclude=(NAME,))
+        for file in artifacts.list_files(folder, exclude=(MANIFEST,))
     ]
-    about = {"format": FORMAT, "kind": KIND, "name": name, "task": task, "needs": (needs or Needs()).to_dict()}
-    artifacts.write_json(folder / NAME, {**about, "files": files})
-    return hashing.digest_file(folder / NAME)
+    about = {"format": FORMAT, "kind": PACKAGE_KIND, "name": name, "task": task, "needs": (needs or Needs()).to_dict()}
+    artifacts.write_json(folder / MANIFEST, {**about, "files": files})
+    return hashing.digest_file(folder / MANIFEST)
 
 
 def role_of(path: str) -> str:
@@ -184,7 +184,7 @@ def _file(entry: Any, version: int, at: str) -> PackageFile:
 
 def _check_path(path: str, version: int, at: str) -> None:
     parts = path.split("/")
-    if path == NAME or any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
+    if path == MANIFEST or any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
         raise ArtifactError(f"{at}: {path!r} points outside the package")
     if version > 1 and not all(_PART.fullmatch(part) for part in parts):
         raise ArtifactError(f"{at}: {path!r}: expected letters, digits, - . _ + @ = between slashes, no hidden file")

@@ -47,7 +47,7 @@ def pack(
     ArtifactError when checkpoint, report and verdict do not belong together.
     """
     logger.info("packing %s", name)
-    made = artifacts.verify(checkpoint, checkpoints.KIND)
+    made = artifacts.verify(checkpoint, checkpoints.CHECKPOINT_KIND)
     about = artifacts.verify(report, "report")
     ruling = _passed(verdict / "verdict.json" if verdict.is_dir() else verdict)
     graph = artifacts.digest_file(checkpoint / GRAPH)

@@ -21,7 +21,7 @@ from boatyard.data.kinds import Kind
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ArtifactError, ConfigError, RequestError
 from boatyard.packages import checking
-from boatyard.packages.manifest import NAME, REQUIRED, Manifest, Needs, PackageFile, strict_json
+from boatyard.packages.manifest import MANIFEST, REQUIRED, Manifest, Needs, PackageFile, strict_json
 from boatyard.packages.trust import Trust
 from boatyard.prediction import protobuf
 from boatyard.prediction.answers import Answers
@@ -152,7 +152,7 @@ def _package(path: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> P
     values = {role: _file_of(manifest, role) for role in READ}
     schema = read_schema(contents[values["schema"]], values["schema"])
     if schema.task != manifest.task:
-        raise ArtifactError(f"{values['schema']} is for {schema.task}, {NAME} says {manifest.task}")
+        raise ArtifactError(f"{values['schema']} is for {schema.task}, {MANIFEST} says {manifest.task}")
     _check_roles(manifest, tasks.of(schema).roles)
     labels = _checked(list[str], contents[values["labels"]], values["labels"])
     if tuple(labels) != schema.labels:
@@ -178,7 +178,7 @@ def _check_roles(manifest: Manifest, required: tuple[str, ...]) -> None:
     for role in required:
         if not manifest.of(role):
             raise ArtifactError(
-                f"{NAME}: expected a file of role {role}, which every package of {manifest.task} has, found none"
+                f"{MANIFEST}: expected a file of role {role}, which every package of {manifest.task} has, found none"
             )
 
 
@@ -186,7 +186,7 @@ def _file_of(manifest: Manifest, role: str) -> str:
     """Return the path of the one JSON file of a role whose values are read; of a report it is report.json."""
     paths = [file.path for file in manifest.of(role) if role != "report" or file.path.endswith(f"/{REPORT}")]
     if len(paths) != 1 or not paths[0].endswith(".json"):
-        raise ArtifactError(f"{NAME}: expected one JSON file of role {role}, found {', '.join(paths) or 'none'}")
+        raise ArtifactError(f"{MANIFEST}: expected one JSON file of role {role}, found {', '.join(paths) or 'none'}")
     return paths[0]
 
 

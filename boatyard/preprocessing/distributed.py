@@ -21,7 +21,7 @@ import numpy as np
 
 from boatyard.data import artifacts, datasets, kinds, statistics
 from boatyard.data.columns import ColumnProfile
-from boatyard.data.datasets import KIND, SPLITS, Dataset, Split
+from boatyard.data.datasets import DATASET_KIND, SPLITS, Dataset, Split
 from boatyard.data.schema import Array, Task
 from boatyard.data.statistics import Statistic
 from boatyard.errors import ArtifactError, DataError
@@ -159,7 +159,7 @@ def merge(job: PreprocessJob, planned: Path, divided: Path, written: Sequence[Pa
         shards.merge(folders, folder)
         source = {name: digests[name] for name in _order(job)}
         values = work.manifest(decision, counts, fitted, dropped_at)
-        artifacts.seal(folder, KIND, {**values, "source": source, "preprocess": job.preprocess.values()})
+        artifacts.seal(folder, DATASET_KIND, {**values, "source": source, "preprocess": job.preprocess.values()})
     return datasets.read(out)
 
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from boatyard import plugins, storage, tasks
 from boatyard.data import artifacts, datasets, kinds, statistics
-from boatyard.data.datasets import KIND, SPLITS, Dataset, Split
+from boatyard.data.datasets import DATASET_KIND, SPLITS, Dataset, Split
 from boatyard.data.row_hashes import mix, text_hashes
 from boatyard.data.schema import Array, Schema, Task
 from boatyard.data.statistics import Statistic
@@ -65,7 +65,7 @@ def preprocess(data: DataConfig, preprocess: PreprocessConfig, out: Path, *, roo
         index = work.clean(scratch)
         work.cleaning.settle()
         manifest = work.write(folder, index)
-        artifacts.seal(folder, KIND, {**manifest, "source": digests, "preprocess": preprocess.values()})
+        artifacts.seal(folder, DATASET_KIND, {**manifest, "source": digests, "preprocess": preprocess.values()})
     logger.info("%s", summary(manifest))
     return datasets.read(out)
 

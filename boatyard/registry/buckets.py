@@ -92,7 +92,7 @@ class BucketRegistry(Registry):
             check_alias(alias)
         self.bucket.check_conditions()
         if self._same(self.log(), checked) is None:
-            transfer.send(package, self._folder(checked.name, checked.digest), name=packages.NAME, read=read_files)
+            transfer.send(package, self._folder(checked.name, checked.digest), name=packages.MANIFEST, read=read_files)
         version = self._write(lambda events: self._to_push(events, checked, alias))
         logger.info("pushed %s version %d, sha256 %s", version.name, version.version, version.digest)
         return version

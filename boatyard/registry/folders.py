@@ -28,7 +28,7 @@ from boatyard.locks import lock_folder, locked
 from boatyard.registry.shelves import (
     JOURNAL,
     LATEST,
-    NAME,
+    NAME_PATTERN,
     Registry,
     Version,
     chained,
@@ -58,7 +58,9 @@ class FolderRegistry(Registry):
 
     def names(self) -> tuple[str, ...]:
         """Return the names of which there is a version, sorted."""
-        return tuple(name for name in sorted(_listing(self.root)) if NAME.fullmatch(name) and self._numbers(name))
+        return tuple(
+            name for name in sorted(_listing(self.root)) if NAME_PATTERN.fullmatch(name) and self._numbers(name)
+        )
 
     def versions(self, name: str) -> tuple[Version, ...]:
         """Return the versions of a name, the oldest first; none when there are none."""
@@ -68,7 +70,7 @@ class FolderRegistry(Registry):
         """Return the version number that each alias of a name stands for."""
         folder = self._folder(name) / "aliases"
         found = sorted(entry.removesuffix(".json") for entry in _listing(folder) if entry.endswith(".json"))
-        return {alias: self._alias(name, alias)["version"] for alias in found if NAME.fullmatch(alias)}
+        return {alias: self._alias(name, alias)["version"] for alias in found if NAME_PATTERN.fullmatch(alias)}
 
     def pull(self, name: str, reference: str | int = LATEST, to: Path | None = None) -> Path:
         """Return a verified package: where it lies, or copied to a folder that must not exist.
@@ -209,7 +211,7 @@ class FolderRegistry(Registry):
     def _version(self, name: str, number: int) -> Version:
         path = self.root / name / "versions" / str(number)
         try:
-            return Version(name, number, artifacts.digest_file(path / packages.NAME), storage.uri(path))
+            return Version(name, number, artifacts.digest_file(path / packages.MANIFEST), storage.uri(path))
         except OSError as error:
             raise StorageError(f"{path} cannot be read: {error.strerror}; it was removed or is damaged") from error
 
@@ -217,7 +219,7 @@ class FolderRegistry(Registry):
         versions = {str(version.version): version for version in self.versions(name)}
         if reference == LATEST and versions:
             return list(versions.values())[-1]
-        if NAME.fullmatch(reference):
+        if NAME_PATTERN.fullmatch(reference):
             path = self._folder(name) / "aliases" / f"{reference}.json"
             reference = str(self._alias(name, reference)["version"]) if path.exists() else reference
         return versions.get(reference)

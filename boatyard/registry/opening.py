@@ -10,9 +10,9 @@ from pathlib import Path
 
 from boatyard import storage
 from boatyard.registry.folders import FolderRegistry
-from boatyard.registry.shelves import JOURNAL, LATEST, NAME, Registry, Version
+from boatyard.registry.shelves import JOURNAL, LATEST, NAME_PATTERN, Registry, Version
 
-__all__ = ["JOURNAL", "LATEST", "NAME", "Registry", "Version", "open"]
+__all__ = ["JOURNAL", "LATEST", "NAME_PATTERN", "Registry", "Version", "open"]
 
 
 def open(uri: str, root: Path) -> Registry:

@@ -16,7 +16,7 @@ from typing import Any
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, StorageError
 
-NAME = re.compile(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?")
+NAME_PATTERN = re.compile(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?")
 LATEST = "latest"  # the version with the greatest number; no alias may be called so
 JOURNAL = "journal.jsonl"
 START = "0" * 64  # what the first line holds in place of the line before it
@@ -101,14 +101,14 @@ class Registry(ABC):
 
 def check_name(name: str) -> str:
     """Return a name that can be a model's; raises StorageError for one that cannot."""
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
         raise StorageError(f"expected a name of lower-case letters, digits and -, found {name!r}")
     return name
 
 
 def check_alias(alias: str) -> None:
     """Raise StorageError for what cannot be an alias: `latest` is the greatest number's own."""
-    if not NAME.fullmatch(alias) or alias == LATEST:
+    if not NAME_PATTERN.fullmatch(alias) or alias == LATEST:
         raise StorageError(f"expected an alias of lower-case letters, digits and -, not {LATEST}, found {alias!r}")
 
 

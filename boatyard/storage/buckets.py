@@ -30,7 +30,7 @@ RETRY: Any = {
 }
 KEYS = {"InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"}
 MISSING = {"NoSuchKey", "NotFound", "NoSuchVersion", None}  # codes of a 404 that is about the object itself
-NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]{1,254}")
+BUCKET_NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]{1,254}")
 ENDPOINT = re.compile(r"https?://[-A-Za-z0-9._\[\]:]+/?\S*")
 PROBE = ".conditional-writes"  # an empty object; it stays
 
@@ -170,7 +170,7 @@ def open(uri: str) -> Bucket:
     scheme, _, rest = uri.partition("://")
     name, _, prefix = rest.partition("/")
     prefix = prefix.strip("/")
-    if not NAME.fullmatch(name) or "//" in prefix or any(part in (".", "..") for part in prefix.split("/")):
+    if not BUCKET_NAME.fullmatch(name) or "//" in prefix or any(part in (".", "..") for part in prefix.split("/")):
         raise StorageError(f"expected {scheme}://BUCKET/FOLDER, found {uri!r}")
     with _translated(uri):
         store = _s3(name) if scheme.lower() == "s3" else GCSStore(name, client_options=_client(), retry_config=RETRY)

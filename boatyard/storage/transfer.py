@@ -58,7 +58,7 @@ def fetch(source: Bucket, to: Path, *, read: Reader, name: str = artifacts.MANIF
     data = source.read(name)
     found = hashing.digest_bytes(data)
     if digest is not None and found != digest:
-        raise ArtifactError(f"{source.uri}: {name} was changed: expected sha256 {digest}, found {found}; {AGAIN}")
+        raise ArtifactError(f"{source.uri}: {name} was changed: expected sha256 {digest}, found {found}; {RESTORE}")
     if len(data) > MAX_MANIFEST_BYTES:
         raise ArtifactError(f"{source.uri}: {name} has {len(data)} bytes, more than {MAX_MANIFEST_BYTES}")
     files = read(data, f"{source.uri}/{name}")
@@ -78,7 +78,7 @@ def _manifest_of(folder: Path, name: str) -> bytes:
         raise ArtifactError(f"{folder}: expected {name} in it, found none ({error.strerror})") from error
 
 
-AGAIN = "nothing is served of it; restore the object, or push the package again"
+RESTORE = "nothing is served of it; restore the object, or push the package again"
 
 
 class _SurplusObject(ArtifactError):
@@ -110,10 +110,10 @@ def _check_listing(source: Bucket, files: Mapping[str, File], name: str) -> None
 def _check_listed(source: Bucket, files: Mapping[str, File], there: Mapping[str, Object]) -> None:
     for path, file in files.items():
         if path not in there:
-            raise ArtifactError(f"{source.uri}: expected {path} ({file.bytes} bytes), found no such object; {AGAIN}")
+            raise ArtifactError(f"{source.uri}: expected {path} ({file.bytes} bytes), found no such object; {RESTORE}")
         if there[path].bytes != file.bytes:
             raise ArtifactError(
-                f"{source.uri}: expected {path} of {file.bytes} bytes, found {there[path].bytes}; {AGAIN}"
+                f"{source.uri}: expected {path} of {file.bytes} bytes, found {there[path].bytes}; {RESTORE}"
             )
 
 
@@ -187,7 +187,7 @@ class _Download:
             self.note.unlink(missing_ok=True)
             raise ArtifactError(
                 f"{self.source.uri}: {self.file.path} was changed: expected sha256 {self.file.sha256}, "
-                f"found {found}; {AGAIN}"
+                f"found {found}; {RESTORE}"
             )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(self.beside, self.path)

@@ -26,7 +26,7 @@ from boatyard.settings import Settings
 from boatyard.storage import transfer
 from boatyard.training.trainjobs import TrainingJob
 
-AGAIN, STOPPED, IN_VAIN = 1, 75, 78  # sysexits.h: EX_TEMPFAIL, EX_CONFIG
+RETRY, STOPPED, IN_VAIN = 1, 75, 78  # sysexits.h: EX_TEMPFAIL, EX_CONFIG
 SAVING = 90  # seconds that processes have to save once the pod is told to stop; less than its grace period
 LEAD = 3.0  # seconds that who lost a peer waits, so that the pod that failed first is seen first
 VERDICT = Path("/dev/termination-log")  # what Kubernetes shows of a pod that ended
@@ -54,10 +54,12 @@ def node(job: TrainingJob, text: str) -> tuple[int, str]:
     """Bring the dataset, run this node's processes to their end, send the checkpoint; return exit code and reason."""
     try:
         if storage.in_bucket(job.dataset):
-            transfer.fetch(storage.open(job.dataset), SCRATCH / "dataset", read=artifacts.reader(datasets.KIND))
+            transfer.fetch(storage.open(job.dataset), SCRATCH / "dataset", read=artifacts.reader(datasets.DATASET_KIND))
         code, reason = torchrun(text)
         if code == 0 and storage.in_bucket(job.out) and (SCRATCH / "checkpoint").exists():
-            transfer.send(SCRATCH / "checkpoint", storage.open(job.out), read=artifacts.reader(checkpoints.KIND))
+            transfer.send(
+                SCRATCH / "checkpoint", storage.open(job.out), read=artifacts.reader(checkpoints.CHECKPOINT_KIND)
+            )
     except BoatyardError as error:
         return code_of(error), f"{type(error).__name__}: {error}"
     return code, reason
@@ -75,7 +77,7 @@ def torchrun(text: str) -> tuple[int, str]:
     except ChildFailedError as error:
         rank, first = error.get_first_failure()
         codes = {failure.exitcode for failure in error.failures.values()}
-        return next((c for c in (IN_VAIN, STOPPED) if c in codes), AGAIN), f"rank {rank}: {first.message}"
+        return next((c for c in (IN_VAIN, STOPPED) if c in codes), RETRY), f"rank {rank}: {first.message}"
     except SignalException as error:
         return STOPPED, f"told to stop by {error.sigval.name}; started again, the run goes on from its last state"
     return 0, ""
@@ -120,7 +122,7 @@ def code_of(error: BoatyardError) -> int:
     """Return the exit code that says whether starting again may help."""
     if isinstance(error, Interrupted):
         return STOPPED
-    return AGAIN if isinstance(error, PeerLost | StorageError) else IN_VAIN
+    return RETRY if isinstance(error, PeerLost | StorageError) else IN_VAIN
 
 
 if __name__ == "__main__":

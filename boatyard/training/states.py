@@ -22,7 +22,7 @@ from boatyard.errors import ArtifactError
 
 logger = logging.getLogger(__name__)
 
-KIND = "training state"
+STATE_KIND = "training state"
 KEPT = 2
 FOLDER = "states"
 
@@ -41,7 +41,7 @@ def save(work: Path, state: State, *, key: str, step: int) -> None:
         data = safetensors.torch.save({name: value.contiguous() for name, value in state.tensors.items()})
         artifacts.write_bytes(beside / "tensors.safetensors", data)
         artifacts.write_bytes(beside / "values.json", json.dumps(dict(state.values)).encode())
-        artifacts.seal(beside, KIND, {"key": key, "step": step})
+        artifacts.seal(beside, STATE_KIND, {"key": key, "step": step})
     for old in _saved(work)[KEPT:]:
         _remove(old)
 
@@ -63,7 +63,7 @@ def load(work: Path, *, key: str) -> State | None:
     sweep(work)
     for path in _saved(work):
         try:
-            manifest = artifacts.verify(path, KIND)
+            manifest = artifacts.verify(path, STATE_KIND)
             if manifest["key"] != key:
                 logger.warning("%s belongs to another configuration, dataset or recipe; starting anew", path)
                 clear(work)

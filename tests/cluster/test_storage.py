@@ -253,9 +253,9 @@ def test_a_download_killed_in_its_pod_goes_on_where_it_was(
     big = tmp_path / "big"
     big.mkdir()
     (big / "model.onnx").write_bytes(random.Random(0).randbytes(20 * transfer.PART_BYTES))
-    digest = artifacts.seal(big, "package", {"name": "big", "task": "classification"}, name=packages.NAME)
+    digest = artifacts.seal(big, "package", {"name": "big", "task": "classification"}, name=packages.MANIFEST)
     uri = f"{shelf.place}/big/sha256-{digest}"
-    transfer.send(big, storage.open(uri), name=packages.NAME, read=read_files)
+    transfer.send(big, storage.open(uri), name=packages.MANIFEST, read=read_files)
     script = f"""
     if [ -e /scratch/began ]; then exec python -m boatyard.initializer {uri} /models; fi
     touch /scratch/began; python -m boatyard.initializer {uri} /models & child=$!

@@ -1,10 +1,10 @@
 """The report on one graph and one test split: numbers with intervals, and one page for people."""
 
 from boatyard.evaluation.report.values import (
-    KIND,
     NUMBERS,
     PAGE,
     PREDICTIONS,
+    REPORT_KIND,
     Bin,
     ClassScore,
     Confusion,
@@ -18,10 +18,10 @@ from boatyard.evaluation.report.values import (
 )
 
 __all__ = [
-    "KIND",
     "NUMBERS",
     "PAGE",
     "PREDICTIONS",
+    "REPORT_KIND",
     "Bin",
     "ClassScore",
     "Confusion",

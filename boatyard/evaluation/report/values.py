@@ -22,7 +22,7 @@ from boatyard.evaluation import metrics
 from boatyard.evaluation.metrics import Bin, ClassScore, Metric, Roc
 from boatyard.evaluation.slices import Slice
 
-KIND = "report"
+REPORT_KIND = "report"
 POINTS = 1000  # of a scatter plot
 NUMBERS, PAGE, PREDICTIONS = "report.json", "report.html", "predictions.parquet"
 
@@ -210,7 +210,7 @@ class Report:
     @classmethod
     def read(cls, folder: Path) -> Report:
         """Read a report once every file of it has been found to be as its manifest says; raises ArtifactError."""
-        artifacts.verify(folder, KIND)
+        artifacts.verify(folder, REPORT_KIND)
         digest = artifacts.digest_file(folder / artifacts.MANIFEST)
         return cls.from_dict(artifacts.read_json(folder / NUMBERS), folder, digest)
 

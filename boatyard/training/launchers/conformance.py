@@ -29,7 +29,7 @@ def check(launcher: Launcher, dataset: Path, folder: Path, train: Mapping[str, A
     launcher.check(config)
     launch = Launch(config, PreprocessConfig(), GateConfig(), dataset, folder / "checkpoint", "conformance")
     trained = launcher.train(launch)
-    artifacts.verify(launch.out, checkpoints.KIND)
+    artifacts.verify(launch.out, checkpoints.CHECKPOINT_KIND)
     _hold(trained == checkpoints.Training.read(launch.out), "it returns what the checkpoint says")
     _hold(trained.epochs == config.epochs, "it trains the section that it is given")
     wrong = config.model_copy(update={"recipe": "no-such-recipe"})

@@ -74,10 +74,10 @@ def train(
         f"{shared}/checkpoint",
         f"{claim}/work",
     )
-    trainjobs.put(dataset, job.dataset, datasets.KIND)
+    trainjobs.put(dataset, job.dataset, datasets.DATASET_KIND)
     trainjob = trainjobs.manifest(place, job, config, pod, namespace=namespace, settings=settings)
     trainjobs.follow(cluster, trainjob, say=say)
-    trainjobs.bring(job.out, out, checkpoints.KIND)
+    trainjobs.bring(job.out, out, checkpoints.CHECKPOINT_KIND)
     return checkpoints.Training.read(out)
 
 
