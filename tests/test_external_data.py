@@ -220,5 +220,5 @@ def test_a_model_read_from_a_folder_names_files_of_that_folder_alone(tmp_path: P
 
 
 def test_package_json_names_the_weights_and_their_role(good: Path) -> None:
-    files = {entry["path"]: entry for entry in json.loads((good / packages.NAME).read_bytes())["files"]}
+    files = {entry["path"]: entry for entry in json.loads((good / packages.MANIFEST).read_bytes())["files"]}
     assert files[DATA]["role"] == "weights" and files[DATA]["sha256"] == artifacts.digest_file(good / DATA)

@@ -13,7 +13,7 @@ from boatyard.data.kinds.base import Kind, Policy, Reason
 from boatyard.data.schema import Array, Field, Schema
 from boatyard.errors import Refused, RequestError
 
-NAME = "column"
+FIELD_NAME = "column"
 
 
 @dataclass
@@ -43,7 +43,7 @@ class KindSubject:
         """The field before statistics."""
         shape = tuple(self.column.shape[1:]) if isinstance(self.column, np.ndarray) else ()
         dtype = str(self.column.dtype) if isinstance(self.column, np.ndarray) else ""
-        return self.kind.draft(NAME, shape, dtype)
+        return self.kind.draft(FIELD_NAME, shape, dtype)
 
     @cached_property
     def cleaned(self) -> tuple[Any, ColumnNotes]:
@@ -173,7 +173,7 @@ def _features_are_finite_columns(subject: KindSubject) -> Iterator[str]:
 
     statistics = subject.kind.fit(subject.cleaned[0], subject.index, subject.index >= 0).values()
     schema = Schema("regression", (subject.field,), "y")
-    features = Features(schema, {NAME: statistics}, PreprocessConfig()).eval()
+    features = Features(schema, {FIELD_NAME: statistics}, PreprocessConfig()).eval()
     rows = subject.read
     if not subject.kind.alone:
         rows = np.concatenate([rows, np.array([subject.kind.missing(subject.field)], rows.dtype)])
