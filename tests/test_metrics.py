@@ -17,7 +17,7 @@ from sklearn import metrics as reference
 from boatyard.data.schema import Schema
 from boatyard.evaluation import measures, metrics
 from boatyard.evaluation.measures import Sample
-from boatyard.tasks import PredictedRows
+from boatyard.tasks import Predictions
 
 
 def sample(rows: int, labels: int, seed: int = 0, skill: float = 1.5) -> tuple[Any, Any, Any]:
@@ -32,7 +32,7 @@ def classification(target: Any, predicted: Any, probabilities: Any, **settings: 
     """Measure classified rows as evaluate does; a prediction of -1 is invalid."""
     schema = Schema("classification", (), "y", tuple(map(str, range(probabilities.shape[1]))))
     outputs = {"label": predicted, "probabilities": probabilities}
-    predictions = PredictedRows(schema, target, outputs, predicted < 0)
+    predictions = Predictions(schema, target, outputs, predicted < 0)
     return measures.compute(Sample(predictions, **settings), measures.of("classification"))
 
 

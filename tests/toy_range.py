@@ -18,7 +18,7 @@ import numpy as np
 from boatyard.data.schema import Array, Schema
 from boatyard.evaluation import metrics
 from boatyard.evaluation.measures import Measure, Sample
-from boatyard.tasks import Head, Output, PredictedRows, Problem, Task, Worded
+from boatyard.tasks import Head, Output, Predictions, Problem, Task, Worded
 from boatyard.tasks.targets import NumberTarget
 
 SIDES = ("negative", "positive")
@@ -107,15 +107,15 @@ class Range(Task):
         wrong = int((found["rounded"] != np.round(found["value"])).sum())
         return f"another whole number for {wrong} rows" if wrong else ""
 
-    def row_loss(self, predictions: PredictedRows) -> Array:
+    def row_loss(self, predictions: Predictions) -> Array:
         error = np.abs(predictions.outputs["value"].astype(np.float64) - predictions.target)
         return np.where(predictions.invalid, np.inf, error)
 
-    def outcome(self, predictions: PredictedRows) -> Array:
+    def outcome(self, predictions: Predictions) -> Array:
         low, high = predictions.outputs["bounds"].T
         return (low <= predictions.target) & (predictions.target <= high)
 
-    def word(self, predictions: PredictedRows, row: int) -> Worded:
+    def word(self, predictions: Predictions, row: int) -> Worded:
         low, high = predictions.outputs["bounds"][row].tolist()
         right = bool(self.outcome(predictions)[row])
         return Worded(f"{float(predictions.target[row]):.4g}", f"{low:.4g} to {high:.4g}", right)

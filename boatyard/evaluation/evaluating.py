@@ -29,7 +29,7 @@ from boatyard.evaluation.report import NUMBERS, PAGE, PREDICTIONS, REPORT_KIND, 
 from boatyard.prediction import Answers, Engine, OnnxRuntime
 from boatyard.project import EvaluateConfig
 from boatyard.running.progress import Progress
-from boatyard.tasks import PredictedRows, Task
+from boatyard.tasks import Predictions, Task
 
 logger = logging.getLogger(__name__)
 BATCH_ROWS, BATCH_BYTES = 1024, 1 << 23  # rows answered at once: enough to be fast, few enough to bound memory
@@ -43,7 +43,7 @@ class Answered:
     schema: Schema
     keep: int
     columns: list[slices.Column]
-    predictions: list[PredictedRows] = field(default_factory=list)
+    predictions: list[Predictions] = field(default_factory=list)
     worst: list[tuple[float, Example]] = field(default_factory=list)
 
     def add(self, batch: Batch, answers: Answers) -> None:
@@ -53,7 +53,7 @@ class Answered:
         slices.collect(self.columns, self.schema, batch)
         self._remember(batch, predictions)
 
-    def _remember(self, batch: Batch, predictions: PredictedRows) -> None:
+    def _remember(self, batch: Batch, predictions: Predictions) -> None:
         """Keep the rows with the greatest loss; a row without a number comes first."""
         loss = tasks.of(self.schema).row_loss(predictions)
         for i in np.argsort(-loss, kind="stable")[: self.keep].tolist():
@@ -122,7 +122,7 @@ def measure(config: EvaluateConfig, answered: Answered, lineage: Mapping[str, An
     """Make the report of the answered rows; pure."""
     task = tasks.of(answered.schema)
     sample = Sample(
-        PredictedRows.joined(answered.predictions),
+        Predictions.joined(answered.predictions),
         confidence=config.confidence,
         bootstrap=config.bootstrap,
         bins=config.bins,
@@ -157,7 +157,7 @@ def sliced(task: Task, sample: Sample, groups: Sequence[slices.SliceGroup]) -> t
     return slices.error_slices(groups, outcome, sample.confidence)
 
 
-def example(batch: Batch, predictions: PredictedRows, i: int, loss: float) -> Example:
+def example(batch: Batch, predictions: Predictions, i: int, loss: float) -> Example:
     """Keep one row as it was, with what the model said of it."""
     schema, row = predictions.schema, batch.take([i])
     worded = tasks.of(schema).word(predictions, i)

@@ -26,7 +26,7 @@ from boatyard.data.schema import Array, Schema
 from boatyard.errors import ConfigError
 from boatyard.evaluation import metrics
 from boatyard.evaluation.metrics import Metric
-from boatyard.tasks.parts import PredictedRows
+from boatyard.tasks.parts import Predictions
 
 T = TypeVar("T")
 Direction = Literal["greater", "less", "none"]  # which is better; a bias is best at 0, on neither side
@@ -36,7 +36,7 @@ Direction = Literal["greater", "less", "none"]  # which is better; a bias is bes
 class Sample:
     """The test rows as predicted, and how intervals are to be made of them: what every measure is computed from."""
 
-    predictions: PredictedRows
+    predictions: Predictions
     confidence: float = 0.95
     bootstrap: int = 1000
     bins: int = 15

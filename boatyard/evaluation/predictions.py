@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from boatyard import tasks
 from boatyard.data.schema import Array, Batch, Schema
 from boatyard.prediction.answers import Answers
-from boatyard.tasks import Output, PredictedRows
+from boatyard.tasks import Output, Predictions
 
 TYPES = {"float32": pa.float32(), "int64": pa.int64(), "str": pa.string()}
 
@@ -30,7 +30,7 @@ def table(schema: Schema, batch: Batch, answers: Answers) -> pa.Table:
     return pa.table([pa.array(batch.rows), pa.array(target), *outputs], schema=layout(schema))
 
 
-def read(path: Path, schema: Schema) -> PredictedRows:
+def read(path: Path, schema: Schema) -> Predictions:
     """Read a file of a report that was verified."""
     task, rows = tasks.of(schema), pq.read_table(path)
     answers = Answers({output.name: _column(rows[output.name], output) for output in task.outputs(schema)})

@@ -19,7 +19,7 @@ from boatyard import plugins
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ArtifactError, ConfigError
 from boatyard.spelling import hint, shorten
-from boatyard.tasks.parts import Head, Output, PredictedRows, Problem, Worded
+from boatyard.tasks.parts import Head, Output, Predictions, Problem, Worded
 from boatyard.tasks.targets import Target
 
 if TYPE_CHECKING:
@@ -173,16 +173,16 @@ class Task(ABC):
         """Return bool [N]: rows whose answer is none, which count as wrong and which the gate refuses."""
         return ~answers.finite()
 
-    def predictions(self, schema: Schema, target: Array, answers: Answers) -> PredictedRows:
+    def predictions(self, schema: Schema, target: Array, answers: Answers) -> Predictions:
         """Return answers as measures take them; raises ArtifactError for texts that the schema does not know."""
-        return PredictedRows(schema, target, dict(answers.items()), self.invalid(schema, answers))
+        return Predictions(schema, target, dict(answers.items()), self.invalid(schema, answers))
 
     @abstractmethod
-    def row_loss(self, predictions: PredictedRows) -> Array:
+    def row_loss(self, predictions: Predictions) -> Array:
         """Return float64 [N], how wrong each row is; infinite where the answer is invalid. The worst come first."""
 
     @abstractmethod
-    def outcome(self, predictions: PredictedRows) -> Array:
+    def outcome(self, predictions: Predictions) -> Array:
         """Return bool [N], whether a row is right, or float64 [N], its error (infinite where it is invalid).
 
         Its mean is `row_measure`. Slices and the gate's comparison with production are made of it: right rows by
@@ -190,7 +190,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def word(self, predictions: PredictedRows, row: int) -> Worded:
+    def word(self, predictions: Predictions, row: int) -> Worded:
         """Say a row's target and prediction for people."""
 
     def report_parts(self, sample: Sample) -> ReportParts:

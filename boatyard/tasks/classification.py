@@ -11,7 +11,7 @@ import numpy as np
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ArtifactError, DataError
 from boatyard.tasks.base import TOLERANCE, Task
-from boatyard.tasks.parts import Head, Output, PredictedRows, Problem, Worded
+from boatyard.tasks.parts import Head, Output, Predictions, Problem, Worded
 from boatyard.tasks.targets import LabelTarget, Target
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Classification(Task):
 
         return metrics.invalid_rows(answers["probabilities"])
 
-    def predictions(self, schema: Schema, target: Array, answers: Answers) -> PredictedRows:
+    def predictions(self, schema: Schema, target: Array, answers: Answers) -> Predictions:
         index = {label: number for number, label in enumerate(schema.labels)}
         try:
             labels = np.array([index[str(label)] for label in answers["label"]], dtype=np.int64)
@@ -145,18 +145,18 @@ class Classification(Task):
             )
         invalid = self.invalid(schema, answers)
         labels[invalid] = -1
-        return PredictedRows(schema, target, {"label": labels, "probabilities": answers["probabilities"]}, invalid)
+        return Predictions(schema, target, {"label": labels, "probabilities": answers["probabilities"]}, invalid)
 
-    def row_loss(self, predictions: PredictedRows) -> Array:
+    def row_loss(self, predictions: Predictions) -> Array:
         from boatyard.evaluation import metrics
 
         given = np.nan_to_num(predictions.outputs["probabilities"])
         return np.where(predictions.invalid, np.inf, metrics.row_loss(predictions.target, given))
 
-    def outcome(self, predictions: PredictedRows) -> Array:
+    def outcome(self, predictions: Predictions) -> Array:
         return np.asarray(predictions.target == predictions.outputs["label"])
 
-    def word(self, predictions: PredictedRows, row: int) -> Worded:
+    def word(self, predictions: Predictions, row: int) -> Worded:
         labels, target = predictions.schema.labels, int(predictions.target[row])
         given = int(predictions.outputs["label"][row])
         if given < 0:

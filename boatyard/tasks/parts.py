@@ -58,7 +58,7 @@ class Head(ABC):
 
 
 @dataclass(frozen=True)
-class PredictedRows:
+class Predictions:
     """N rows of one split and what a model says of them, as measures take them.
 
     `target` is int64 label indices or float32 values, `outputs` [N, …] by name; an output of labels is int64 indices
@@ -74,7 +74,7 @@ class PredictedRows:
         return len(self.target)
 
     @classmethod
-    def joined(cls, parts: Sequence[PredictedRows]) -> PredictedRows:
+    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
         """Put the predictions of batches together, row after row."""
         outputs = {name: np.concatenate([part.outputs[name] for part in parts]) for name in parts[0].outputs}
         target, invalid = (np.concatenate([getattr(part, name) for part in parts]) for name in ("target", "invalid"))

@@ -11,7 +11,7 @@ import numpy as np
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import DataError
 from boatyard.tasks.base import Task
-from boatyard.tasks.parts import Head, Output, PredictedRows, Problem, Worded
+from boatyard.tasks.parts import Head, Output, Predictions, Problem, Worded
 from boatyard.tasks.targets import NumberTarget, Target
 
 if TYPE_CHECKING:
@@ -99,14 +99,14 @@ class Regression(Task):
 
     # evaluation
 
-    def row_loss(self, predictions: PredictedRows) -> Array:
+    def row_loss(self, predictions: Predictions) -> Array:
         error = abs(predictions.outputs["value"].astype(np.float64) - predictions.target)
         return np.where(np.isfinite(error), error, np.inf)
 
-    def outcome(self, predictions: PredictedRows) -> Array:
+    def outcome(self, predictions: Predictions) -> Array:
         return self.row_loss(predictions)
 
-    def word(self, predictions: PredictedRows, row: int) -> Worded:
+    def word(self, predictions: Predictions, row: int) -> Worded:
         value = float(predictions.outputs["value"][row])
         given = "no number" if predictions.invalid[row] else f"{value:.6g}"
         return Worded(f"{float(predictions.target[row]):.6g}", given, False)
