@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boatyard.api.projects import Overrides, resolve
-from boatyard.api.saying import say_at
+from boatyard.api.saying import say, say_at
 from boatyard.errors import BoatyardError, ConfigError, Interrupted
 
 if TYPE_CHECKING:
@@ -56,12 +56,13 @@ def submit(
     cached: bool = True,
     check: bool = True,
     say: Say = say_at,
+    announce: Say = say,
 ) -> KubeflowRun:
     """Upload the pipeline to Kubeflow, run it and follow its steps; `host` is BOATYARD_KUBEFLOW's by default.
 
     With `run` nothing is submitted and that run is followed. What `set` changes becomes the run's parameters. A run
     that failed, or that the gate refused, is raised, unless `check` is off: then it is in `error`. Ctrl-C leaves the
-    run alone and raises Interrupted.
+    run alone and raises Interrupted. `announce` is told where its page is, `say` how its steps change.
     """
     from boatyard.pipelines import submitting
     from boatyard.settings import Settings
@@ -78,7 +79,7 @@ def submit(
         submitted = backend.submit(what) if what else None
     name = run or (submitted.run if submitted else "")
     if submitted:
-        say(f"run {submitted.run}: {submitted.page}")
+        announce(f"run {submitted.run}: {submitted.page}")
     if not follow:
         return KubeflowRun(name, submitted)
     state = _followed(backend, name, f"boatyard submit --follow {name} --host {address}", say)

@@ -59,7 +59,7 @@ def submit(
         follow=not leave,
         cached=not no_cache,
         check=False,
-        **({"say": lambda sentence: None} if as_json else {}),
+        **(dict.fromkeys(("say", "announce"), lambda sentence: None) if as_json else {}),
     )
     if as_json:
         print_json(run.to_dict())
