@@ -43,12 +43,14 @@ def _wanted(source: str, digest: str | None) -> str:
     known = {each for each in (storage.bound(source), digest) if each}
     if not known:
         raise ConfigError(
-            f"{source}: expected a digest to hold the package against, found none; give the InferenceService the "
-            "annotation boatyard/digest, or a URI that ends in /sha256-<digest>"
+            f"{source}",
+            expected="a digest to hold the package against",
+            found="none",
+            fix=("give the InferenceService the annotation boatyard/digest, or a URI that ends in /sha256-<digest>"),
         )
     if len(known) > 1:
         raise ArtifactError(
-            f"{source}: expected sha256 {digest} (boatyard/digest), found {storage.bound(source)} in it"
+            f"{source}", expected=f"sha256 {digest} (boatyard/digest)", found=f"{storage.bound(source)} in it"
         )
     return known.pop()
 

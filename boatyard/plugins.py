@@ -89,7 +89,7 @@ def load(group: GroupName, name: str, at: str = "") -> Any:
         return getattr(importlib.import_module(f"{about.package}.{name}"), about.attribute)
     point = _installed(group).get(name)
     if point is None:
-        raise ConfigError(f"{place}no {about.one} {name!r}; {hint(name, names(group), said='installed are')}")
+        raise ConfigError(f"{place}no {about.one} {name!r}", fix=f"{hint(name, names(group), said='installed are')}")
     try:
         return point.load()
     except (ImportError, AttributeError) as error:

@@ -36,7 +36,9 @@ def read_demands(spec: Path) -> Demands:
         pipeline = components.load_component_from_text(text)
     except Exception as error:  # KFP's own are of many kinds
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{spec} is not a compiled pipeline: {reason}; start a new run: boatyard run") from error
+        raise ConfigError(
+            f"{spec} is not a compiled pipeline: {reason}", fix="start a new run: boatyard run"
+        ) from error
     executors = documents[0].get("deploymentSpec", {}).get("executors", {})
     platform: dict[str, Any] = {}
     for document in documents[1:]:
@@ -81,15 +83,18 @@ def refuse_missing(demands: Demands) -> None:
         for variable, secret in variables:
             if variable not in os.environ:
                 raise ConfigError(
-                    f"resources.{step}.secrets: {variable} comes from the secret {secret} on a cluster; here, export it"
+                    f"resources.{step}.secrets: {variable} comes from the secret {secret} on a cluster",
+                    fix="here, export it",
                 )
     for step, volumes in demands.volumes.items():
         if volumes:
-            raise ConfigError(f"{step} mounts {', '.join(volumes)}, which this machine cannot; run it on a cluster")
+            raise ConfigError(
+                f"{step} mounts {', '.join(volumes)}, which this machine cannot", fix="run it on a cluster"
+            )
     here = len(glob.glob("/dev/nvidia[0-9]*"))
     for step, count in demands.gpus.items():
         if count > here:
             raise ConfigError(
-                f"resources.{step}.gpu asks for {count}, this machine has {here}; "
-                f"run without: --set resources.{step}.gpu=null"
+                f"resources.{step}.gpu asks for {count}, this machine has {here}",
+                fix=f"run without: --set resources.{step}.gpu=null",
             )

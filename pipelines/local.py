@@ -63,7 +63,7 @@ def _execute(runner: _Runner) -> runs.Run:
             runner.demands.pipeline()
     except KeyboardInterrupt:
         runner.run = runner.run.end("interrupted", "stopped by a signal")
-        raise Interrupted(f"run {run.id} was stopped; `boatyard run --resume` goes on from there") from None
+        raise Interrupted(f"run {run.id} was stopped", fix="`boatyard run --resume` goes on from there") from None
     except RuntimeError as error:
         raise runner.failure(error) from None
     except OSError as error:

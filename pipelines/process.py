@@ -105,7 +105,7 @@ def _gone(record: runs.Run, code: int) -> BoatyardError:
 
 
 def _stopped(record: runs.Run) -> Interrupted:
-    return Interrupted(f"run {record.id} was stopped; `boatyard run --resume` goes on from there")
+    return Interrupted(f"run {record.id} was stopped", fix="`boatyard run --resume` goes on from there")
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ class Backend:
 
     def __init__(self, host: str, namespace: str | None = None) -> None:
         if not re.match(r"https?://[^/\s]+", host):
-            raise ConfigError(f"expected the API server's http:// or https:// URL, found {host!r}")
+            raise ConfigError(expected="the API server's http:// or https:// URL", found=f"{host!r}")
         self.host, self.namespace = host.rstrip("/"), namespace
         self.token = Settings().kubeflow_token
         self.check()
@@ -280,7 +280,7 @@ def outcome(state: RunState) -> BoatyardError | None:
         where = f"\n  its log: {left[0].log}" if left[0].log else ""
         return RunFailed(f"{left[0].step} failed: {left[0].sentence}{where}")
     if state.failed == ("verdict",):  # that step does nothing but this
-        return Refused(f"the gate refused; its verdict is at {folder or 'the run’s root'}/gate/")
+        return Refused("the gate refused", fix=f"its verdict is at {folder or 'the run’s root'}/gate/")
     return RunFailed(_unsaid(state, folder))
 
 

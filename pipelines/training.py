@@ -134,13 +134,13 @@ def compile(project: Project, path: Path, cached: bool = True) -> None:
     Raises ConfigError for a file that is not called .yaml, and for values that a spec cannot hold.
     """
     if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"expected a file that ends with .yaml, found {path}")
+        raise ConfigError(expected="a file that ends with .yaml", found=f"{path}")
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "pipeline.yaml"
         try:
             compiler.Compiler().compile(pipeline(project, cached), str(spec))
         except ValueError as error:
-            raise ConfigError(f"{project.name} cannot be compiled: {error}; see its settings") from error
+            raise ConfigError(f"{project.name} cannot be compiled: {error}", fix="see its settings") from error
         artifacts.write_bytes(path, spec.read_bytes())
 
 

@@ -23,6 +23,11 @@ def test_a_reason_has_the_fields_of_its_error() -> None:
     assert Reason.of("gate", Refused("no")).refused
 
 
+def test_nothing_is_read_out_of_a_sentence() -> None:
+    reason = Reason.of("train", DataError("rows.csv: expected a, found b; do c"))
+    assert (reason.expected, reason.found, reason.fix) == ("", "", "")
+
+
 def test_a_reason_that_an_older_image_left_is_read() -> None:
     written = {
         "step": "train",

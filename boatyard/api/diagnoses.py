@@ -75,7 +75,9 @@ def _guessed(cluster: Cluster, name: str, namespace: str) -> str:
         raise hidden
     if there:
         raise UsageError(f"{name} may be {' or '.join(f'{WORDS[kind]}/{name}' for kind in there)}; say which")
-    raise ConfigError(f"nothing is named {name} in namespace {namespace}: no isvc, trainjob, pod; -n asks elsewhere")
+    raise ConfigError(
+        f"nothing is named {name} in namespace {namespace}: no isvc, trainjob, pod", fix="-n asks elsewhere"
+    )
 
 
 def _run(name: str, project: Project | str | Path, namespace: str | None, context: str | None) -> Answer:

@@ -162,7 +162,7 @@ def _objects(
         path, number = shelf.pull(found.name, entry.version), entry.version
         place = storage or (entry.uri if stores.in_bucket(entry.uri) else None)
     elif version:
-        raise ConfigError("--version is of a project's registry; give the project's folder, or no --version")
+        raise ConfigError("--version is of a project's registry", fix="give the project's folder, or no --version")
     else:
         assert not isinstance(what, Project)
         path = _package(what)
@@ -201,7 +201,7 @@ def _named(endpoint: Project | str | Path, namespace: str | None, there: Cluster
         return found.name, namespace or found.serve.namespace
     text = str(endpoint)
     if "/" in text.removeprefix("isvc/") or text in (".", ""):
-        raise ConfigError(f"no project at {text}; give the folder of one, or an endpoint's name")
+        raise ConfigError(f"no project at {text}", fix="give the folder of one, or an endpoint's name")
     return text.removeprefix("isvc/"), namespace or there.namespace
 
 
@@ -228,7 +228,7 @@ def _served(endpoint: Project | str | Path, service: dict[str, Any], digest: str
     if storage.in_bucket(place):
         return packages.fetch(place, digest)
     if (own := _project(endpoint)) is None:
-        raise ConfigError(f"{place} is read by the cluster alone; give the project's folder")
+        raise ConfigError(f"{place} is read by the cluster alone", fix="give the project's folder")
     project = resolve(own)
     shelf = registry.open(project.push.registry, project.root)
     for version in shelf.versions(project.name):

@@ -70,8 +70,12 @@ def submit(
     address = host or Settings().kubeflow
     if not address:
         raise ConfigError(
-            "expected the URL of the Kubeflow Pipelines API, found none; give --host, or set BOATYARD_KUBEFLOW "
-            "(kubectl port-forward -n kubeflow svc/ml-pipeline 8888 makes it http://localhost:8888)"
+            expected="the URL of the Kubeflow Pipelines API",
+            found="none",
+            fix=(
+                "give --host, or set BOATYARD_KUBEFLOW (kubectl port-forward -n kubeflow "
+                "svc/ml-pipeline 8888 makes it http://localhost:8888)"
+            ),
         )
     with tempfile.TemporaryDirectory() as scratch:
         what = None if run else _submission(project, set, Path(scratch) / "pipeline.yaml", cached)
@@ -121,8 +125,8 @@ def _check_reach(project: Project) -> None:
         mounted = any(path.is_relative_to(mount) for mount in {**config.volumes, **step.volumes})
         if not mounted and (key == "push.registry" or not (config.folder or Path(place).is_absolute())):
             raise ConfigError(
-                f"{key} is {place}, which the pods would look for at {path}, a folder that ends with each of them; "
-                "give an s3:// URI, or a claim in kubeflow.volumes and the folder in it as kubeflow.folder"
+                f"{key} is {place}, which the pods would look for at {path}, a folder that ends with each of them",
+                fix=("give an s3:// URI, or a claim in kubeflow.volumes and the folder in it as kubeflow.folder"),
             )
 
 
@@ -142,7 +146,7 @@ def _followed(backend: Backend, run: str, again: str, say: Say) -> RunState:
     try:
         return backend.follow(run, _teller(say))
     except KeyboardInterrupt:
-        raise Interrupted(f"run {run} goes on; follow it again: {again}") from None
+        raise Interrupted(f"run {run} goes on", fix=f"follow it again: {again}") from None
     except BoatyardError as error:
         raise type(error)(f"{error}; run {run} may go on, follow it again: {again}") from error
 

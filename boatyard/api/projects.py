@@ -62,7 +62,7 @@ def root_of(project: Project | str | Path) -> Path:
         return project.root
     folder = Path(project)
     if not folder.exists():
-        raise ConfigError(f"no folder {folder}; `boatyard init` makes one")
+        raise ConfigError(f"no folder {folder}", fix="`boatyard init` makes one")
     return (folder if folder.is_dir() else folder.parent).absolute()
 
 

@@ -73,7 +73,7 @@ def _read(path: Path, place: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise RequestError(
-            f"expected the file of a picture, found {path} ({error.strerror}), at instances[{place}]"
+            expected="the file of a picture", found=f"{path} ({error.strerror}), at instances[{place}]"
         ) from error
 
 

@@ -40,7 +40,7 @@ def run(
 
     if resume:
         if set:
-            raise ConfigError("--resume goes on with the spec as it was compiled; start a new run for --set")
+            raise ConfigError("--resume goes on with the spec as it was compiled", fix="start a new run for --set")
         root, spec_of = root_of(project), None
         record = runs.again(_to_resume(runs.find(root, resume if isinstance(resume, str) else None)))
     else:
@@ -69,14 +69,14 @@ def report(project: Project | str | Path = ".", *, run: str | None = None) -> Re
     for record in [runs.find(root, run)] if run else runs.all_of(root):
         if record.output("evaluate", "report"):
             return record.report
-    raise ConfigError(f"no evaluated run in {root}; `boatyard run` makes one")
+    raise ConfigError(f"no evaluated run in {root}", fix="`boatyard run` makes one")
 
 
 def _to_resume(record: Run) -> Run:
     if record.state == "succeeded":
-        raise ConfigError(f"run {record.id} succeeded; there is nothing to resume")
+        raise ConfigError(f"run {record.id} succeeded", fix="there is nothing to resume")
     if record.state == "running":
         raise ConfigError(f"run {record.id} is still running, as process {record.process}")
     if not record.spec.is_file():
-        raise ConfigError(f"run {record.id} has no pipeline.yaml; start a new one: boatyard run")
+        raise ConfigError(f"run {record.id} has no pipeline.yaml", fix="start a new one: boatyard run")
     return record

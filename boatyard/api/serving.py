@@ -95,7 +95,7 @@ def serve_here(
     try:
         from boatyard import serving
     except ImportError as error:
-        raise ConfigError(f"serving needs {error.name}; pip install 'boatyard[serve]'") from error
+        raise ConfigError(f"serving needs {error.name}", fix="pip install 'boatyard[serve]'") from error
     serving.serve(path, host=host, http_port=port, grpc_port=grpc_port, workers=workers, name=name, engine=engine)
 
 

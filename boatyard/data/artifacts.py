@@ -55,7 +55,7 @@ def list_files(folder: Path, *, exclude: tuple[str, ...] = (MANIFEST,)) -> tuple
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ArtifactError(f"{folder}: {name} is not a plain file; only plain files can be packaged")
+            raise ArtifactError(f"{folder}: {name} is not a plain file", fix="only plain files can be packaged")
         if path.is_file() and name not in exclude:
             files.append(File(name, path.stat().st_size, digest_file(path)))
     return tuple(files)
@@ -81,7 +81,7 @@ def verify(folder: Path, kind: str, *, name: str = MANIFEST) -> dict[str, Any]:
     """
     manifest = read_manifest(folder, kind, name=name)
     for difference in differences(folder, manifest, name=name):
-        raise ArtifactError(f"{folder}: {difference}; restore it or make the {kind} again")
+        raise ArtifactError(f"{folder}: {difference}", fix=f"restore it or make the {kind} again")
     return manifest
 
 
@@ -90,7 +90,7 @@ def read_manifest(folder: Path, kind: str, *, name: str = MANIFEST) -> dict[str,
     path = folder / name
     if not path.is_file():
         found = "an empty folder" if folder.is_dir() and not any(folder.iterdir()) else "none"
-        raise ArtifactError(f"no {kind} at {folder}: expected {name} in it, found {found}")
+        raise ArtifactError(f"no {kind} at {folder}", expected=f"{name} in it", found=f"{found}")
     return check_manifest(read_json(path), kind, str(path))
 
 
@@ -98,7 +98,7 @@ def check_manifest(manifest: Any, kind: str, at: str) -> dict[str, Any]:
     """Return a manifest that is one of this kind; raises ArtifactError that says where it was found."""
     if not isinstance(manifest, dict) or manifest.get("kind") != kind or manifest.get("format") != 1:
         other = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ArtifactError(f"{at}: expected a {kind} of format 1, found {other!r}")
+        raise ArtifactError(f"{at}", expected=f"a {kind} of format 1", found=f"{other!r}")
     return manifest
 
 
@@ -115,7 +115,7 @@ def reader(kind: str) -> Callable[[bytes, str], dict[str, File]]:
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"{at} is not JSON ({error}); it was cut or changed") from error
+            raise ArtifactError(f"{at} is not JSON ({error})", fix="it was cut or changed") from error
         return listed_files(at.rpartition("/")[0], check_manifest(value, kind, at))
 
     return read
@@ -129,7 +129,7 @@ def listed_files(folder: Path | str, manifest: Mapping[str, Any], *, name: str =
     listed: dict[str, File] = {}
     entries = manifest.get("files")
     if not isinstance(entries, list):
-        raise ArtifactError(f"{folder}/{name}: expected a list of files, found {type(entries).__name__}")
+        raise ArtifactError(f"{folder}/{name}", expected="a list of files", found=f"{type(entries).__name__}")
     for entry in entries:
         try:
             file = File(str(entry["path"]), int(entry["bytes"]), str(entry["sha256"]))
@@ -151,7 +151,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is not JSON ({error}); it was cut or changed") from error
+        raise ArtifactError(f"{path} is not JSON ({error})", fix="it was cut or changed") from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -222,8 +222,8 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(existing_parent(path)).free
         return StorageError(
-            f"the disk is full: could not write {path} ({free} bytes free); nothing half-written was kept, "
-            "make room and run again"
+            f"the disk is full: could not write {path} ({free} bytes free)",
+            fix="nothing half-written was kept, make room and run again",
         )
     return StorageError(f"could not write {path}: {error.strerror or error}")
 

@@ -137,7 +137,7 @@ class ColumnProfile:
     def kind(self, named: Mapping[str, str]) -> str:
         """Decide what kind the column is of, by the project file or by its values; raises DataError for none."""
         if self.count == self.missing:
-            raise DataError(f"column {self.name!r} has no value in any of {self.count} rows; {self._exclude()}")
+            raise DataError(f"column {self.name!r} has no value in any of {self.count} rows", fix=f"{self._exclude()}")
         name = named.get(self.name) or next(name for name in GUESSED if kinds.load(name).claims(self))
         kinds.load(name).check_column(self, named=self.name in named)
         return name

@@ -82,8 +82,10 @@ def read_verified(folder: Path, file: File) -> bytes:
 
 def _changed(path: Path, file: File) -> ArtifactError:
     return ArtifactError(
-        f"{path} was changed after it was verified: expected {file.bytes} bytes of sha256 {file.sha256}, found "
-        "others; restore it or pull the package again"
+        f"{path} was changed after it was verified",
+        expected=f"{file.bytes} bytes of sha256 {file.sha256}",
+        found="others",
+        fix="restore it or pull the package again",
     )
 
 

@@ -20,7 +20,7 @@ GREATEST = float(np.finfo(np.float32).max)
 
 def wrong(expected: str, found: str, at: str) -> RequestError:
     """Make the one shape that every refused request is answered in."""
-    return RequestError(f"expected {expected}, found {found}, at {at}")
+    return RequestError(expected=f"{expected}", found=f"{found}, at {at}")
 
 
 def show(value: Any) -> str:

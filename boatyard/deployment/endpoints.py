@@ -256,7 +256,7 @@ def logs(
     pods = [pod["metadata"]["name"] for pod in pods_of(cluster, name, space)]
     if not pods:
         status(cluster, name, space)
-        raise ClusterError(f"{name} has no pod; boatyard status {name} shows its state")
+        raise ClusterError(f"{name} has no pod", fix=f"boatyard status {name} shows its state")
     if follow:
         yield from _followed(cluster, pods, space, tail)
         return

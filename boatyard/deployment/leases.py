@@ -109,7 +109,9 @@ def _taken(cluster: Cluster, name: str, namespace: str, holder: str) -> Object:
         spec = (lease or {}).get("spec", {})
         other = spec.get("holderIdentity")
         if other and seen and spec.get("renewTime") != seen:
-            raise Conflict(f"{name} is being deployed by {other}, which is at work; wait for its end and try again")
+            raise Conflict(
+                f"{name} is being deployed by {other}, which is at work", fix="wait for its end and try again"
+            )
         if other and time.monotonic() - since < LEASE_DURATION_S:
             seen = spec.get("renewTime") or "never"
             time.sleep(0.5)

@@ -93,7 +93,7 @@ def _switched(cluster: Cluster, service: str, namespace: str, name: str, digest:
 def _compare(start: int, schema: Schema, expected: Answers, predictions: Any) -> None:
     if not isinstance(predictions, list) or len(predictions) != len(expected):
         found = json.dumps(predictions)[:200]
-        raise Wrong(f"expected {len(expected)} predictions of golden examples, found {found}")
+        raise Wrong(expected=f"{len(expected)} predictions of golden examples", found=f"{found}")
     task = tasks.of(schema)
     for row, prediction in enumerate(predictions):
         try:

@@ -115,8 +115,10 @@ def memory(package: Package) -> str:
 def _place(place: str | None) -> str:
     if not place or place.partition("://")[0] not in SCHEMES or not place.partition("://")[2]:
         raise ConfigError(
-            "serve.storage: expected the URI that the cluster finds the package at (s3://, gs://, pvc://, oci:// …), "
-            f"found {place!r}; give it there or as --storage"
+            "serve.storage",
+            expected="the URI that the cluster finds the package at (s3://, gs://, pvc://, oci:// …)",
+            found=f"{place!r}",
+            fix="give it there or as --storage",
         )
     return place
 

@@ -135,8 +135,10 @@ def _check(cluster: Cluster, objects: list[Object]) -> None:
     namespace, name = service["metadata"]["namespace"], service["spec"]["predictor"]["model"]["runtime"]
     if not (cluster.get("ServingRuntime", name, namespace) or _for_all(cluster, name)):
         raise ClusterError(
-            f"no ServingRuntime {name} in namespace {namespace}; kubectl apply -k manifests/overlays/… brings it, "
-            "serve.runtime and serve.namespace say which is used"
+            f"no ServingRuntime {name} in namespace {namespace}",
+            fix=(
+                "kubectl apply -k manifests/overlays/… brings it, serve.runtime and serve.namespace say which is used"
+            ),
         )
 
 
@@ -182,7 +184,7 @@ def _back(
     name, label = service["metadata"]["name"], _label(service)
     why = f"boatyard why isvc/{name}"
     if served is None or _same(served, objects):
-        return ClusterError(f"{name}: {label} does not serve: {reason}; nothing served before it; see {why}")
+        return ClusterError(f"{name}: {label} does not serve: {reason}", fix=f"nothing served before it; see {why}")
     say(f"{label} does not serve: {reason}; going back")
     former = _label(_service(served))
     _apply(held, served)
@@ -190,9 +192,9 @@ def _back(
         _wait(held, _service(served), patience, say)
     except ClusterError as error:
         return ClusterError(
-            f"{name}: {label} does not serve: {reason}; {former} was put back and is not ready: {error}"
+            f"{name}: {label} does not serve: {reason}", fix=f"{former} was put back and is not ready: {error}"
         )
-    return RolledBack(f"{name}: {label} does not serve: {reason}; {former} was put back and serves")
+    return RolledBack(f"{name}: {label} does not serve: {reason}", fix=f"{former} was put back and serves")
 
 
 def _reason(error: Exception) -> str:

@@ -72,7 +72,9 @@ def evaluate(config: EvaluateConfig, dataset: Dataset, checkpoint: Path, out: Pa
     trained = read_checkpoint(checkpoint, dataset)
     total = dataset.rows("test")
     if total == 0:
-        raise DataError(f"{dataset.path}: expected test rows, found none; give preprocess.split.test a larger share")
+        raise DataError(
+            f"{dataset.path}", expected="test rows", found="none", fix="give preprocess.split.test a larger share"
+        )
     logger.info("evaluate: %d test rows with %s", total, trained.graph)
     with artifacts.new_folder(out) as folder:
         answered = answer(OnnxRuntime(trained.graph, dataset.schema), dataset, config.worst, folder / PREDICTIONS)
@@ -90,8 +92,10 @@ def read_checkpoint(path: Path, dataset: Dataset) -> Checkpoint:
     checkpoint = checkpoints.read(path)
     if checkpoint.record.dataset != dataset.digest:
         raise ArtifactError(
-            f"{path} was trained on dataset {checkpoint.record.dataset[:12]}…, not on {dataset.digest[:12]}… "
-            f"at {dataset.path}: its training rows may be among these test rows; train again"
+            f"{path} was trained on dataset {checkpoint.record.dataset[:12]}…, not on "
+            f"{dataset.digest[:12]}… at {dataset.path}: its training rows may be among these test "
+            "rows",
+            fix="train again",
         )
     return checkpoint
 

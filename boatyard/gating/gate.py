@@ -49,6 +49,6 @@ def gate(config: GateConfig, report: Path, checkpoint: Path, dataset: Dataset, *
 def _same(what: str, found: str, expected: str, report: Path, other: Path) -> None:
     if found != expected:
         raise ArtifactError(
-            f"{report} is about {what} {found[:12]}…, {other} is {expected[:12]}…: they do not belong together; "
-            "evaluate again"
+            f"{report} is about {what} {found[:12]}…, {other} is {expected[:12]}…: they do not belong together",
+            fix="evaluate again",
         )

@@ -40,7 +40,7 @@ def _known(config: GateConfig, report: Report) -> None:
         for name in getattr(config, section):
             if name not in report.metrics:
                 near = hint(name, report.metrics, said="it has")
-                raise ConfigError(f"gate.{section}.{name}: the report has no such metric; {near}")
+                raise ConfigError(f"gate.{section}.{name}: the report has no such metric", fix=f"{near}")
 
 
 def _rows(wanted: int, found: int) -> Rule:

@@ -48,15 +48,17 @@ class Verdict:
         """Read verdict.json; raises ArtifactError when it is not one, or says yes where a rule says no."""
         value = artifacts.read_json(path)
         if not isinstance(value, dict) or value.get("kind") != "verdict" or value.get("format") != 1:
-            raise ArtifactError(f"{path}: expected a verdict of format 1; run the gate again")
+            raise ArtifactError(f"{path}: expected a verdict of format 1", fix="run the gate again")
         try:
             given = {field.name: value[field.name] for field in fields(cls)}
             given["rules"] = tuple(Rule(**rule) for rule in given["rules"])
             verdict = cls(**{**given, "notes": tuple(given["notes"])})
         except (KeyError, TypeError) as error:
-            raise ArtifactError(f"{path} is not a verdict of this version ({error}); run the gate again") from error
+            raise ArtifactError(
+                f"{path} is not a verdict of this version ({error})", fix="run the gate again"
+            ) from error
         if not verdict.rules or verdict.passed is not all(rule.passed is True for rule in verdict.rules):
-            raise ArtifactError(f"{path} contradicts its own rules; it was changed, run the gate again")
+            raise ArtifactError(f"{path} contradicts its own rules", fix="it was changed, run the gate again")
         return verdict
 
 

@@ -35,7 +35,7 @@ def connect(context: str | None = None) -> Cluster:
     try:
         from kubernetes import client
     except ImportError as error:
-        raise ClusterError("the Kubernetes client is not installed; pip install 'boatyard[cluster]'") from error
+        raise ClusterError("the Kubernetes client is not installed", fix="pip install 'boatyard[cluster]'") from error
     settings = client.Configuration()
     settings.retries = False
     namespace = _configure(settings, context)
@@ -55,13 +55,17 @@ def _configure(settings: Any, context: str | None) -> str:
         config.load_kube_config(context=context, client_configuration=settings)
         return str(chosen["context"].get("namespace") or "default")
     except StopIteration:
-        raise ClusterError(f"no context {context} in the kubeconfig; kubectl config get-contexts lists them") from None
+        raise ClusterError(
+            f"no context {context} in the kubeconfig", fix="kubectl config get-contexts lists them"
+        ) from None
     except (config.ConfigException, OSError, TypeError) as error:
         if NAMESPACE_FILE.is_file() and not context:
             config.load_incluster_config(client_configuration=settings)
             return NAMESPACE_FILE.read_text(encoding="utf-8").strip()
         why = " ".join(str(error).split())
-        raise ClusterError(f"no cluster: {why}; set KUBECONFIG, or run this in a pod with a service account") from error
+        raise ClusterError(
+            f"no cluster: {why}", fix="set KUBECONFIG, or run this in a pod with a service account"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -232,7 +236,7 @@ class Cluster:
             raise error_of(error.status, error.body, method, path, self.host) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(
-                f"the API server at {self.host} does not answer: {reason(error)}; is the cluster up?"
+                f"the API server at {self.host} does not answer: {reason(error)}", fix="is the cluster up?"
             ) from error
 
 

@@ -41,10 +41,10 @@ def check(
     """
     data, listed = _manifest(path)
     if digest is not None and listed.digest != digest:
-        raise ArtifactError(f"{path}: {MANIFEST} was changed: expected sha256 {digest}, found {listed.digest}")
+        raise ArtifactError(f"{path}: {MANIFEST} was changed", expected=f"sha256 {digest}", found=f"{listed.digest}")
     contents: dict[str, bytes] = {}
     for difference in _differences(path, listed, roles, contents):
-        raise ArtifactError(f"{path}: {difference}; {RESTORE}")
+        raise ArtifactError(f"{path}: {difference}", fix=f"{RESTORE}")
     if trust is not None:
         statements = {file.path: contents[file.path] for file in listed.of("statement")}
         trust(PackageClaims(data, listed.digest, statements))

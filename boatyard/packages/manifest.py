@@ -113,7 +113,7 @@ def read(data: bytes, at: str) -> Manifest:
     version = value.get("format")
     if type(version) is not int or version not in (1, FORMAT):
         newer = "; it was made by a later Boatyard, use that one" if type(version) is int and version > FORMAT else ""
-        raise ArtifactError(f"{at}: expected a package of format 1 or {FORMAT}, found {_shown(version)}{newer}")
+        raise ArtifactError(f"{at}", expected=f"a package of format 1 or {FORMAT}", found=f"{_shown(version)}{newer}")
     keys = {"format", "kind", "name", "task", "files", *(("needs",) if version > 1 else ())}
     _check_keys(value, keys, at, "")
     if not isinstance(value["name"], str) or not _NAME.fullmatch(value["name"]):
@@ -157,7 +157,7 @@ def _files(entries: Any, version: int, at: str) -> tuple[PackageFile, ...]:
         paths.add(file.path)
     for role in SINGLE:
         if len(same := [file.path for file in files if file.role == role]) > 1:
-            raise ArtifactError(f"{at}: expected one file of role {role}, found {', '.join(same[:3])}")
+            raise ArtifactError(f"{at}", expected=f"one file of role {role}", found=f"{', '.join(same[:3])}")
     return tuple(files)
 
 
@@ -176,8 +176,10 @@ def _file(entry: Any, version: int, at: str) -> PackageFile:
     role = entry["role"] if version > 1 else role_of(path)
     if not isinstance(role, str) or role not in ROLES:
         raise ArtifactError(
-            f"{at}: {path}: expected a role of {', '.join(ROLES)}, found {_shown(role)}; "
-            "a later Boatyard may know it: use the one that made the package"
+            f"{at}: {path}",
+            expected=f"a role of {', '.join(ROLES)}",
+            found=f"{_shown(role)}",
+            fix="a later Boatyard may know it: use the one that made the package",
         )
     return PackageFile(path, size, sha256, role)
 
@@ -190,7 +192,7 @@ def _check_path(path: str, version: int, at: str) -> None:
         raise ArtifactError(f"{at}: {path!r}: expected letters, digits, - . _ + @ = between slashes, no hidden file")
     suffixes = SUFFIXES if version > 1 else SUFFIXES_1
     if not path.endswith(suffixes):
-        raise ArtifactError(f"{at}: {path!r} is none of {', '.join(suffixes)}; a package holds nothing else")
+        raise ArtifactError(f"{at}: {path!r} is none of {', '.join(suffixes)}", fix="a package holds nothing else")
 
 
 def _needs(value: Any, at: str) -> Needs:
@@ -198,8 +200,10 @@ def _needs(value: Any, at: str) -> Needs:
         raise _unlike(at, "needs", "an object", value)
     if more := [key for key in value if key not in Needs.__dataclass_fields__]:
         raise ArtifactError(
-            f"{at}: needs: expected {', '.join(Needs.__dataclass_fields__)}, found {_shown(more[0])}; what it asks for "
-            "is not known here: use the Boatyard that made the package"
+            f"{at}: needs",
+            expected=f"{', '.join(Needs.__dataclass_fields__)}",
+            found=f"{_shown(more[0])}",
+            fix="what it asks for is not known here: use the Boatyard that made the package",
         )
     version = value.get("onnxruntime", "")
     if version != "" and (not isinstance(version, str) or not _VERSION.fullmatch(version)):
@@ -235,9 +239,9 @@ def _no_constant(text: str) -> Any:
 
 def _check_keys(value: Mapping[str, Any], keys: set[str], at: str, place: str) -> None:
     if missing := sorted(keys - value.keys()):
-        raise ArtifactError(f"{at}: {place}{missing[0]}: expected it, found none")
+        raise ArtifactError(f"{at}: {place}{missing[0]}", expected="it", found="none")
     if more := [key for key in value if key not in keys]:
-        raise ArtifactError(f"{at}: expected {', '.join(sorted(keys))}, found {_shown(more[0])} too")
+        raise ArtifactError(f"{at}", expected=f"{', '.join(sorted(keys))}", found=f"{_shown(more[0])} too")
 
 
 def _unlike(at: str, key: str, expected: str, found: Any) -> ArtifactError:

@@ -29,7 +29,7 @@ def check(name: str, needs: Needs, engine: str, machine: Machine | None = None) 
     if needs == Needs():
         return
     for expected, found, fix in unmet(needs, engine, machine or this_machine()):
-        raise ArtifactError(f"package {name} needs {expected}, found {found}; {fix}")
+        raise ArtifactError(f"package {name} needs {expected}, found {found}", fix=f"{fix}")
 
 
 def unmet(needs: Needs, engine: str, machine: Machine) -> Iterator[tuple[str, str, str]]:

@@ -77,7 +77,7 @@ def _passed(verdict: Path) -> dict[str, Any]:
     value = artifacts.read_json(verdict)
     if not isinstance(value, dict) or value.get("passed") is not True:
         sentence = value.get("sentence", "no reason given") if isinstance(value, dict) else "not a verdict"
-        raise Refused(f"{verdict} did not pass: {sentence}; only a model that passed its gate is packed")
+        raise Refused(f"{verdict} did not pass: {sentence}", fix="only a model that passed its gate is packed")
     return value
 
 
@@ -85,7 +85,9 @@ def _belongs(graph: str, others: Mapping[str, Any]) -> None:
     """Refuse a report or a verdict on another graph than the one that is packed."""
     for other, found in others.items():
         if found != graph:
-            raise ArtifactError(f"{other} is on graph {found}, the checkpoint's is {graph}; evaluate this checkpoint")
+            raise ArtifactError(
+                f"{other} is on graph {found}, the checkpoint's is {graph}", fix="evaluate this checkpoint"
+            )
 
 
 def _golden_of(dataset: Dataset, engine: Engine, rows: int) -> dict[str, Any]:
@@ -95,6 +97,6 @@ def _golden_of(dataset: Dataset, engine: Engine, rows: int) -> dict[str, Any]:
     answers = engine.run(chosen.inputs)
     if (row := answers.unanswered()) is not None:
         raise Refused(
-            f"the graph answers test row {int(chosen.rows[row])} with a number that is not finite; train again"
+            f"the graph answers test row {int(chosen.rows[row])} with a number that is not finite", fix="train again"
         )
     return {"instances": encode(engine.schema, chosen.inputs), "predictions": tasks.of(engine.schema).to_v1(answers)}

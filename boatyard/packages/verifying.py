@@ -70,7 +70,7 @@ class Package:
         locations = {tensor.location for tensor in protobuf.external_tensors(data)}
         if unlisted := sorted(locations - weights.keys()):
             raise ArtifactError(
-                f"{self.path}: expected an ONNX model that names files of role weights, found {unlisted[0][:80]!r}"
+                f"{self.path}", expected="an ONNX model that names files of role weights", found=f"{unlisted[0][:80]!r}"
             )
         external = {location: hashing.read_verified(self.path, weights[location]) for location in sorted(locations)}
         return OnnxModel(data, external).check()
@@ -156,7 +156,7 @@ def _package(path: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> P
     _check_roles(manifest, tasks.of(schema).roles)
     labels = _checked(list[str], contents[values["labels"]], values["labels"])
     if tuple(labels) != schema.labels:
-        raise ArtifactError(f"{values['labels']}: expected the labels of the schema in their order, found others")
+        raise ArtifactError(f"{values['labels']}", expected="the labels of the schema in their order", found="others")
     objects = {role: _checked(dict[str, Any], contents[values[role]], values[role]) for role in OBJECTS}
     if objects["verdict"].get("passed") is not True:
         raise ArtifactError(f"{values['verdict']}: expected a verdict that passed")
@@ -178,7 +178,9 @@ def _check_roles(manifest: Manifest, required: tuple[str, ...]) -> None:
     for role in required:
         if not manifest.of(role):
             raise ArtifactError(
-                f"{MANIFEST}: expected a file of role {role}, which every package of {manifest.task} has, found none"
+                f"{MANIFEST}",
+                expected=f"a file of role {role}, which every package of {manifest.task} has",
+                found="none",
             )
 
 
@@ -186,7 +188,9 @@ def _file_of(manifest: Manifest, role: str) -> str:
     """Return the path of the one JSON file of a role whose values are read; of a report it is report.json."""
     paths = [file.path for file in manifest.of(role) if role != "report" or file.path.endswith(f"/{REPORT}")]
     if len(paths) != 1 or not paths[0].endswith(".json"):
-        raise ArtifactError(f"{MANIFEST}: expected one JSON file of role {role}, found {', '.join(paths) or 'none'}")
+        raise ArtifactError(
+            f"{MANIFEST}", expected=f"one JSON file of role {role}", found=f"{', '.join(paths) or 'none'}"
+        )
     return paths[0]
 
 

@@ -50,7 +50,7 @@ class OnnxModel:
                 raise _named(f"a tensor that ends at byte {end} of {tensor.location}, which has {size}")
         if not self.external and protobuf.keeps_data_elsewhere(self.data):
             raise ArtifactError(
-                "expected a graph with all its data inside, found one that names other files; export it again"
+                expected="a graph with all its data inside", found="one that names other files", fix="export it again"
             )
         return self
 
@@ -87,4 +87,6 @@ def _beside(path: Path, location: str) -> bytes:
 
 
 def _named(found: str) -> ArtifactError:
-    return ArtifactError(f"expected an ONNX model whose other files lie beside it, found {found}; export it again")
+    return ArtifactError(
+        expected="an ONNX model whose other files lie beside it", found=f"{found}", fix="export it again"
+    )

@@ -44,7 +44,7 @@ class Predictor:
         """Answer rows; raises RequestError when they do not fit the schema or have no finite answer."""
         answers = self.engine.run(inputs)
         if (row := answers.unanswered()) is not None:
-            raise RequestError(f"expected rows that the model has finite answers for, found none for row {row}")
+            raise RequestError(expected="rows that the model has finite answers for", found=f"none for row {row}")
         return answers
 
 
@@ -74,5 +74,5 @@ def check_golden(engine: Engine, golden: Golden) -> None:
     for row in range(len(golden)):
         if difference := task.difference(engine.schema, golden.answers, answers, row):
             raise ArtifactError(
-                f"golden example {row}: {difference}; this is not the engine or graph that was evaluated"
+                f"golden example {row}: {difference}", fix="this is not the engine or graph that was evaluated"
             )

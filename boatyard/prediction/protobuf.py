@@ -64,7 +64,7 @@ def _external(view: memoryview) -> Iterator[tuple[int, int, bool]]:
     while stack:
         message, start, end, depth = stack.pop()
         if depth > DEPTH:
-            raise ArtifactError(f"expected an ONNX graph, found one nested more than {DEPTH} deep")
+            raise ArtifactError(expected="an ONNX graph", found=f"one nested more than {DEPTH} deep")
         named = False
         for field, begin, stop in _fields(view, start, end):
             named = named or (
@@ -101,7 +101,7 @@ def _entry(view: memoryview, start: int, end: int) -> tuple[str, str]:
 
 
 def _unlike(found: str) -> ArtifactError:
-    return ArtifactError(f"expected tensors in other files to give location, offset and length, found {found}")
+    return ArtifactError(expected="tensors in other files to give location, offset and length", found=f"{found}")
 
 
 def _fields(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -118,9 +118,9 @@ def _fields(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
         elif wire in (1, 5):
             size = 8 if wire == 1 else 4
         else:
-            raise ArtifactError("expected an ONNX graph, found bytes that are not protobuf")
+            raise ArtifactError(expected="an ONNX graph", found="bytes that are not protobuf")
         if at + size > end:
-            raise ArtifactError("expected an ONNX graph, found one that was cut")
+            raise ArtifactError(expected="an ONNX graph", found="one that was cut")
         yield field, at, at + size
         at += size
 
@@ -133,4 +133,4 @@ def _varint(view: memoryview, at: int, end: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
-    raise ArtifactError("expected an ONNX graph, found one that was cut")
+    raise ArtifactError(expected="an ONNX graph", found="one that was cut")

@@ -60,7 +60,8 @@ class Stored:
                     done += len(part)
             except CUT as error:
                 raise DataError(
-                    f"{self.name} cannot be read after row {done}: {reason(error)}; expected {self.shape[0]} whole rows"
+                    f"{self.name} cannot be read after row {done}: {reason(error)}",
+                    fix=f"expected {self.shape[0]} whole rows",
                 ) from error
 
     def _by_row(self, file: IO[bytes], rows: int) -> Iterator[Array]:
@@ -70,12 +71,14 @@ class Stored:
             data = _exactly(file, count * self.row_bytes)
             if len(data) < count * self.row_bytes:
                 got = done + len(data) // self.row_bytes
-                raise DataError(f"{self.name} is cut short: expected {self.shape[0]} rows, found {got} whole ones")
+                raise DataError(
+                    f"{self.name} is cut short", expected=f"{self.shape[0]} rows", found=f"{got} whole ones"
+                )
             yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
         if extra := file.read(1 << 16):
             raise DataError(
-                f"{self.name} goes on after its {self.shape[0]} rows, with {len(extra)} bytes or more; "
-                "expected the end of the file: its header is wrong, or something was appended"
+                f"{self.name} goes on after its {self.shape[0]} rows, with {len(extra)} bytes or more",
+                fix="expected the end of the file: its header is wrong, or something was appended",
             )
 
     def _by_column(self, file: IO[bytes], rows: int) -> Iterator[Array]:
@@ -84,7 +87,7 @@ class Stored:
         found = file.seek(0, 2) - self.offset
         if found != total * width * size:
             what = "is cut short" if found < total * width * size else "goes on after its rows"
-            raise DataError(f"{self.name} {what}: expected {total * width * size} bytes of values, found {found}")
+            raise DataError(f"{self.name} {what}", expected=f"{total * width * size} bytes of values", found=f"{found}")
         for done in range(0, total, rows):
             count = min(rows, total - done)
             part = np.empty((count, width), self.dtype)
@@ -107,13 +110,13 @@ def npy(path: Path, member: str = "") -> Stored:
         except (*CUT, ValueError, SyntaxError) as error:
             raise DataError(f"{name} is not an array file as numpy.save writes it: {reason(error)}") from error
     if dtype.hasobject or dtype.names or dtype.kind not in "biufUSM":
-        raise DataError(f"{name} holds {dtype}; expected numbers or text (objects are pickles, which run code)")
+        raise DataError(f"{name} holds {dtype}", fix="expected numbers or text (objects are pickles, which run code)")
     if not shape:
-        raise DataError(f"{name} is a single value; expected one row for each example")
+        raise DataError(f"{name} is a single value", fix="expected one row for each example")
     columns = bool(fortran) and len(shape) > 1
     if columns and member:
         raise DataError(
-            f"{name} is in Fortran order inside an archive; save it with numpy.ascontiguousarray, or as .npy"
+            f"{name} is in Fortran order inside an archive", fix="save it with numpy.ascontiguousarray, or as .npy"
         )
     return Stored(path, member, dtype, shape, offset, columns)
 
@@ -145,29 +148,30 @@ class Pair:
         rows, target = self.rows, self.target
         if rows.shape[0] != target.shape[0]:
             raise DataError(
-                f"{rows.name} has {rows.shape[0]} rows and {target.name} {target.shape[0]}; "
-                "expected as many targets as rows"
+                f"{rows.name} has {rows.shape[0]} rows and {target.name} {target.shape[0]}",
+                fix="expected as many targets as rows",
             )
         if rows.shape[0] == 0:
             raise DataError(f"{rows.name} has no rows")
         if math.prod(target.shape[1:]) != 1:
             raise DataError(
-                f"{target.name} has shape {list(target.shape)}; expected one target a row, [N]: "
-                "of one-hot rows take the argmax"
+                f"{target.name} has shape {list(target.shape)}",
+                fix="expected one target a row, [N]: of one-hot rows take the argmax",
             )
         if rows.dtype.kind not in "uifb" or len(rows.shape) not in (2, 3, 4) or 0 in rows.shape:
             raise DataError(
-                f"{rows.name} is {rows.dtype} {list(rows.shape)}; expected numbers: images [N, H, W] or [N, H, W, C], "
-                "or a table [N, F]"
+                f"{rows.name} is {rows.dtype} {list(rows.shape)}",
+                fix="expected numbers: images [N, H, W] or [N, H, W, C], or a table [N, F]",
             )
         if len(rows.shape) == 4 and rows.shape[3] not in (1, 3, 4):
             first = rows.shape[1] in (1, 3, 4)
             cure = "; channels seem to come first: save array.transpose(0, 2, 3, 1)" if first else ""
             raise DataError(
-                f"{rows.name} has shape {list(rows.shape)}; expected [N, H, W, C] with 1, 3 or 4 channels last{cure}"
+                f"{rows.name} has shape {list(rows.shape)}",
+                fix=f"expected [N, H, W, C] with 1, 3 or 4 channels last{cure}",
             )
         if self.group and (self.group.shape[0] != rows.shape[0] or math.prod(self.group.shape[1:]) != 1):
-            raise DataError(f"{self.group.name} has shape {list(self.group.shape)}; expected one group a row")
+            raise DataError(f"{self.group.name} has shape {list(self.group.shape)}", fix="expected one group a row")
         return self
 
 
@@ -181,7 +185,7 @@ class Arrays(OpenSource):
         shapes = {(pair.rows.shape[1:], pair.rows.dtype.kind) for pair in self.pairs}
         if len(shapes) > 1:
             said = " and ".join(f"{p.rows.name} {p.rows.dtype} {list(p.rows.shape)}" for p in self.pairs)
-            raise DataError(f"training and test rows differ: {said}; expected rows of one shape and type")
+            raise DataError(f"training and test rows differ: {said}", fix="expected rows of one shape and type")
 
     @property
     def given(self) -> frozenset[Split]:
@@ -207,13 +211,15 @@ def rows_array(data: DataConfig, there: list[str], where: object) -> str:
     others = [name for name in there if name not in (data.target, data.group)]
     if data.features:
         if len(data.features) != 1:
-            raise DataError(f"data.features: expected the one array of rows, found {list(data.features)}")
+            raise DataError("data.features", expected="the one array of rows", found=f"{list(data.features)}")
         known("data.features", data.features[0], there, where)
         return data.features[0]
     if not others:
-        raise DataError(f"{where} holds {data.target} alone; expected an array of rows as well")
+        raise DataError(f"{where} holds {data.target} alone", fix="expected an array of rows as well")
     if len(others) > 1:
-        raise DataError(f"{where}: which array holds the rows? name it in data.features; there are {', '.join(others)}")
+        raise DataError(
+            f"{where}: which array holds the rows? name it in data.features", fix=f"there are {', '.join(others)}"
+        )
     return others[0]
 
 

@@ -120,4 +120,4 @@ def known(key: str, name: str, there: Iterable[str], where: object) -> None:
     likely = next((other for other in names if other.lower() == near), None)
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     hint = f"did you mean {likely!r}? " if likely else ""
-    raise DataError(f"{key} {name!r} is not in {where}; {hint}there are {listed}")
+    raise DataError(f"{key} {name!r} is not in {where}", fix=f"{hint}there are {listed}")

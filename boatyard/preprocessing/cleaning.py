@@ -66,7 +66,7 @@ class Cleaning:
             count = self.entries[reason, column, ACTIONS["refuse"]]["count"]
             setting = reason.replace(" ", "_")
             others = f", as are {count - 1} more rows" if count > 1 else ""
-            raise DataError(f"{message}{others}; fix the data, or say preprocess.{setting}: drop")
+            raise DataError(f"{message}{others}", fix=f"fix the data, or say preprocess.{setting}: drop")
 
     def values(self) -> list[dict[str, Any]]:
         """Return the counts as JSON values, most rows first."""

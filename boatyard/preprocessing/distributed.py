@@ -88,7 +88,9 @@ def plan(job: PreprocessJob, profiled: Sequence[Path], out: Path) -> None:
     made = profiles.plan(total, source, job.data, job.task, job.target)
     missing = len(source.files()) - len(digests)
     if missing:
-        raise DataError(f"{source.files()[0].parent}: its files changed while they were read ({missing:+}); run again")
+        raise DataError(
+            f"{source.files()[0].parent}: its files changed while they were read ({missing:+})", fix="run again"
+        )
     with artifacts.new_folder(out) as folder:
         _seal(folder, "plan", {"plan": asdict(made), "firsts": firsts, "digests": digests})
 
@@ -176,7 +178,7 @@ def _read(path: Path, phase: str) -> dict[str, Any]:
     """Return what a part says of itself, its files as they were sealed; raises ArtifactError."""
     about = artifacts.verify(path, PART)
     if about.get("phase") != phase:
-        raise ArtifactError(f"{path}: expected what {phase} leaves, found what {about.get('phase')} left")
+        raise ArtifactError(f"{path}", expected=f"what {phase} leaves", found=f"what {about.get('phase')} left")
     return about
 
 
@@ -187,7 +189,7 @@ def _all(paths: Iterable[Path], phase: str) -> Iterator[dict[str, Any]]:
     if not found or [int(about["part"]) for about in found] != list(range(of)):
         numbers = ", ".join(str(about["part"]) for about in found) or "none"
         raise ArtifactError(
-            f"expected parts 0 to {of - 1} of what {phase} leaves, found {numbers}; run those steps again"
+            expected=f"parts 0 to {of - 1} of what {phase} leaves", found=f"{numbers}", fix="run those steps again"
         )
     yield from found
 

@@ -88,13 +88,15 @@ def plan(profile: Profile, source: OpenSource, data: DataConfig, task: Task, tar
     """Say what the rows are that were profiled; raises DataError for what cannot be learnt from."""
     where = source.files()[0] if len(source.files()) == 1 else source.files()[0].parent
     if not profile.total:
-        raise DataError(f"{where} has no rows beside its header; expected at least one for each split")
+        raise DataError(f"{where} has no rows beside its header", fix="expected at least one for each split")
     if profile.first:
         place, row, value = profile.first
         raise DataError(
-            f"{place(row)}: the target {data.target!r} is {value}; "
-            f"expected {target.expected} in every row, {profile.unlabelled} of {profile.total} have none: "
-            "label or remove them"
+            f"{place(row)}: the target {data.target!r} is {value}",
+            fix=(
+                f"expected {target.expected} in every row, {profile.unlabelled} of {profile.total} "
+                "have none: label or remove them"
+            ),
         )
     try:
         by_name = {name: column.kind(data.columns) for name, column in profile.columns.items()}

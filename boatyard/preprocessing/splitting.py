@@ -129,8 +129,8 @@ def split(
         equal = _equal_rows(index, codes, keep=True)
     if duplicates == "refuse" and equal.first_again is not None:
         raise DataError(
-            f"row {equal.first_again} (from 0) is equal to an earlier one, as are {equal.duplicates - 1} more; "
-            "remove them, or say preprocess.duplicates: drop"
+            f"row {equal.first_again} (from 0) is equal to an earlier one, as are {equal.duplicates - 1} more",
+            fix="remove them, or say preprocess.duplicates: drop",
         )
     cuts = _cuts({split: share for split, share in shares.items() if split not in given})
     if index.grouped:
@@ -350,7 +350,7 @@ def _by_group(
         np.add.at(counts, (member, label[free] if columns > 1 else 0), 1)
     if sets < len(cuts):
         what = "groups" if column == "group" else "different rows"
-        raise DataError(f"{sets} {what} cannot fill {len(cuts)} splits; expected at least one for each of them")
+        raise DataError(f"{sets} {what} cannot fill {len(cuts)} splits", fix="expected at least one for each of them")
     leader = np.full(sets, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(leader, joined, names)
     order = np.lexsort((mix(leader ^ mix(np.array([seed], np.uint64))), -counts.sum(1)))

@@ -83,7 +83,7 @@ def open_table(source: TableSource, path: Path, data: DataConfig, preprocess: Pr
         if header.names != names:
             differing = sorted(set(names) ^ set(header.names)) or "their order"
             raise DataError(
-                f"{other} has other columns than {paths[0].name}: {differing}; expected the same in every file"
+                f"{other} has other columns than {paths[0].name}: {differing}", fix="expected the same in every file"
             )
     _check_names(paths[0], names, data)
     table = Table(source, paths, data, headers[0], preprocess.unreadable == "drop")
@@ -91,7 +91,7 @@ def open_table(source: TableSource, path: Path, data: DataConfig, preprocess: Pr
         for name in named:
             known(key, name, names, paths[0])
     if not table.features:
-        raise DataError(f"{paths[0]} has no column to learn from; its columns are {', '.join(names)}")
+        raise DataError(f"{paths[0]} has no column to learn from", fix=f"its columns are {', '.join(names)}")
     source.check(table)
     return table
 
@@ -113,13 +113,15 @@ def _check_names(path: Path, names: tuple[str, ...], data: DataConfig) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         places = ", ".join(str(i + 1) for i, name in enumerate(names) if name == twice[0])
-        raise DataError(f"{path}: columns {places} are all named {twice[0]!r}; expected names that differ: rename one")
+        raise DataError(
+            f"{path}: columns {places} are all named {twice[0]!r}", fix="expected names that differ: rename one"
+        )
     unnamed = [name for name in names if name.startswith(UNNAMED)]
     if unnamed and data.features is None:
         number = unnamed[0].removeprefix(UNNAMED)
         raise DataError(
-            f"{path}: column {number} has no name in the header; give it one, or list the columns to learn from in "
-            "data.features"
+            f"{path}: column {number} has no name in the header",
+            fix="give it one, or list the columns to learn from in data.features",
         )
 
 
@@ -127,11 +129,13 @@ def _paths(path: Path, source: TableSource) -> tuple[Path, ...]:
     if path.is_file():
         return (path,)
     if not path.is_dir():
-        raise DataError(f"no file or folder at {path}; expected {source.name}")
+        raise DataError(f"no file or folder at {path}", fix=f"expected {source.name}")
     found = sorted(p for p in path.rglob("*") if source.owns(p.name.lower()) and p.is_file())
     shown = tuple(p for p in found if not any(part.startswith((".", "_")) for part in p.relative_to(path).parts))
     if not shown:
-        raise DataError(f"no {source.name} files in {path}; expected names that end in {' or '.join(source.endings)}")
+        raise DataError(
+            f"no {source.name} files in {path}", fix=f"expected names that end in {' or '.join(source.endings)}"
+        )
     return shown
 
 

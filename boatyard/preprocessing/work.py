@@ -96,8 +96,10 @@ def source_digests(data: DataConfig, root: Path, only: Collection[Path] | None =
         digests[name] = artifacts.digest_file(path)
         if name in expected and expected[name] != digests[name]:
             raise DataError(
-                f"{path}: expected sha256 {expected[name]}, found {digests[name]}; the file was changed or cut: "
-                "bring the right one, or say the new digest in data.sha256"
+                f"{path}",
+                expected=f"sha256 {expected[name]}",
+                found=f"{digests[name]}",
+                fix=("the file was changed or cut: bring the right one, or say the new digest in data.sha256"),
             )
     return digests
 
@@ -250,15 +252,18 @@ class Work:
             if not decision.rows(split):
                 kept = sum(decision.rows(other) for other in SPLITS)
                 raise DataError(
-                    f"{self._where()}: the {split} split is empty; {kept} of {plan.total} rows are left after cleaning "
-                    f"({self._done(decision)}), too few or too alike to divide"
+                    f"{self._where()}: the {split} split is empty",
+                    fix=(
+                        f"{kept} of {plan.total} rows are left after cleaning ({self._done(decision)}), too "
+                        "few or too alike to divide"
+                    ),
                 )
         lost = splitting.unseen(index, decision, len(plan.labels)) if plan.labels else None
         if lost:
             row, label, split = lost
             raise DataError(
-                f"{self._place(row)}: the label {plan.labels[label]!r} is in the {split} split and in no training row; "
-                "bring training rows of it, or remove it"
+                f"{self._place(row)}: the label {plan.labels[label]!r} is in the {split} split and in no training row",
+                fix="bring training rows of it, or remove it",
             )
 
     def _done(self, decision: Decision) -> str:

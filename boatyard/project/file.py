@@ -32,7 +32,7 @@ def load(path: Path, overrides: Mapping[str, Any] | Iterable[str] = ()) -> Proje
     """
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
-        raise ConfigError(f"no project file at {file}; `boatyard init` writes one")
+        raise ConfigError(f"no project file at {file}", fix="`boatyard init` writes one")
     try:
         values = parse(file.read_text(encoding="utf-8"), str(file))
     except UnicodeDecodeError as error:
@@ -45,7 +45,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
     """Read YAML text into values; a key given twice is an error, as is anything but a mapping."""
     values = _yaml(text, where)
     if not isinstance(values, dict):
-        raise ConfigError(f"{where}: expected sections such as data: and train:, found {type(values).__name__}")
+        raise ConfigError(f"{where}", expected="sections such as data: and train:", found=f"{type(values).__name__}")
     return values
 
 
@@ -114,13 +114,15 @@ def _refuse_unwritable(value: Any, where: str) -> None:
         branches = [each for each in level if isinstance(each, dict | list | tuple | set)]
         seen += sum(map(len, branches))
         if seen > MOST_VALUES:
-            raise ConfigError(f"{where}: expected at most {MOST_VALUES} values, found more (an alias counts each time)")
+            raise ConfigError(
+                f"{where}", expected=f"at most {MOST_VALUES} values", found="more (an alias counts each time)"
+            )
         if any(isinstance(each, str) and not _encodes(each) for each in level):
-            raise ConfigError(f"{where}: expected text in Unicode, found half of a surrogate pair")
+            raise ConfigError(f"{where}", expected="text in Unicode", found="half of a surrogate pair")
         level = [item for branch in branches for item in _items(branch)]
         if not level:
             return
-    raise ConfigError(f"{where}: expected values nested at most {DEEPEST} deep, found more")
+    raise ConfigError(f"{where}", expected=f"values nested at most {DEEPEST} deep", found="more")
 
 
 def _items(branch: Any) -> list[Any]:

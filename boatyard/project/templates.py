@@ -33,7 +33,7 @@ def write(folder: Path, data: Path | None = None) -> Path:
     """
     file = folder / FILE
     if file.exists():
-        raise ConfigError(f"{file} is there already; edit it, or choose another folder")
+        raise ConfigError(f"{file} is there already", fix="edit it, or choose another folder")
     values = guess(data, folder) if data else sample()
     folder.mkdir(parents=True, exist_ok=True)
     if data is None:
@@ -85,7 +85,7 @@ def source_of(data: Path) -> Any:
         if source.recognises(names):
             return source
     listed = ", ".join(source.name for source in sources)
-    raise ConfigError(f"{data}: expected files of a source: {listed}; found {names[:3] or 'nothing'}")
+    raise ConfigError(f"{data}: expected files of a source: {listed}", fix=f"found {names[:3] or 'nothing'}")
 
 
 def render(values: Mapping[str, Any]) -> str:

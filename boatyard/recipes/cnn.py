@@ -54,14 +54,17 @@ class Cnn(Recipe):
 
     def _image(self) -> tuple[int, int, int]:
         if len(self.shape) != 3:
-            raise ConfigError(f"cnn needs images, found a table of {math.prod(self.shape)} features; use mlp or linear")
+            raise ConfigError(
+                f"cnn needs images, found a table of {math.prod(self.shape)} features", fix="use mlp or linear"
+            )
         if self.dials.kernel % 2 == 0:
-            raise ConfigError(f"train.model.kernel is {self.dials.kernel}; give an odd one such as 3 or 5")
+            raise ConfigError(f"train.model.kernel is {self.dials.kernel}", fix="give an odd one such as 3 or 5")
         channels, height, width = self.shape
         blocks = len(self.dials.blocks)
         if min(height, width) < 2**blocks:
             raise ConfigError(
-                f"train.model.blocks has {blocks} blocks, each halves the picture: it needs {2**blocks} pixels a "
-                f"side or more, found {height}×{width}; give at most {int(math.log2(min(height, width)))} blocks"
+                f"train.model.blocks has {blocks} blocks, each halves the picture: it needs "
+                f"{2**blocks} pixels a side or more, found {height}×{width}",
+                fix=f"give at most {int(math.log2(min(height, width)))} blocks",
             )
         return channels, height, width

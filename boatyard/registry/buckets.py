@@ -73,7 +73,7 @@ class BucketRegistry(Registry):
         """
         version = self.resolve(name, reference)
         if to is not None and to.exists():
-            raise StorageError(f"{to} is there already; give another folder")
+            raise StorageError(f"{to} is there already", fix="give another folder")
         return packages.fetch(version.uri, version.digest, to=to)
 
     def log(self) -> tuple[dict[str, Any], ...]:
@@ -144,7 +144,7 @@ class BucketRegistry(Registry):
             return waiting.retry(attempt, _Overtaken, attempts=ATTEMPTS, pause_s=_pause)
         except _Overtaken as error:
             raise StorageError(
-                f"{self.place}: others wrote before us {ATTEMPTS} times; push again when fewer push at once"
+                f"{self.place}: others wrote before us {ATTEMPTS} times", fix="push again when fewer push at once"
             ) from error
 
     # Looking up
@@ -156,7 +156,7 @@ class BucketRegistry(Registry):
             return (), [], None
         lines = found.data.split(b"\n")
         if lines.pop():
-            raise ArtifactError(f"{self.place}/{JOURNAL}: its last line was cut; restore the object as it was")
+            raise ArtifactError(f"{self.place}/{JOURNAL}: its last line was cut", fix="restore the object as it was")
         return chained(lines, f"{self.place}/{JOURNAL}"), lines, found
 
     def _pushed(self, events: tuple[dict[str, Any], ...]) -> Iterator[Version]:

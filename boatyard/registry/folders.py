@@ -83,7 +83,7 @@ class FolderRegistry(Registry):
         if to is None:
             return path
         if to.exists():
-            raise StorageError(f"{to} is there already; give another folder")
+            raise StorageError(f"{to} is there already", fix="give another folder")
         with artifacts.new_folder(to) as folder:
             shutil.copytree(path, folder, dirs_exist_ok=True)
             packages.verify(folder, version.digest)
@@ -213,7 +213,9 @@ class FolderRegistry(Registry):
         try:
             return Version(name, number, artifacts.digest_file(path / packages.MANIFEST), storage.uri(path))
         except OSError as error:
-            raise StorageError(f"{path} cannot be read: {error.strerror}; it was removed or is damaged") from error
+            raise StorageError(
+                f"{path} cannot be read: {error.strerror}", fix="it was removed or is damaged"
+            ) from error
 
     def _find(self, name: str, reference: str) -> Version | None:
         versions = {str(version.version): version for version in self.versions(name)}
@@ -228,7 +230,7 @@ class FolderRegistry(Registry):
         path = self._folder(name) / "aliases" / f"{alias}.json"
         value = artifacts.read_json(path)
         if not isinstance(value, dict) or type(value.get("version")) is not int:
-            raise ArtifactError(f"{path}: expected a version, found {value!r}; promote a version again")
+            raise ArtifactError(f"{path}", expected="a version", found=f"{value!r}", fix="promote a version again")
         return value
 
     def _pushed(self, version: Version) -> str:
@@ -255,7 +257,7 @@ def _listing(folder: Path) -> list[str]:
         return []
     except OSError as error:
         raise StorageError(
-            f"{folder} cannot be read: {error.strerror}; is it a registry, and may you read it?"
+            f"{folder} cannot be read: {error.strerror}", fix="is it a registry, and may you read it?"
         ) from error
 
 

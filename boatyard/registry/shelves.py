@@ -85,10 +85,12 @@ class Registry(ABC):
         versions, aliases = self.versions(name), self.aliases(name)
         if not versions:
             names = ", ".join(self.names()) or "nothing"
-            raise StorageError(f"no {name!r} in the registry at {self.place}; it has {names}")
+            raise StorageError(f"no {name!r} in the registry at {self.place}", fix=f"it has {names}")
         numbers = ", ".join(str(version.version) for version in versions)
         named = ", ".join(f"{alias} → {number}" for alias, number in aliases.items()) or "none"
-        raise StorageError(f"no version or alias {str(reference)!r} of {name}; versions: {numbers}; aliases: {named}")
+        raise StorageError(
+            f"no version or alias {str(reference)!r} of {name}", fix=f"versions: {numbers}; aliases: {named}"
+        )
 
     def find(self, name: str, reference: str | int) -> Path | None:
         """Return the verified package that a number or an alias stands for, None where there is none yet."""
@@ -102,14 +104,14 @@ class Registry(ABC):
 def check_name(name: str) -> str:
     """Return a name that can be a model's; raises StorageError for one that cannot."""
     if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
-        raise StorageError(f"expected a name of lower-case letters, digits and -, found {name!r}")
+        raise StorageError(expected="a name of lower-case letters, digits and -", found=f"{name!r}")
     return name
 
 
 def check_alias(alias: str) -> None:
     """Raise StorageError for what cannot be an alias: `latest` is the greatest number's own."""
     if not NAME_PATTERN.fullmatch(alias) or alias == LATEST:
-        raise StorageError(f"expected an alias of lower-case letters, digits and -, not {LATEST}, found {alias!r}")
+        raise StorageError(expected=f"an alias of lower-case letters, digits and -, not {LATEST}", found=f"{alias!r}")
 
 
 def event(line: bytes) -> dict[str, Any] | None:

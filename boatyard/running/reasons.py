@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -48,8 +47,8 @@ class Reason:
         text = " ".join(str(error).split()) or type(error).__name__
         if not isinstance(error, BoatyardError):
             return cls(step, type(error).__name__, f"{type(error).__name__}: {text}"[:MAX_SENTENCE_CHARS])
-        fields = _fields(text, error)
-        return cls(step, type(error).__name__, text[:MAX_SENTENCE_CHARS], **fields)
+        fields = (" ".join(field.split())[:MAX_SENTENCE_CHARS] for field in (error.expected, error.found, error.fix))
+        return cls(step, type(error).__name__, text[:MAX_SENTENCE_CHARS], *fields)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
@@ -136,16 +135,9 @@ def find(root: str, run: str) -> str:
         parts = key.split("/")
         if run in parts[:-1]:
             return "/".join([root.rstrip("/"), *parts[: parts.index(run) + 1]])
-    raise StorageError(f"{root}: expected objects of run {run}, found none; is this the run's pipeline root?")
-
-
-def _fields(text: str, error: BoatyardError) -> dict[str, str]:
-    if error.expected or error.found or error.fix:
-        return {key: " ".join(getattr(error, key).split())[:MAX_SENTENCE_CHARS] for key in ("expected", "found", "fix")}
-    sentence, _, fix = text.partition("; ")
-    parts = re.search(r"expected (.+?), found (.+)", sentence)
-    expected, found = parts.groups() if parts else ("", "")
-    return {"expected": expected, "found": found, "fix": fix}
+    raise StorageError(
+        f"{root}", expected=f"objects of run {run}", found="none", fix="is this the run's pipeline root?"
+    )
 
 
 def _task(key: str) -> str:

@@ -207,7 +207,7 @@ def hold(run: Run) -> Iterator[None]:
         with locks.locked(run.path / LOCK, wait_s=LOCK_TIMEOUT_S):
             yield
     except BlockingIOError as error:
-        raise ConfigError(f"run {run.id} is at work in another process; wait for it, or stop that one") from error
+        raise ConfigError(f"run {run.id} is at work in another process", fix="wait for it, or stop that one") from error
 
 
 def read(path: Path) -> Run:
@@ -242,9 +242,9 @@ def find(folder: Path, name: str | None = None) -> Run:
     if name and len(matching) != 1:
         known = ", ".join(run.id for run in runs[:5]) or "none"
         matches = f"{len(matching)} runs begin with it" if matching else "no run has it"
-        raise ConfigError(f"run {name}: {matches}; the latest are {known}")
+        raise ConfigError(f"run {name}: {matches}", fix=f"the latest are {known}")
     if not matching:
-        raise ConfigError(f"no run in {folder / FOLDER}; `boatyard run` makes one")
+        raise ConfigError(f"no run in {folder / FOLDER}", fix="`boatyard run` makes one")
     return matching[0]
 
 

@@ -96,7 +96,9 @@ class Bucket:
         """Return what an object holds; raises StorageError when there is none."""
         found = self.find(key)
         if found is None:
-            raise StorageError(f"{self.uri}: expected {key}, found no such object; look at the URI, or push it again")
+            raise StorageError(
+                f"{self.uri}", expected=f"{key}", found="no such object", fix="look at the URI, or push it again"
+            )
         return found.data
 
     def part(self, key: str, start: int, length: int) -> bytes:
@@ -104,7 +106,9 @@ class Bucket:
         with _translated(f"{self.uri}/{key}"):
             data = bytes(obstore.get_range(self.store, self._key(key), start=start, length=length))
         if len(data) != length:
-            raise StorageError(f"{self.uri}/{key}: expected {length} bytes at {start}, found {len(data)}; it was cut")
+            raise StorageError(
+                f"{self.uri}/{key}", expected=f"{length} bytes at {start}", found=f"{len(data)}", fix="it was cut"
+            )
         return data
 
     def look(self, key: str) -> Object | None:
@@ -152,8 +156,10 @@ class Bucket:
         first = self.write(PROBE, b"", None)
         if (first and self.write(PROBE, b"", None)) or self.write(PROBE, b"", NEVER):
             raise StorageError(
-                f"{self.uri}: expected a store that holds to If-None-Match and If-Match on a write, found one that "
-                "writes all the same; two who push at once would overwrite each other: use another store"
+                f"{self.uri}",
+                expected="a store that holds to If-None-Match and If-Match on a write",
+                found="one that writes all the same",
+                fix="two who push at once would overwrite each other: use another store",
             )
 
     def _key(self, key: str) -> str:
@@ -165,13 +171,13 @@ def open(uri: str) -> Bucket:
     if not storage.in_bucket(uri):
         path = storage.parse(uri, Path.cwd())
         if not path.is_dir():
-            raise StorageError(f"{uri}: expected a folder, found {'a file' if path.exists() else 'none'}")
+            raise StorageError(f"{uri}", expected="a folder", found=f"{'a file' if path.exists() else 'none'}")
         return Bucket(storage.uri(path), LocalStore(str(path)))
     scheme, _, rest = uri.partition("://")
     name, _, prefix = rest.partition("/")
     prefix = prefix.strip("/")
     if not BUCKET_NAME.fullmatch(name) or "//" in prefix or any(part in (".", "..") for part in prefix.split("/")):
-        raise StorageError(f"expected {scheme}://BUCKET/FOLDER, found {uri!r}")
+        raise StorageError(expected=f"{scheme}://BUCKET/FOLDER", found=f"{uri!r}")
     with _translated(uri):
         store = _s3(name) if scheme.lower() == "s3" else GCSStore(name, client_options=_client(), retry_config=RETRY)
     return Bucket(f"{scheme.lower()}://{name}/{prefix}".rstrip("/"), store, prefix)
@@ -186,8 +192,10 @@ def _s3(bucket: str) -> Any:
         more["skip_signature"] = True
     elif settings.endpoint and not settings.credentials:
         raise StorageError(
-            f"s3://{bucket}: expected credentials for {settings.endpoint}, found neither AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY nor a role; set them, in a pod by a Secret"
+            f"s3://{bucket}",
+            expected=f"credentials for {settings.endpoint}",
+            found="neither AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY nor a role",
+            fix="set them, in a pod by a Secret",
         )
     return S3Store(bucket, client_options=_client(), retry_config=RETRY, **more)
 
@@ -197,7 +205,9 @@ def _client() -> Any:
 
     settings = Settings()
     if settings.endpoint and not ENDPOINT.fullmatch(settings.endpoint):
-        raise StorageError(f"AWS_ENDPOINT_URL: expected http://HOST:PORT or https://HOST, found {settings.endpoint!r}")
+        raise StorageError(
+            "AWS_ENDPOINT_URL", expected="http://HOST:PORT or https://HOST", found=f"{settings.endpoint!r}"
+        )
     options: dict[str, Any] = {**CLIENT, "allow_http": settings.endpoint.startswith("http://")}
     if settings.certificates:
         try:

@@ -34,7 +34,7 @@ def mirror(uri: str) -> Path:
     one = above.look(name) if name else None
     source, wanted = (above, {name: one}) if one else (place, place.list())
     if not wanted:
-        raise StorageError(f"{uri}: expected an object or a folder of objects, found none; look at the URI")
+        raise StorageError(f"{uri}", expected="an object or a folder of objects", found="none", fix="look at the URI")
     folder = Settings().cache / "data" / quote(source.uri, safe="")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ def send(folder: Path, to: Bucket, *, read: Reader, name: str = artifacts.MANIFE
     """
     files = read(_manifest_of(folder, name), f"{folder}/{name}")
     for difference in hashing.differences(folder, files, name=name, listing=name):
-        raise ArtifactError(f"{folder}: {difference}; restore it or make it again")
+        raise ArtifactError(f"{folder}: {difference}", fix="restore it or make it again")
     started = time.monotonic()
     with ThreadPoolExecutor(WORKERS) as pool:
         _all([pool.submit(to.put, path, folder / path) for path in files])
@@ -58,7 +58,9 @@ def fetch(source: Bucket, to: Path, *, read: Reader, name: str = artifacts.MANIF
     data = source.read(name)
     found = hashing.digest_bytes(data)
     if digest is not None and found != digest:
-        raise ArtifactError(f"{source.uri}: {name} was changed: expected sha256 {digest}, found {found}; {RESTORE}")
+        raise ArtifactError(
+            f"{source.uri}: {name} was changed", expected=f"sha256 {digest}", found=f"{found}", fix=f"{RESTORE}"
+        )
     if len(data) > MAX_MANIFEST_BYTES:
         raise ArtifactError(f"{source.uri}: {name} has {len(data)} bytes, more than {MAX_MANIFEST_BYTES}")
     files = read(data, f"{source.uri}/{name}")
@@ -75,7 +77,7 @@ def _manifest_of(folder: Path, name: str) -> bytes:
     try:
         return hashing.read_plain(folder / name, MAX_MANIFEST_BYTES)
     except OSError as error:
-        raise ArtifactError(f"{folder}: expected {name} in it, found none ({error.strerror})") from error
+        raise ArtifactError(f"{folder}", expected=f"{name} in it", found=f"none ({error.strerror})") from error
 
 
 RESTORE = "nothing is served of it; restore the object, or push the package again"
@@ -99,8 +101,10 @@ def _check_listing(source: Bucket, files: Mapping[str, File], name: str) -> None
         surplus = next((key for key in more if there[key].bytes or not _is_folder(key, files)), None)
         if surplus is not None:
             raise _SurplusObject(
-                f"{source.uri}: expected only what {name} lists, found {surplus} too; nothing is served of it; "
-                "remove it"
+                f"{source.uri}",
+                expected=f"only what {name} lists",
+                found=f"{surplus} too",
+                fix="nothing is served of it; remove it",
             )
 
     pauses = LISTING_PAUSES_S
@@ -110,10 +114,15 @@ def _check_listing(source: Bucket, files: Mapping[str, File], name: str) -> None
 def _check_listed(source: Bucket, files: Mapping[str, File], there: Mapping[str, Object]) -> None:
     for path, file in files.items():
         if path not in there:
-            raise ArtifactError(f"{source.uri}: expected {path} ({file.bytes} bytes), found no such object; {RESTORE}")
+            raise ArtifactError(
+                f"{source.uri}", expected=f"{path} ({file.bytes} bytes)", found="no such object", fix=f"{RESTORE}"
+            )
         if there[path].bytes != file.bytes:
             raise ArtifactError(
-                f"{source.uri}: expected {path} of {file.bytes} bytes, found {there[path].bytes}; {RESTORE}"
+                f"{source.uri}",
+                expected=f"{path} of {file.bytes} bytes",
+                found=f"{there[path].bytes}",
+                fix=f"{RESTORE}",
             )
 
 
@@ -186,8 +195,10 @@ class _Download:
         if found != self.file.sha256:
             self.note.unlink(missing_ok=True)
             raise ArtifactError(
-                f"{self.source.uri}: {self.file.path} was changed: expected sha256 {self.file.sha256}, "
-                f"found {found}; {RESTORE}"
+                f"{self.source.uri}: {self.file.path} was changed",
+                expected=f"sha256 {self.file.sha256}",
+                found=f"{found}",
+                fix=f"{RESTORE}",
             )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(self.beside, self.path)
@@ -226,13 +237,17 @@ def _check_surplus(to: Path, listed: set[str]) -> None:
     for path in sorted(to.rglob("*")):
         key = path.relative_to(to).as_posix()
         if (path.is_symlink() or not path.is_dir()) and key not in listed and not key.startswith(f"{SCRATCH}/"):
-            raise ArtifactError(f"{to}: expected an empty folder, found {key}, which no manifest lists; remove it")
+            raise ArtifactError(
+                f"{to}", expected="an empty folder", found=f"{key}, which no manifest lists", fix="remove it"
+            )
 
 
 def _check_room(to: Path, wanted: int) -> None:
     free = shutil.disk_usage(to).free
     if wanted > free:
-        raise StorageError(f"{to}: expected room for {wanted} bytes, found {free} free; make room and try again")
+        raise StorageError(
+            f"{to}", expected=f"room for {wanted} bytes", found=f"{free} free", fix="make room and try again"
+        )
 
 
 def _log(done: str, files: int, size: int, seconds: float, more: str = "") -> None:

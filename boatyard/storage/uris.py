@@ -29,7 +29,7 @@ def parse(uri: str, root: Path) -> Path:
     """
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
     if not uri or "\0" in uri:
-        raise StorageError(f"expected a folder or a URI, found {uri!r}")
+        raise StorageError(expected="a folder or a URI", found=f"{uri!r}")
     if scheme is None:
         return (root / Path(uri).expanduser()).absolute()
     name = scheme[1].lower()
@@ -38,9 +38,13 @@ def parse(uri: str, root: Path) -> Path:
     if name == "pvc":
         return _claim(uri)
     if name in BUCKETS:
-        raise StorageError(f"{uri}: expected a folder of this machine here, found a bucket; copy it to a folder first")
+        raise StorageError(
+            f"{uri}", expected="a folder of this machine here", found="a bucket", fix="copy it to a folder first"
+        )
     known = "not supported here" if name in OTHERS else "not known"
-    raise StorageError(f"{uri}: {scheme[1]}:// is {known}; give a folder, or a file://, pvc://, s3:// or gs:// URI")
+    raise StorageError(
+        f"{uri}: {scheme[1]}:// is {known}", fix="give a folder, or a file://, pvc://, s3:// or gs:// URI"
+    )
 
 
 def local(uri: str, root: Path) -> Path:
@@ -84,9 +88,9 @@ def bound(uri: str) -> str | None:
 def _local(uri: str) -> Path:
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-        raise StorageError(f"{uri}: expected file:/// and an absolute path, found host {parts.netloc!r}")
+        raise StorageError(f"{uri}", expected="file:/// and an absolute path", found=f"host {parts.netloc!r}")
     if parts.query or parts.fragment:
-        raise StorageError(f"{uri}: a file:// URI has no ? or #; write them as %3F and %23")
+        raise StorageError(f"{uri}: a file:// URI has no ? or #", fix="write them as %3F and %23")
     return Path(unquote(parts.path))
 
 
@@ -96,11 +100,13 @@ def _claim(uri: str) -> Path:
 
     claim, _, below = uri.partition("://")[2].partition("/")
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", claim) or ".." in below.split("/"):
-        raise StorageError(f"{uri}: expected pvc://CLAIM/FOLDER, found claim {claim!r} and folder {below!r}")
+        raise StorageError(f"{uri}", expected="pvc://CLAIM/FOLDER", found=f"claim {claim!r} and folder {below!r}")
     mounted = Settings().claims / claim
     if not mounted.is_dir():
         raise StorageError(
-            f"{uri}: expected claim {claim} mounted at {mounted}, found no folder there; mount it there, "
-            "or say in BOATYARD_CLAIMS below which folder claims are mounted"
+            f"{uri}",
+            expected=f"claim {claim} mounted at {mounted}",
+            found="no folder there",
+            fix="mount it there, or say in BOATYARD_CLAIMS below which folder claims are mounted",
         )
     return mounted / below if below else mounted

@@ -217,7 +217,7 @@ def of(schema: Schema) -> Task:
     try:
         return named(schema.task)
     except ConfigError as error:
-        raise ArtifactError(f"schema.json: {error}; install the distribution that brings it") from error
+        raise ArtifactError(f"schema.json: {error}", fix="install the distribution that brings it") from error
 
 
 def target_as(target: Array, data: Schema, model: Schema) -> Array:
@@ -274,7 +274,7 @@ def _column(values: list[Any], output: Output) -> Array:
 
 
 def _unlike(row: int, expected: str, found: Any) -> ArtifactError:
-    return ArtifactError(f"prediction {row}: expected {expected}, found {shorten(repr(found))[:100]}")
+    return ArtifactError(f"prediction {row}", expected=f"{expected}", found=f"{shorten(repr(found))[:100]}")
 
 
 def _told(value: Any) -> str:

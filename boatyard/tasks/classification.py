@@ -67,7 +67,7 @@ class Classification(Task):
 
     def width(self, schema: Schema) -> int:
         if len(schema.labels) < 2:
-            raise DataError(f"expected two labels or more to tell apart, found {list(schema.labels)}")
+            raise DataError(expected="two labels or more to tell apart", found=f"{list(schema.labels)}")
         return len(schema.labels)
 
     def loss(self, name: str, schema: Schema, statistics: Mapping[str, Any], class_weights: str) -> nn.Module:
@@ -118,7 +118,9 @@ class Classification(Task):
         beyond = ((probabilities < -TOLERANCE) | (probabilities > 1 + TOLERANCE)).any(axis=1)
         if beyond.any():
             row = int(beyond.argmax())
-            raise ArtifactError(f"prediction {row}: expected probabilities from 0 to 1, found {probabilities[row]}")
+            raise ArtifactError(
+                f"prediction {row}", expected="probabilities from 0 to 1", found=f"{probabilities[row]}"
+            )
         return answers
 
     def apart(self, output: Output, expected: Any, found: Any) -> str:
@@ -138,10 +140,12 @@ class Classification(Task):
         try:
             labels = np.array([index[str(label)] for label in answers["label"]], dtype=np.int64)
         except KeyError as error:
-            raise ArtifactError(f"the graph answered {error}, which is none of its labels; export it again") from error
+            raise ArtifactError(
+                f"the graph answered {error}, which is none of its labels", fix="export it again"
+            ) from error
         if len(target) and (target.min() < 0 or target.max() >= len(schema.labels)):
             raise ArtifactError(
-                f"the test rows have a label beyond the {len(schema.labels)} of the schema; preprocess again"
+                f"the test rows have a label beyond the {len(schema.labels)} of the schema", fix="preprocess again"
             )
         invalid = self.invalid(schema, answers)
         labels[invalid] = -1

@@ -89,7 +89,7 @@ class Regression(Task):
             return Scaled(shift=float(target["mean"]), scale=float(target["std"]) or 1.0)
         if target["min"] < 0:
             raise DataError(
-                f"train.loss is poisson, which counts from 0; the least {schema.target} is {target['min']:g}"
+                "train.loss is poisson, which counts from 0", fix=f"the least {schema.target} is {target['min']:g}"
             )
         return Scaled(log=True)
 

@@ -103,8 +103,8 @@ class LabelTarget(Target):
         if len(labels) > MAX_CATEGORIES:
             examples = ", ".join(repr(label[:40]) for label in sorted(labels)[:3])
             raise DataError(
-                f"the target {data.target!r} has more than {MAX_CATEGORIES} different values such as {examples}; "
-                "expected classes: for a number say task: regression"
+                f"the target {data.target!r} has more than {MAX_CATEGORIES} different values such as {examples}",
+                fix="expected classes: for a number say task: regression",
             )
 
     def order(self, labels: set[str], total: int, data: DataConfig) -> tuple[str, ...]:
@@ -112,11 +112,13 @@ class LabelTarget(Target):
         from boatyard.data.columns import FEW_ROWS, is_number
 
         if len(labels) < 2:
-            raise DataError(f"every row has the label {min(labels)!r}; expected two classes or more to tell apart")
+            raise DataError(
+                f"every row has the label {min(labels)!r}", fix="expected two classes or more to tell apart"
+            )
         if len(labels) > 0.5 * total and total >= FEW_ROWS:
             raise DataError(
-                f"the target {data.target!r} has {len(labels)} different values in {total} rows; expected classes of "
-                "several rows each: for a number say task: regression"
+                f"the target {data.target!r} has {len(labels)} different values in {total} rows",
+                fix="expected classes of several rows each: for a number say task: regression",
             )
         if data.labels:
             return _named(labels, data.labels)
@@ -214,7 +216,7 @@ def _named(labels: set[str], given: tuple[str, ...]) -> tuple[str, ...]:
     if not (labels <= set(given) or labels <= numbers):
         odd = min(labels - numbers - set(given), default=min(labels - numbers, default=""))
         raise DataError(
-            f"data.labels names {len(given)} classes; {odd!r} in the data is neither one of the names nor a number "
-            f"from 0 to {len(given) - 1}"
+            f"data.labels names {len(given)} classes",
+            fix=(f"{odd!r} in the data is neither one of the names nor a number from 0 to {len(given) - 1}"),
         )
     return given

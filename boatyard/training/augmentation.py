@@ -29,7 +29,7 @@ class Augmentation:
         self.moves = bool(config.flip or config.shift)
         image = next((f for f, kind in zip(schema.fields, schema.kinds, strict=True) if kind.augmented), None)
         if (self.moves or config.erase) and image is None:
-            raise ConfigError("preprocess.augment flips, shifts and erases images; this is a table, remove it")
+            raise ConfigError("preprocess.augment flips, shifts and erases images", fix="this is a table, remove it")
         if image is not None:
             self.name, self.shape = image.name, image.shape
             mean = torch.from_numpy(np.atleast_1d(np.asarray(statistics[self.name]["mean"], dtype=np.float32)))

@@ -154,8 +154,8 @@ class Peers(World):
         except RuntimeError as error:  # what gloo and NCCL say, one line of many
             reason = str(error).strip().splitlines()[0][:300]
             raise PeerLost(
-                f"rank {self.part.rank} of {self.part.size} lost the others ({reason}); see the log of the rank that "
-                "ended first; started again, all go on from the last state"
+                f"rank {self.part.rank} of {self.part.size} lost the others ({reason})",
+                fix=("see the log of the rank that ended first; started again, all go on from the last state"),
             ) from error
 
 
@@ -277,8 +277,9 @@ def _own(device: torch.device, local_rank: int) -> torch.device:
         return device
     if local_rank >= torch.cuda.device_count():
         raise ConfigError(
-            f"train.gpus: process {local_rank + 1} of this node finds {torch.cuda.device_count()} GPUs, expected one "
-            "for each process; give the node more or the run fewer"
+            f"train.gpus: process {local_rank + 1} of this node finds {torch.cuda.device_count()} "
+            "GPUs, expected one for each process",
+            fix="give the node more or the run fewer",
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
@@ -293,7 +294,7 @@ def _meet(world: Peers) -> None:
     if len(set(kinds)) > 1:
         found = ", ".join(f"rank {other} {kind}" for other, kind in enumerate(kinds))
         raise ConfigError(
-            f"every process must train on the same kind of device, found {found}; give every node the same GPUs, or "
-            "train.device=cpu"
+            f"every process must train on the same kind of device, found {found}",
+            fix="give every node the same GPUs, or train.device=cpu",
         )
     dist.init_process_group(world.backend, store=own, rank=rank, world_size=size, timeout=START)

@@ -57,7 +57,9 @@ def export(graph: Graph, schema: Schema) -> bytes:
     _refuse_clashes(schema)
     size = sum(weight.numel() * weight.element_size() for weight in graph.state_dict().values())
     if size > LARGEST:
-        raise ConfigError(f"the model has {size} bytes of weights; one graph file holds {LARGEST}; use a smaller model")
+        raise ConfigError(
+            f"the model has {size} bytes of weights", fix=f"one graph file holds {LARGEST}; use a smaller model"
+        )
     model = _trace(graph, schema)
     _rename(model, schema)
     _add_preludes(model, schema)
@@ -83,8 +85,9 @@ def compare(data: bytes, graph: Graph, schema: Schema, inputs: Mapping[str, Arra
     difference = max(_difference(found[name], expected[name], scores, graph.head) for name in expected)
     if not difference <= CLOSE:
         raise ConfigError(
-            f"the exported graph answers otherwise than the model: greatest difference {difference:.2g}, allowed "
-            f"{CLOSE:g}; a forward() that branches on its input, or is random in eval mode, cannot be exported"
+            "the exported graph answers otherwise than the model: greatest difference "
+            f"{difference:.2g}, allowed {CLOSE:g}",
+            fix=("a forward() that branches on its input, or is random in eval mode, cannot be exported"),
         )
     if wrong := task.wrong_graph(found, expected, schema):
         raise ConfigError(f"the exported graph gives {wrong}")
@@ -154,7 +157,9 @@ def _rename(model: Any, schema: Schema) -> None:
         weight.name, weight.doc_string = name(weight.name), ""
     for index, node in enumerate(graph.node):
         if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
-            raise ConfigError("the model has a branch or a loop that depends on its input; write it with torch.where")
+            raise ConfigError(
+                "the model has a branch or a loop that depends on its input", fix="write it with torch.where"
+            )
         node.input[:] = [name(value) for value in node.input]
         node.output[:] = [name(value) for value in node.output]
         node.name, node.doc_string = f"{node.op_type}_{index}", ""
@@ -207,7 +212,8 @@ def _refuse_clashes(schema: Schema) -> None:
         if tensor.name in outputs or not tensor.name or tensor.name.startswith("/"):
             raise ConfigError(
                 f"a column named {tensor.name!r} cannot be an input of the graph, whose outputs are "
-                f"{', '.join(sorted(outputs))}; rename the column"
+                f"{', '.join(sorted(outputs))}",
+                fix="rename the column",
             )
 
 

@@ -120,7 +120,7 @@ def open_split(
     """Read a split into memory, or onto the device, if it takes no more than a share of what is free, else stream."""
     rows = dataset.rows(split)
     if not rows:
-        raise DataError(f"the {split} split has no rows; give more data or another preprocess.split")
+        raise DataError(f"the {split} split has no rows", fix="give more data or another preprocess.split")
     needed = rows * row_bytes(dataset.schema)
     if needed > share * available_memory():
         return Streamed(dataset, split, head, device, size=size, seed=seed, part=part)
@@ -264,7 +264,9 @@ def read(dataset: Dataset, split: Split, head: Head) -> Rows:
         targets[at : at + len(batch)] = head.encode(torch.from_numpy(np.require(batch.target, requirements="W")))
         at += len(batch)
     if at != rows:
-        raise DataError(f"{dataset.path}: the {split} split has {at} rows, its manifest says {rows}; preprocess again")
+        raise DataError(
+            f"{dataset.path}: the {split} split has {at} rows, its manifest says {rows}", fix="preprocess again"
+        )
     return Rows(inputs, targets)
 
 

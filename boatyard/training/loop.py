@@ -205,9 +205,12 @@ class Trainer:
             if not math.isfinite(value):
                 step = self.run.step - len(values) + index + 1
                 raise ConfigError(
-                    f"train: the loss is {value} at step {step} (epoch {self.run.epoch + 1}) with learning rate "
-                    f"{rate:.3g}; try train.learning_rate={rate / 10:.1g}, train.clip=1 or a longer "
-                    "train.warmup, and look for extreme values in the data; the best state so far is kept"
+                    f"train: the loss is {value} at step {step} (epoch {self.run.epoch + 1}) with "
+                    f"learning rate {rate:.3g}",
+                    fix=(
+                        f"try train.learning_rate={rate / 10:.1g}, train.clip=1 or a longer train.warmup, and "
+                        "look for extreme values in the data; the best state so far is kept"
+                    ),
                 )
         return float(values[-1])
 
@@ -249,8 +252,8 @@ class Trainer:
         self.model.train()
         if not math.isfinite(found["loss"]):
             raise ConfigError(
-                f"train: the validation loss is {found['loss']} after step {self.run.step}; try a tenth of the "
-                "learning rate or train.clip=1; the best state so far is kept"
+                f"train: the validation loss is {found['loss']} after step {self.run.step}",
+                fix="try a tenth of the learning rate or train.clip=1; the best state so far is kept",
             )
         return found
 
@@ -285,9 +288,9 @@ class Trainer:
         self.world.wait()
         where = f"epoch {self.run.epoch + 1} step {self.run.step}"
         if self.world.first and self.work is None:
-            raise Interrupted(f"{signal}: stopped at {where}; nothing was saved, since no work folder was given")
+            raise Interrupted(f"{signal}: stopped at {where}", fix="nothing was saved, since no work folder was given")
         logger.warning("%s: saved at %s; run again to go on", signal, where)
-        raise Interrupted(f"saved at {where}; run again to go on")
+        raise Interrupted(f"saved at {where}", fix="run again to go on")
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor that the run depends on."""
@@ -499,7 +502,7 @@ def device_of(config: TrainConfig) -> torch.device:
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ConfigError("train.device is cuda, but torch finds no GPU here; use auto or cpu")
+        raise ConfigError("train.device is cuda, but torch finds no GPU here", fix="use auto or cpu")
     return torch.device("cuda")
 
 
@@ -523,7 +526,9 @@ def check_shape(recipe: recipes.Recipe, features: nn.Module, model: nn.Module, d
     model.train()
     if found not in ((2, recipe.outputs), (2,) if recipe.outputs == 1 else ()):
         wanted = f"[2, {recipe.outputs}]: one score for each label" if recipe.schema.labels else "[2, 1]"
-        raise ConfigError(f"the model of {recipe.config.recipe} gives {list(found)} for 2 rows; expected {wanted}")
+        raise ConfigError(
+            f"the model of {recipe.config.recipe} gives {list(found)} for 2 rows", fix=f"expected {wanted}"
+        )
 
 
 def reseed(device: torch.device, seed: int) -> None:
@@ -562,7 +567,9 @@ def reproducible() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise ConfigError(f"train: the GPU's memory is full; give a smaller train.batch_size ({error})") from error
+        raise ConfigError(
+            "train: the GPU's memory is full", fix=f"give a smaller train.batch_size ({error})"
+        ) from error
     except RuntimeError as error:
         if "deterministic" not in str(error):
             raise

@@ -30,7 +30,7 @@ def named(name: str | None, schema: Schema, statistics: Mapping[str, Any], class
     task = tasks.of(schema)
     name = name or task.losses[0]
     if name not in task.losses:
-        raise ConfigError(f"train.loss: no loss {name!r} for {task.name}; allowed are {', '.join(task.losses)}")
+        raise ConfigError(f"train.loss: no loss {name!r} for {task.name}", fix=f"allowed are {', '.join(task.losses)}")
     return task.loss(name, schema, statistics, class_weights)
 
 
@@ -52,7 +52,7 @@ def balanced(schema: Schema, statistics: Mapping[str, Any]) -> Tensor:
     missing = [label for label in schema.labels if not counts.get(label)]
     if missing:
         raise DataError(
-            f"train.class_weights is balanced, but no training row is {', '.join(missing)}; give rows or use none"
+            f"train.class_weights is balanced, but no training row is {', '.join(missing)}", fix="give rows or use none"
         )
     total = sum(counts[label] for label in schema.labels)
     return torch.tensor([total / (len(schema.labels) * counts[label]) for label in schema.labels], dtype=torch.float32)

@@ -74,12 +74,13 @@ class CategoryKind(Kind):
         there = profile.count - profile.missing
         if profile.many:
             raise DataError(
-                f"column {profile.name!r} has more than {MAX_CATEGORIES} different values; {profile.no_signal()}"
+                f"column {profile.name!r} has more than {MAX_CATEGORIES} different values", fix=f"{profile.no_signal()}"
             )
         if not named and there >= FEW_ROWS and len(profile.texts) > 0.9 * there:
             raise DataError(
-                f"column {profile.name!r} has {len(profile.texts)} different values in {there} rows, such as "
-                f"{min(profile.texts)[:40]!r}; {profile.no_signal()}"
+                f"column {profile.name!r} has {len(profile.texts)} different values in {there} rows, "
+                f"such as {min(profile.texts)[:40]!r}",
+                fix=f"{profile.no_signal()}",
             )
 
     def clean(self, field: Field, column: pa.Array, cleaner: ColumnCleaner) -> pa.Array:

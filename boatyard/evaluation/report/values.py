@@ -204,7 +204,7 @@ class Report:
             return cls(path=path, digest=digest, **given)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(
-                f"{path / NUMBERS} is not a report of this version ({error}); evaluate again"
+                f"{path / NUMBERS} is not a report of this version ({error})", fix="evaluate again"
             ) from error
 
     @classmethod

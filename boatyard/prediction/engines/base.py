@@ -64,14 +64,14 @@ class Engine(ABC):
     def _check(self, inputs: Mapping[str, Array]) -> None:
         names = [tensor.name for tensor in self.tensors]
         if set(inputs) != set(names):
-            raise RequestError(f"expected inputs {', '.join(names)}, found {', '.join(inputs) or 'none'}")
+            raise RequestError(expected=f"inputs {', '.join(names)}", found=f"{', '.join(inputs) or 'none'}")
         rows = len(inputs[names[0]])
         for tensor in self.tensors:
             array = inputs[tensor.name]
             if array.shape != (rows, *tensor.shape) or not is_dtype(array, tensor):
                 raise RequestError(
-                    f"expected {tensor.dtype} {[rows, *tensor.shape]}, found {array.dtype} {list(array.shape)}, "
-                    f"at input {tensor.name}"
+                    expected=f"{tensor.dtype} {[rows, *tensor.shape]}",
+                    found=f"{array.dtype} {list(array.shape)}, at input {tensor.name}",
                 )
 
 
@@ -98,11 +98,13 @@ def check_ends(side: str, nodes: list[Any], expected: Mapping[str, tuple[str, li
     """
     found = {node.name: (node.type, list(node.shape)) for node in nodes}
     if list(found) != list(expected):
-        raise ArtifactError(f"expected the graph's {side}s to be {', '.join(expected)}, found {', '.join(found)}")
+        raise ArtifactError(expected=f"the graph's {side}s to be {', '.join(expected)}", found=f"{', '.join(found)}")
     for name, (element, row) in expected.items():
         kind, shape = found[name]
         if kind != element or shape[1:] != row or not shape or isinstance(shape[0], int):
             raise ArtifactError(
-                f"the graph's {side} {name}: expected {element} {['batch', *row]}, found {kind} {shape}; "
-                "export it again"
+                f"the graph's {side} {name}",
+                expected=f"{element} {['batch', *row]}",
+                found=f"{kind} {shape}",
+                fix="export it again",
             )

@@ -65,7 +65,7 @@ def _session(model: OnnxModel, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
     except FAILURES as error:
-        raise ArtifactError(f"expected an ONNX graph, found what ONNX Runtime refuses: {error}") from error
+        raise ArtifactError(expected="an ONNX graph", found=f"what ONNX Runtime refuses: {error}") from error
 
 
 ENGINE = OnnxRuntime

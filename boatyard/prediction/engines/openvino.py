@@ -27,7 +27,7 @@ try:
     import openvino
     from google.protobuf.message import DecodeError
 except ImportError as missing:
-    raise ConfigError(f"the engine openvino needs {missing.name}; pip install 'boatyard[openvino]'") from missing
+    raise ConfigError(f"the engine openvino needs {missing.name}", fix="pip install 'boatyard[openvino]'") from missing
 
 TYPES = {number: f"tensor({name.lower()})" for name, number in onnx.TensorProto.DataType.items()}
 
@@ -92,7 +92,7 @@ def _parsed(data: bytes) -> Any:
     try:
         return onnx.load_model_from_string(data)
     except DecodeError as error:
-        raise ArtifactError("expected an ONNX graph, found bytes that are not") from error
+        raise ArtifactError(expected="an ONNX graph", found="bytes that are not") from error
 
 
 def _ends(values: Iterable[Any]) -> list[End]:
@@ -126,7 +126,7 @@ def _check_shapes(model: Any, schema: Schema) -> None:
         shape = output.partial_shape
         if not shape.compatible(openvino.PartialShape([-1, *row])):
             raise ArtifactError(
-                f"the graph's output {name}: expected {['batch', *row]}, found {shape}; export it again"
+                f"the graph's output {name}", expected=f"{['batch', *row]}", found=f"{shape}", fix="export it again"
             )
 
 
@@ -138,7 +138,7 @@ def _names(node: Any, texts: tuple[str, ...]) -> bool:
 
 
 def _unfit(found: str) -> ArtifactError:
-    return ArtifactError(f"expected a graph that OpenVINO runs, found {found}; the engine onnxruntime runs it")
+    return ArtifactError(expected="a graph that OpenVINO runs", found=f"{found}", fix="the engine onnxruntime runs it")
 
 
 def _sentence(error: Exception) -> str:

@@ -45,7 +45,7 @@ class OpenSource(ABC):
 
     def share(self, part: int, of: int, first: int = 0) -> OpenSource:
         """Return a part of the rows, of about equal bytes; its first row has the number `first`. It may be empty."""
-        raise DataError("only tables and folders of images are shared out; remove kubeflow.workers")
+        raise DataError("only tables and folders of images are shared out", fix="remove kubeflow.workers")
 
 
 class Source(ABC):

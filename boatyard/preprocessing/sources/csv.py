@@ -91,7 +91,9 @@ class CsvSource(TableSource):
         except pa.ArrowInvalid as error:
             if ragged and not table.drop:
                 first = bad(*ragged[-1])
-                raise DataError(f"{first.where} {first.what}; fix it, or say preprocess.unreadable: drop") from None
+                raise DataError(
+                    f"{first.where} {first.what}", fix="fix it, or say preprocess.unreadable: drop"
+                ) from None
             if "Empty CSV" not in str(error):
                 raise DataError(f"{_first_wrong(path) or path}: {reason(error)}") from error
         except BROKEN as error:
@@ -157,14 +159,16 @@ def _header(path: Path) -> Header:
     except BROKEN as error:
         raise DataError(f"{path} cannot be read: {reason(error)}") from error
     if not head.strip():
-        raise DataError(f"{path} is empty; expected a header line and rows")
+        raise DataError(f"{path} is empty", fix="expected a header line and rows")
     if head.startswith((b"PK", b"PAR1", b"\x1f\x8b")) or b"\0" in head:
-        raise DataError(f"{path} is not UTF-8 text (its first bytes are {head[:4]!r}); expected CSV, saved as UTF-8")
+        raise DataError(
+            f"{path} is not UTF-8 text (its first bytes are {head[:4]!r})", fix="expected CSV, saved as UTF-8"
+        )
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError as error:
         line = head[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line} is not UTF-8 text; save the file as UTF-8") from error
+        raise DataError(f"{path}, line {line} is not UTF-8 text", fix="save the file as UTF-8") from error
     delimiter = max(DELIMITERS, key=lambda mark: _fit(text, mark))
     try:
         first = next(row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row)
@@ -172,7 +176,7 @@ def _header(path: Path) -> Header:
         raise DataError(f"{path}: its header cannot be read: {error}") from error
     names = tuple(name.strip() or f"{UNNAMED}{number}" for number, name in enumerate(first, 1))
     if len(names) < 2:
-        raise DataError(f"{path}: one column, {names[0][:40]!r}; expected columns separated by , ; tab or |")
+        raise DataError(f"{path}: one column, {names[0][:40]!r}", fix="expected columns separated by , ; tab or |")
     return Header(names, delimiter)
 
 

@@ -38,7 +38,9 @@ class IdxSource(Source):
         from boatyard.preprocessing.arrays import Arrays, Pair
 
         if not path.is_dir():
-            raise DataError(f"no folder at {path}; expected one with IDX files such as train-images-idx3-ubyte.gz")
+            raise DataError(
+                f"no folder at {path}", fix="expected one with IDX files such as train-images-idx3-ubyte.gz"
+            )
         files = [p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")]
         named = [p for p in files if "ubyte" in p.name or ".idx" in p.name]
         pairs = []
@@ -61,8 +63,9 @@ def _one(found: list[Path], what: str, folder: Path, files: list[Path]) -> Path:
         return found[0]
     listed = ", ".join(p.name for p in files[:8]) or "nothing"
     raise DataError(
-        f"{folder}: expected one file of {what} for each of training and test, such as train-{what}-idx*-ubyte.gz, "
-        f"found {len(found)} among {listed}"
+        f"{folder}",
+        expected=f"one file of {what} for each of training and test, such as train-{what}-idx*-ubyte.gz",
+        found=f"{len(found)} among {listed}",
     )
 
 
@@ -76,8 +79,11 @@ def read_idx(path: Path) -> Stored:
             if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 5:
                 found = head.hex() or "an empty file"
                 raise DataError(
-                    f"{path}: wrong magic number {found}; an IDX file begins with 0000, a type (08 for bytes) and its "
-                    "number of dimensions (03 for images, 01 for labels)"
+                    f"{path}: wrong magic number {found}",
+                    fix=(
+                        "an IDX file begins with 0000, a type (08 for bytes) and its number of dimensions "
+                        "(03 for images, 01 for labels)"
+                    ),
                 )
             sizes = file.read(4 * head[3])
             shape = struct.unpack(f">{head[3]}I", sizes)

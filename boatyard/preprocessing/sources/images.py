@@ -109,7 +109,7 @@ class Pictures(OpenSource):
         good = [(i, image) for i, image in decoded if not isinstance(image, str)]
         bad = tuple(Bad(str(self.pictures[i].path), why) for i, why in decoded if isinstance(why, str))
         if bad and not self.drop:
-            raise DataError(f"{bad[0].where} {bad[0].what}; fix it, or say preprocess.unreadable: drop")
+            raise DataError(f"{bad[0].where} {bad[0].what}", fix="fix it, or say preprocess.unreadable: drop")
         shape = self.size if self.color == "grey" else (*self.size, 3)
         images = np.stack([image for _, image in good]) if good else np.zeros((0, *shape), np.uint8)
         lines = np.array([i for i, _ in good], np.int64)
@@ -130,9 +130,9 @@ class Pictures(OpenSource):
         if image.size != (self.size[1], self.size[0]):
             if not self.resize:
                 raise DataError(
-                    f"{picture.path} is {image.height}×{image.width} pixels (height×width), "
-                    f"the first image was {self.size[0]}×{self.size[1]}; "
-                    "give preprocess.image_size: [height, width] to bring all to one size"
+                    f"{picture.path} is {image.height}×{image.width} pixels (height×width), the first "
+                    f"image was {self.size[0]}×{self.size[1]}",
+                    fix="give preprocess.image_size: [height, width] to bring all to one size",
                 )
             image = image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
         return np.asarray(image, np.uint8)
@@ -151,10 +151,10 @@ class FilePlace(Place):
 def open_images(path: Path, preprocess: PreprocessConfig, threads: int) -> Pictures:
     """List a folder's pictures by class; the first that can be read says size and colour. Raises DataError."""
     if not path.is_dir():
-        raise DataError(f"no folder at {path}; expected one with a folder of images for each class")
+        raise DataError(f"no folder at {path}", fix="expected one with a folder of images for each class")
     pictures = tuple(_listed(path))
     if not pictures:
-        raise DataError(f"no images in {path}: expected CLASS/picture.png, found {_found(path)}")
+        raise DataError(f"no images in {path}", expected="CLASS/picture.png", found=f"{_found(path)}")
     size, color = preprocess.image_size, preprocess.color
     if size is None or color is None:
         first = _first(pictures, preprocess.unreadable == "drop")
@@ -177,8 +177,8 @@ def _first(found: tuple[Picture, ...], drop: bool) -> Image.Image:
         except pictures.BROKEN as error:
             if not drop:
                 raise DataError(
-                    f"{picture.path} cannot be read as an image ({pictures.reason(error)}); "
-                    "fix it, or say preprocess.unreadable: drop"
+                    f"{picture.path} cannot be read as an image ({pictures.reason(error)})",
+                    fix="fix it, or say preprocess.unreadable: drop",
                 ) from error
     raise DataError(f"none of {len(found)} images can be read, {found[0].path} the first")
 

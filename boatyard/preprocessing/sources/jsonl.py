@@ -48,7 +48,7 @@ class JsonlSource(TableSource):
                 return Header(tuple(_object(line)))
             except UnreadableLine as error:
                 first = first or DataError(f"{path}, line {number} {error}")
-        raise first or DataError(f"{path} is empty; expected a JSON object on each line")
+        raise first or DataError(f"{path} is empty", fix="expected a JSON object on each line")
 
     def read(self, path: Path, table: Table) -> Iterator[TableBlock]:
         """Read rows; a line that is none is left out and told of, or refused."""
@@ -98,7 +98,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 if text:
                     yield number, text
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}, line {number} is not UTF-8 text; save the file as UTF-8") from error
+        raise DataError(f"{path}, line {number} is not UTF-8 text", fix="save the file as UTF-8") from error
     except BROKEN as error:
         raise DataError(f"{path} cannot be read after line {number}: {reason(error)}") from error
 

@@ -30,7 +30,7 @@ class NpySource(Source):
         folder = path.parent if path.is_file() else path
         there = [p.stem for p in sorted(folder.glob("*.npy"))]
         if not there:
-            raise DataError(f"no .npy files in {folder}; expected the rows and {data.target}.npy")
+            raise DataError(f"no .npy files in {folder}", fix=f"expected the rows and {data.target}.npy")
         known("data.target", data.target, there, folder)
         rows = path.stem if path.is_file() and not data.features else rows_array(data, there, folder)
         group = npy(folder / f"{data.group}.npy") if data.group else None

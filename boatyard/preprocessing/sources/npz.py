@@ -28,7 +28,7 @@ class NpzSource(Source):
         from boatyard.preprocessing.arrays import CUT, Arrays, Pair, npy, reason, rows_array
 
         if not path.is_file():
-            raise DataError(f"no file at {path}; expected a .npz")
+            raise DataError(f"no file at {path}", fix="expected a .npz")
         try:
             with zipfile.ZipFile(path) as archive:
                 there = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]

@@ -67,8 +67,11 @@ class ParquetSource(TableSource):
                 dtype = schema.field(name).type
                 if not columns.is_usable(dtype):
                     raise DataError(
-                        f"{path}: column {name!r} is of type {dtype}; expected numbers, text, booleans or dates: "
-                        "flatten it, or exclude it by listing the other columns in data.features"
+                        f"{path}: column {name!r} is of type {dtype}",
+                        fix=(
+                            "expected numbers, text, booleans or dates: flatten it, or exclude it by listing the "
+                            "other columns in data.features"
+                        ),
                     )
 
 

@@ -44,7 +44,7 @@ def follow(cluster: Cluster, trainjob: Object, *, say: Callable[[str], None]) ->
         while not follower.ended():
             if stop.wait(LOOK_INTERVAL_S):
                 remove(cluster, name, namespace, wait=False)
-                raise Interrupted(f"trainjob/{name} was removed; its states are kept, run again to go on")
+                raise Interrupted(f"trainjob/{name} was removed", fix="its states are kept, run again to go on")
     follower.finish()
 
 
@@ -88,7 +88,9 @@ class TrainJobFollower:
             self.once(f"{error}; waiting")
             return False
         if not self.job:
-            raise ConfigError(f"trainjob/{self.name} was deleted by another; its states are kept, run again to go on")
+            raise ConfigError(
+                f"trainjob/{self.name} was deleted by another", fix="its states are kept, run again to go on"
+            )
         return bool(_condition(self.job, "Complete") or _condition(self.job, "Failed"))
 
     def look(self) -> None:
@@ -143,7 +145,9 @@ def error_of(name: str, reason: str) -> BoatyardError:
         _, named, message = reason.partition(f"{kind.__name__}: ")
         if named:
             return kind(message)
-    return ClusterError(f"trainjob/{name} failed: {reason or 'no pod says why'}; see boatyard why trainjob/{name}")
+    return ClusterError(
+        f"trainjob/{name} failed: {reason or 'no pod says why'}", fix=f"see boatyard why trainjob/{name}"
+    )
 
 
 def _condition(job: Object, kind: str) -> Object | None:
