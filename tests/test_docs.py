@@ -64,3 +64,11 @@ def test_the_pipelines_picture_is_that_of_the_spec(tmp_path: Path) -> None:
     draw = runpy.run_path(str(ROOT / "docs" / "pictures.py"))["pipeline"]
     spec = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
     assert (ROOT / "docs" / "pictures" / "pipeline.svg").read_text() == draw(spec)
+
+
+def test_every_path_that_the_architecture_names_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`([a-z_]+(?:/[a-zA-Z_*.]+)+)`", page)) | set(re.findall(r"`([a-z_]+\.py)`", page))
+    for path in named - {"boatyard/*"}:  # the annotations
+        below = [path, f"boatyard/{path}"]
+        assert any(list(ROOT.glob(place.replace("NAME.py", "*.py").rstrip("/"))) for place in below), path
