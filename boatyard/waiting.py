@@ -32,7 +32,8 @@ def retry(
     retrying = Retrying(
         retry=retry_if_exception_type(errors),
         stop=stop_after_attempt(attempts),
-        wait=lambda state: pause_s(state.attempt_number),
+        # tenacity asks for the pause before it looks whether another attempt follows
+        wait=lambda state: pause_s(state.attempt_number) if state.attempt_number < attempts else 0.0,
         before_sleep=before,
         reraise=True,
     )
