@@ -21,7 +21,7 @@ from typing import Any
 from boatyard import packages, waiting
 from boatyard.errors import ArtifactError, StorageError
 from boatyard.packages.manifest import read_files
-from boatyard.registry.shelves import (
+from boatyard.registry.base import (
     JOURNAL,
     LATEST,
     Registry,

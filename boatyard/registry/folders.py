@@ -25,7 +25,7 @@ from boatyard import packages, storage
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, StorageError
 from boatyard.locks import lock_folder, locked
-from boatyard.registry.shelves import (
+from boatyard.registry.base import (
     JOURNAL,
     LATEST,
     NAME_PATTERN,

@@ -1,6 +1,6 @@
 """A registry: immutable versions of packages and aliases, with a journal that cannot be edited unseen.
 
-It lies in a folder (`folders`) or in a bucket (`buckets`), and promises the same in both (`shelves`): a version is
+It lies in a folder (`folders`) or in a bucket (`buckets`), and promises the same in both (`base`): a version is
 whole or not there, one of many who push at once gets a number, and what was pulled is what was pushed.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from boatyard import storage
 from boatyard.registry.folders import FolderRegistry
-from boatyard.registry.shelves import JOURNAL, LATEST, NAME_PATTERN, Registry, Version
+from boatyard.registry.base import JOURNAL, LATEST, NAME_PATTERN, Registry, Version
 
 __all__ = ["JOURNAL", "LATEST", "NAME_PATTERN", "Registry", "Version", "open"]
 
