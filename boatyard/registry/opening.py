@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from boatyard import storage
-from boatyard.registry.folders import FolderRegistry
 from boatyard.registry.base import JOURNAL, LATEST, NAME_PATTERN, Registry, Version
+from boatyard.registry.folders import FolderRegistry
 
 __all__ = ["JOURNAL", "LATEST", "NAME_PATTERN", "Registry", "Version", "open"]
 
