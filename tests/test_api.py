@@ -72,7 +72,7 @@ def test_a_file_with_a_verb_is_all_that_a_new_verb_takes(tmp_path: Path) -> None
 
 def test_the_plugins_are_listed_with_where_they_come_from() -> None:
     found = {(plugin.group, plugin.name): plugin.origin for plugin in boatyard.list_plugins()}
-    assert found["recipes", "cnn"] == found["launchers", "process"] == "built in"
+    assert found["recipes", "cnn"] == found["launchers", "process"] == found["measures", "accuracy"] == "built in"
     done = subprocess.run(
         [sys.executable, "-m", "boatyard", "plugins", "--json"], capture_output=True, text=True, check=True
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +106,19 @@ def list_plugins() -> tuple[Plugin, ...]:
     """Return every plug-in of every group: recipes, sources, kinds, tasks, measures, engines and the rest."""
     from boatyard import plugins
 
-    return tuple(plugins.installed())
+    groups = list(plugins.GROUPS)
+    return tuple(sorted({*plugins.installed(), *_measures()}, key=lambda one: (groups.index(one.group), one.name)))
+
+
+def _measures() -> Iterator[Plugin]:
+    """Give the measures that are built in: they stand in one list, in no folder of their own."""
+    from boatyard.plugins import Plugin
+
+    try:
+        from boatyard.evaluation.measures import MEASURES
+    except ImportError:  # the image that serves measures nothing
+        return
+    yield from (Plugin("measures", measure.name, "built in") for measure in MEASURES)
 
 
 def _info(name: str, kind: Any) -> RecipeInfo:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from boatyard.plugins import GroupName
 
 
 class Verb(click.Command):
@@ -63,3 +66,22 @@ def print_json(value: Any) -> None:
         return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
     click.echo(json.dumps([plain(item) for item in value] if isinstance(value, list | tuple) else plain(value)))
+
+
+class Installed(click.ParamType):
+    """The name of a plug-in of a group; another is wrong usage, which names those that there are."""
+
+    name = "name"
+
+    def __init__(self, group: GroupName) -> None:
+        self.group = group
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name; what is installed is looked up when a name is given, not for a help text."""
+        from boatyard import plugins
+        from boatyard.spelling import hint
+
+        known = plugins.names(self.group)
+        if value not in known:
+            self.fail(f"no {plugins.GROUPS[self.group].one} {value!r}; {hint(value, known, said='installed are')}")
+        return value

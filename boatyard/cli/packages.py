@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 import boatyard
-from boatyard.cli.options import JSON, OUT, PACKAGE, PATH, PORT, SET, Verb, print_json
+from boatyard.cli.options import JSON, OUT, PACKAGE, PATH, PORT, SET, Installed, Verb, print_json
 
 
 @click.command(cls=Verb, place=120)
@@ -21,10 +21,10 @@ from boatyard.cli.options import JSON, OUT, PACKAGE, PATH, PORT, SET, Verb, prin
 )
 @click.option(
     "--engine",
-    type=click.Choice(["onnxruntime", "openvino"]),
+    type=Installed("engines"),
     default="onnxruntime",
     show_default=True,
-    help="What runs the ONNX model; openvino is an extra.",
+    help="What runs the ONNX model: onnxruntime, openvino (an extra) or an engine's plug-in.",
 )
 def serve(
     package: str, name: str | None, host: str, port: int, grpc_port: int, workers: int | None, engine: str
