@@ -79,7 +79,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--engine",
         choices=plugins.names("engines"),
         default="onnxruntime",
-        help="what runs the graph (default: %(default)s)",
+        help="what runs the ONNX model (default: %(default)s)",
     )
     parser.add_argument("--queue", type=int, default=Limits.rows, help="rows that may wait (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=Limits.seconds, help="seconds of a request (default: 60)")

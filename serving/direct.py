@@ -64,7 +64,7 @@ class Direct:
         return Unread(body, body[body.index(b"[") + 1 : -len(END)])
 
     def together(self, unread: Sequence[Unread]) -> dict[str, Array] | None:
-        """Return the graph's input of several bodies, a row each: they are parsed as one list, which costs less.
+        """Return the ONNX model's input of several bodies, a row each: they are parsed as one list, which costs less.
 
         None when something is wrong with one of them: the brackets of each are its own, so no body can mend another.
         """
@@ -72,7 +72,7 @@ class Direct:
             return self._read(b"[%b]" % b",".join([each.row for each in unread]), len(unread), parser=self._reader)
 
     def alone(self, unread: Unread) -> dict[str, Array]:
-        """Return the graph's input of one body; raises RequestError."""
+        """Return the ONNX model's input of one body; raises RequestError."""
         return self.together([unread]) or v1.decode(self._schema, unread.body)
 
     def decode(self, body: bytes) -> dict[str, Array] | None:

@@ -139,7 +139,7 @@ def _refusal(error: Exception) -> tuple[StatusCode, str]:
         logger.warning("load: %s", error)
         return (
             StatusCode.FAILED_PRECONDITION,
-            "expected a package that verifies, runs here and answers as sealed, found another",
+            "expected a package that verifies, runs here and predicts as packaged, found another",
         )
     if isinstance(error, Busy):
         return StatusCode.RESOURCE_EXHAUSTED, str(error)

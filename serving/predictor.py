@@ -20,7 +20,7 @@ from .resting import Rest
 
 
 class Predictor(kserve.Model):  # type: ignore[misc]
-    """Graph inputs in, answers out; made of a package that verified and whose golden examples agree: ready at once."""
+    """Graph inputs in, answers out; made of a package that verified and predicts as packaged: ready at once."""
 
     def __init__(
         self,

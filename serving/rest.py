@@ -271,7 +271,7 @@ def refusal(error: Exception, what: str) -> Reply:
         logger.warning("%s: %s", what, error)
         return (
             422,
-            errors.body("expected a package that verifies, runs here and answers as sealed, found another"),
+            errors.body("expected a package that verifies, runs here and predicts as packaged, found another"),
             JSON,
         )
     if isinstance(error, Busy):

@@ -233,7 +233,7 @@ def entries(values: Any) -> list[dict[str, Any]]:
 
 
 def _tensors(schema: Schema, values: Any, binary: memoryview) -> tuple[dict[str, Array], int]:
-    """Return the graph's inputs and how many bytes of the binary part they took."""
+    """Return the ONNX model's inputs and how many bytes of the binary part they took."""
     read = entries(values)
     given, used = {}, 0
     for index, tensor in enumerate(named(schema, [entry["name"] for entry in read])):

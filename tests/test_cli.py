@@ -107,7 +107,7 @@ def test_a_run_can_be_listed_shown_verified_rendered_and_pulled(ran: Path) -> No
     assert [step["name"] for step in run["steps"]][:4] == ["preprocess", "train", "evaluate", "gate"]
     assert "accuracy" in boatyard("report", ran)
     assert 0.7 < json.loads(boatyard("report", ran, "--json"))["accuracy"] <= 1
-    assert "every file is as sealed" in boatyard("verify", ran)
+    assert "every file is as packaged" in boatyard("verify", ran)
     assert "digits" in boatyard("show", ran)
     assert len(json.loads(boatyard("show", ran, "--golden", "0"))["instances"]) == 1
     assert "kind: InferenceService" in boatyard("render", ran, "--storage", "s3://models/digits/1")

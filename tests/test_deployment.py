@@ -168,7 +168,7 @@ def test_an_answer_of_a_former_pod_is_not_held_against_the_new_ones(package: pac
 def test_a_wrong_answer_that_comes_again_is_held_against_the_version(package: packages.Package) -> None:
     wanted = deployment.proof(package)
     wrong = [{"label": "cat", "probabilities": [0.1, 0.1, 0.8]}] * len(wanted.predictions)
-    with pytest.raises(ClusterError, match="golden example 0 is answered wrong through the Service"):
+    with pytest.raises(ClusterError, match="reference row 0 is answered wrong through the Service"):
         proving.prove(cast(Cluster, Pods((wanted.digest, wrong))), "insects", "models", wanted)
 
 

@@ -187,7 +187,9 @@ def test_a_model_that_branches_on_its_input_is_found_out() -> None:
     graph.model = Branch(graph.model)
     data = export(graph, dataset.schema)
     far = {"features": dataset.load("train").inputs["features"] * 1000}
-    with pytest.raises(ConfigError, match="the exported graph answers otherwise than the model: greatest difference"):
+    with pytest.raises(
+        ConfigError, match="the exported ONNX model predicts otherwise than the model: greatest difference"
+    ):
         compare(data, graph, dataset.schema, far)
 
 

@@ -91,10 +91,10 @@ def test_an_operator_that_it_lacks_is_named() -> None:
 
 @pytest.mark.parametrize("other", [graphs.image_schema((4, 5)), graphs.image_schema((4, 4), "float32")])
 def test_another_graph_than_the_schema_says_is_refused(other: Schema) -> None:
-    with pytest.raises(ArtifactError, match="the graph's input image: expected"):
+    with pytest.raises(ArtifactError, match="the ONNX model's input image: expected"):
         plugins.load("engines", "openvino")(graphs.graph(other), graphs.image_schema())
     renamed = Schema("classification", (Field("photo", "image", "uint8", (4, 4)),), "label", graphs.LABELS)
-    with pytest.raises(ArtifactError, match="expected the graph's inputs to be photo, found image"):
+    with pytest.raises(ArtifactError, match="expected the ONNX model's inputs to be photo, found image"):
         plugins.load("engines", "openvino")(graphs.graph(graphs.image_schema()), renamed)
 
 
@@ -162,7 +162,7 @@ def test_golden_examples_are_answered_again(tmp_path: Path, monkeypatch: pytest.
     loaded = prediction.load(package.path, by="openvino", threads=1)
     assert loaded.engine.name == "openvino"
     monkeypatch.setattr(tasks.base, "TOLERANCE", -1.0)
-    with pytest.raises(ArtifactError, match="golden example 0: a probability is off"):
+    with pytest.raises(ArtifactError, match="reference row 0: a probability is off"):
         prediction.load(package.path, by="openvino", threads=1)
 
 

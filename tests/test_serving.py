@@ -1374,7 +1374,7 @@ def test_a_package_that_answers_a_golden_example_otherwise_is_not_served(
     artifacts.write_json(copy / "golden.json", golden)
     graphs.reseal(copy)
     result = run(copy)
-    assert (result.returncode, "golden example 3: a probability is off by" in result.stderr) == (1, True)
+    assert (result.returncode, "reference row 3: a probability is off by" in result.stderr) == (1, True)
 
 
 def test_a_port_that_is_taken_is_said(servers: dict[str, Running]) -> None:

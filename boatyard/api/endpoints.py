@@ -66,7 +66,7 @@ def deploy(
     timeout: float = 600,
     say: Say = say_at,
 ) -> Deployed:
-    """Roll a package out, wait for its own pods and ask them its golden examples; go back when they do not serve.
+    """Roll a package out, wait for its pods and hold them to its reference outputs; go back when they do not serve.
 
     `what` is a project, whose `version` (a number or an alias of its registry) is taken, or a package; of a package,
     `project` is the one whose serve section applies and `storage` the URI that the cluster finds it at.

@@ -59,7 +59,7 @@ def verify(package: Project | str | Path) -> Package:
     if differing := packages.differences(path):
         said = "\n".join(differing)
         raise ArtifactError(
-            f"{said}\n{path} is not as it was sealed: {len(differing)} differences", fix="nothing will load it"
+            f"{said}\n{path} is not as it was packaged: {len(differing)} differences", fix="nothing will load it"
         )
     return packages.verify(path)
 

@@ -92,7 +92,7 @@ def deploy(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Roll a package out, wait for its own pods and ask them its golden examples; go back when they do not serve.
+    """Roll a package out, wait for its pods and hold them to its reference outputs; go back when they do not serve.
 
     The former version serves until the new one does. A deploy that was killed is put right by the next.
 
@@ -182,7 +182,7 @@ def _print_deployed(found: Deployed, as_json: bool) -> None:
         print_json(found)
         return
     version = f"version {found.version}" if found.version else f"package {found.digest[:12]}"
-    proven = f"{found.proven} golden examples answered right" if found.proven else "not asked"
+    proven = f"{found.proven} reference outputs agree" if found.proven else "not asked"
     click.echo(f"{found.name}: {version} serves, {found.replicas} ready, {proven}, {found.seconds:.0f} s")
 
 

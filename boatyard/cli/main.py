@@ -42,7 +42,7 @@ class Verbs(click.Group):
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(boatyard.__version__, prog_name="boatyard")
-@click.option("-v", "--verbose", is_flag=True, help="Say what goes on inside.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what goes on inside.")
 def cli(verbose: bool) -> None:
     """From data to a measured KServe endpoint; the same pipeline runs on a laptop and on a cluster.
 

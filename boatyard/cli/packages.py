@@ -51,12 +51,12 @@ def verify(package: str) -> None:
     Example:  boatyard verify registry/fashion-cnn/versions/1
     """
     found = boatyard.verify(package)
-    click.echo(f"{package}: {found.name}, every file is as sealed, digest {found.digest}")
+    click.echo(f"{package}: {found.name}, every file is as packaged, digest {found.digest}")
 
 
 @click.command(cls=Verb, place=160)
 @PACKAGE
-@click.option("--golden", type=int, metavar="N", help="Print the request body (V1) of golden example N instead.")
+@click.option("--golden", type=int, metavar="N", help="Print the request body (V1) of reference row N instead.")
 @click.option("--picture", is_flag=True, help="With --golden: show the example as a person would look at it.")
 @click.option("--path", "only_path", is_flag=True, help="Print the package's folder instead.")
 @click.option("--name", "only_name", is_flag=True, help="Print the model's name instead.")

@@ -87,7 +87,7 @@ class Schema:
         return self._by_name[name]
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return the graph's inputs.
+        """Return the ONNX model's inputs.
 
         An image is one tensor, `image`. A table of numbers alone is one tensor, `features`, float32 [F], columns in
         order (what scikit-learn's servers take). Any other table is one tensor per column, as its kind says.
@@ -95,7 +95,7 @@ class Schema:
         return self._tensors
 
     def wires(self) -> tuple[Tensor, ...]:
-        """Return what V2 and gRPC carry: the graph's inputs, but for kinds that read raw values there too."""
+        """Return what V2 and gRPC carry: the ONNX model's inputs, but for kinds that read raw values there too."""
         return self._wires
 
     @cached_property

@@ -93,7 +93,7 @@ def _switched(cluster: Cluster, service: str, namespace: str, name: str, digest:
 def _compare(start: int, schema: Schema, expected: Answers, predictions: Any) -> None:
     if not isinstance(predictions, list) or len(predictions) != len(expected):
         found = json.dumps(predictions)[:200]
-        raise Wrong(expected=f"{len(expected)} predictions of golden examples", found=f"{found}")
+        raise Wrong(expected=f"{len(expected)} predictions for the reference rows", found=f"{found}")
     task = tasks.of(schema)
     for row, prediction in enumerate(predictions):
         try:
@@ -101,7 +101,7 @@ def _compare(start: int, schema: Schema, expected: Answers, predictions: Any) ->
         except ArtifactError as error:
             difference = str(error).partition(": ")[2]  # of the one that was read: its number says nothing
         if difference:
-            raise Wrong(f"golden example {start + row} is answered wrong through the Service: {difference}")
+            raise Wrong(f"reference row {start + row} is answered wrong through the Service: {difference}")
 
 
 def _patiently(cluster: Cluster, service: str, namespace: str, path: str, body: Object | None) -> Object:

@@ -56,9 +56,7 @@ def text(package: Package) -> str:
 def question(package: Package, number: int) -> Any:
     """Return golden example `number` as a V1 instance, an image as nested lists; raises ConfigError."""
     if not 0 <= number < len(package.golden):
-        raise ConfigError(
-            f"no golden example {number}", fix=f"{package.name} has {len(package.golden)}, counted from 0"
-        )
+        raise ConfigError(f"no reference row {number}", fix=f"{package.name} has {len(package.golden)}, counted from 0")
     if package.schema.alone and package.schema.pictured:
         return package.golden.inputs[package.schema.alone.name][number].tolist()
     return package.golden.instances[number]

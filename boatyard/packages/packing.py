@@ -97,6 +97,7 @@ def _golden_of(dataset: Dataset, engine: Engine, rows: int) -> dict[str, Any]:
     answers = engine.run(chosen.inputs)
     if (row := answers.unanswered()) is not None:
         raise Refused(
-            f"the graph answers test row {int(chosen.rows[row])} with a number that is not finite", fix="train again"
+            f"the ONNX model answers test row {int(chosen.rows[row])} with a number that is not finite",
+            fix="train again",
         )
     return {"instances": encode(engine.schema, chosen.inputs), "predictions": tasks.of(engine.schema).to_v1(answers)}

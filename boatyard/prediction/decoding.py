@@ -1,4 +1,4 @@
-"""Requests into the graph's inputs: V1 instances to arrays and back, every value held to the schema.
+"""Requests into the ONNX model's inputs: V1 instances to arrays and back, every value held to the schema.
 
 A row is {"column": value, …} or a list in column order; null is a missing value. Where a row is one field alone, as an
 image is, the value stands for itself or under its name. What a value may be, the field's kind says. `check` holds
@@ -25,7 +25,7 @@ Where = Callable[[int, str], str]  # row, field → the place as the client wrot
 
 
 def decode(schema: Schema, instances: Any) -> dict[str, Array]:
-    """Return the graph's inputs, [N, *shape] by name, of V1 instances; raises RequestError with the place."""
+    """Return the ONNX model's inputs, [N, *shape] by name, of V1 instances; raises RequestError with the place."""
     if not isinstance(instances, list) or not instances:
         raise wrong("a list of one or more instances", show(instances), "instances")
     if schema.alone:
@@ -34,7 +34,7 @@ def decode(schema: Schema, instances: Any) -> dict[str, Array]:
 
 
 def encode(schema: Schema, inputs: Mapping[str, Array]) -> list[Any]:
-    """Return V1 instances of the graph's inputs; `decode` takes them back bit for bit."""
+    """Return V1 instances of the ONNX model's inputs; `decode` takes them back bit for bit."""
     columns = {}
     for tensor in schema.tensors():
         for name in tensor.fields:
@@ -57,7 +57,7 @@ def check(schema: Schema, inputs: Mapping[str, Array], where: Where = lambda row
 
 
 def from_wires(schema: Schema, given: Mapping[str, Array], where: Where) -> dict[str, Array]:
-    """Return the graph's inputs of what V2 and gRPC carried, `schema.wires()`; checked. Raises RequestError."""
+    """Return the ONNX model's inputs of what V2 and gRPC carried, `schema.wires()`; checked. Raises RequestError."""
     inputs = dict(given)
     if schema.wires() != schema.tensors():
         for field, kind in zip(schema.fields, schema.kinds, strict=True):

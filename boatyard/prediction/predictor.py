@@ -60,7 +60,7 @@ def load(path: Path, *, digest: str | None = None, threads: int | None = None, b
     needs.check(package.name, package.needs, by)
     predictor = Predictor(package, plugins.load("engines", by)(package.model, package.schema, threads))
     check_golden(predictor.engine, package.golden)
-    logger.info("loaded %s, sha256 %s: %d golden examples agree", package.name, package.digest, len(package.golden))
+    logger.info("loaded %s, sha256 %s: %d reference outputs agree", package.name, package.digest, len(package.golden))
     return predictor
 
 
@@ -74,5 +74,5 @@ def check_golden(engine: Engine, golden: Golden) -> None:
     for row in range(len(golden)):
         if difference := task.difference(engine.schema, golden.answers, answers, row):
             raise ArtifactError(
-                f"golden example {row}: {difference}", fix="this is not the engine or graph that was evaluated"
+                f"reference row {row}: {difference}", fix="this is not the engine or graph that was evaluated"
             )

@@ -85,7 +85,7 @@ def compare(data: bytes, graph: Graph, schema: Schema, inputs: Mapping[str, Arra
     difference = max(_difference(found[name], expected[name], scores, graph.head) for name in expected)
     if not difference <= CLOSE:
         raise ConfigError(
-            "the exported graph answers otherwise than the model: greatest difference "
+            "the exported ONNX model predicts otherwise than the model: greatest difference "
             f"{difference:.2g}, allowed {CLOSE:g}",
             fix=("a forward() that branches on its input, or is random in eval mode, cannot be exported"),
         )
@@ -211,7 +211,7 @@ def _refuse_clashes(schema: Schema) -> None:
     for tensor in schema.tensors():
         if tensor.name in outputs or not tensor.name or tensor.name.startswith("/"):
             raise ConfigError(
-                f"a column named {tensor.name!r} cannot be an input of the graph, whose outputs are "
+                f"a column named {tensor.name!r} cannot be an input of the ONNX model, whose outputs are "
                 f"{', '.join(sorted(outputs))}",
                 fix="rename the column",
             )

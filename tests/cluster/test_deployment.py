@@ -191,7 +191,7 @@ def test_a_package_that_answers_wrong_is_taken_back_and_the_former_served_all_th
     wanted = objects(made[1], places[1], space, 2, runtime="wrong")
     with asked(space, made[0]) as answers, pytest.raises(RolledBack) as refused:
         deployment.deploy(there, wanted, deployment.proof(made[1]), patience=180)
-    assert "version 2 does not serve: golden example" in str(refused.value)
+    assert "version 2 does not serve: reference row" in str(refused.value)
     assert "is answered wrong through the Service: " in str(refused.value)
     assert str(refused.value).endswith("version 1 was put back and serves")
     assert set(answers) == {"200"}
@@ -259,7 +259,7 @@ def test_a_deploy_that_was_killed_is_put_right_by_the_next(
             killed.send_signal(signal.SIGKILL)
         done = boatyard(*command[3:])
     assert done.returncode == 0, done.stderr
-    assert "8 golden examples answered right" in done.stdout
+    assert "8 reference outputs agree" in done.stdout
     found = deployment.status(there, "insects", space)
     assert (found.digest, found.former, found.deploying) == (made[1].digest, "1", "")
     assert set(answers) == {"200"}
@@ -333,7 +333,7 @@ def test_an_api_server_that_is_gone_in_the_middle_is_waited_for(
         said, error = deploying.communicate(timeout=300)
     way.close()
     assert deploying.returncode == 0, error
-    assert "8 golden examples answered right" in said
+    assert "8 reference outputs agree" in said
     assert deployment.status(there, "insects", space).traffic == {made[1].digest: 1}
 
 
@@ -345,14 +345,14 @@ def test_the_command_says_what_stands_and_ends_it(
     shown = boatyard("status", "insects", "-n", space).stdout
     assert "insects" in shown and "1 of 1 answer (scales 1 to 3, hpa)" in shown
     lines = boatyard("logs", "insects", "-n", space).stdout
-    assert f"loaded insects, sha256 {made[0].digest}: 8 golden examples agree" in lines
+    assert f"loaded insects, sha256 {made[0].digest}: 8 reference outputs agree" in lines
     follow = [sys.executable, "-m", "boatyard", "logs", "insects", "-n", space, "-f"]
     with subprocess.Popen(follow, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout
         begun = following.stdout.readline()
         assert boatyard("delete", "insects", "-n", space).stdout == "insects is deleted\n"
         followed = following.stdout.read()
-    assert f"loaded insects, sha256 {made[0].digest}: 8 golden examples agree" in begun + followed
+    assert f"loaded insects, sha256 {made[0].digest}: 8 reference outputs agree" in begun + followed
     assert "stopping: not ready from now on" in followed and "serving.server INFO stopped" in followed
     assert there.get("PodDisruptionBudget", "insects-predictor", space) is None
     assert "nothing to delete" in boatyard("delete", "insects", "-n", space).stdout

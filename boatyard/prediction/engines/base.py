@@ -98,12 +98,14 @@ def check_ends(side: str, nodes: list[Any], expected: Mapping[str, tuple[str, li
     """
     found = {node.name: (node.type, list(node.shape)) for node in nodes}
     if list(found) != list(expected):
-        raise ArtifactError(expected=f"the graph's {side}s to be {', '.join(expected)}", found=f"{', '.join(found)}")
+        raise ArtifactError(
+            expected=f"the ONNX model's {side}s to be {', '.join(expected)}", found=f"{', '.join(found)}"
+        )
     for name, (element, row) in expected.items():
         kind, shape = found[name]
         if kind != element or shape[1:] != row or not shape or isinstance(shape[0], int):
             raise ArtifactError(
-                f"the graph's {side} {name}",
+                f"the ONNX model's {side} {name}",
                 expected=f"{element} {['batch', *row]}",
                 found=f"{kind} {shape}",
                 fix="export it again",

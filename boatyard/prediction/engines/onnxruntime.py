@@ -45,7 +45,7 @@ class OnnxRuntime(Engine):
         try:
             found: list[Array] = self._session.run(list(self._outputs), inputs)
         except FAILURES as error:
-            raise RequestError(f"the graph could not answer: {str(error).splitlines()[0]}") from error
+            raise RequestError(f"the ONNX model could not predict: {str(error).splitlines()[0]}") from error
         return found
 
 

@@ -83,7 +83,7 @@ class OpenVino(Engine):
             for place, texts in self._texts.items():
                 outputs[place] = texts[outputs[place]]
         except (RuntimeError, IndexError) as error:
-            raise RequestError(f"the graph could not answer: {_sentence(error)}") from error
+            raise RequestError(f"the ONNX model could not predict: {_sentence(error)}") from error
         self._requests.append(request)
         return outputs
 
@@ -126,7 +126,10 @@ def _check_shapes(model: Any, schema: Schema) -> None:
         shape = output.partial_shape
         if not shape.compatible(openvino.PartialShape([-1, *row])):
             raise ArtifactError(
-                f"the graph's output {name}", expected=f"{['batch', *row]}", found=f"{shape}", fix="export it again"
+                f"the ONNX model's output {name}",
+                expected=f"{['batch', *row]}",
+                found=f"{shape}",
+                fix="export it again",
             )
 
 
