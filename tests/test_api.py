@@ -177,7 +177,8 @@ def test_a_picture_is_the_same_as_array_file_bytes_and_image(digits: boatyard.Mo
 
 def test_a_server_is_ready_answers_as_the_model_does_and_is_gone_after_the_block(prices: boatyard.Model) -> None:
     rows = rows_of(prices)
-    with boatyard.serve(prices, port=0, grpc_port=0) as server:
+    with boatyard.serve(prices, port=0) as server, boatyard.serve(prices, port=0) as other:
+        assert len({server.url, other.url}) == len({server.grpc_url, other.grpc_url}) == 2
         body = json.dumps({"instances": rows}).encode()
         request = urllib.request.Request(f"{server.url}/v1/models/{server.name}:predict", body)
         request.add_header("Content-Type", "application/json")

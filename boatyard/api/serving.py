@@ -54,19 +54,23 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
-    grpc_port: int = 8081,
+    grpc_port: int | None = None,
     workers: int | None = None,
     name: str | None = None,
     engine: str = "onnxruntime",
 ) -> Server:
-    """Serve a model over the KServe protocols, V1, V2 and gRPC; return once it is ready. Port 0 is a free one.
+    """Serve a model over the KServe protocols, V1, V2 and gRPC; return once it is ready.
 
-        with boatyard.serve("flowers", port=0, grpc_port=0) as server:
+    Port 0 is a free one; gRPC's is the one after `port` unless it is given, so a free one where that is 0.
+
+        with boatyard.serve("flowers", port=0) as server:
             server.url
 
     Raises what the server ended with where it does not become ready.
     """
     path, named = _path(model), name or _name(model)
+    if grpc_port is None:
+        grpc_port = port + 1 if port else 0
     for tries in range(TRIES, 0, -1):
         ports = port or _free(host), grpc_port or _free(host)
         options = ["--host", host, "--port", str(ports[0]), "--grpc-port", str(ports[1]), "--engine", engine]

@@ -72,6 +72,12 @@ class Run:
     error: str = ""
     steps: tuple[Step, ...] = ()
 
+    def __repr__(self) -> str:
+        """Say what a cell of a notebook should show: not every path of every step."""
+        seconds = sum(step.seconds for step in self.steps)
+        steps = ", ".join(f"{step.name} {step.state}" for step in self.steps)
+        return f"Run({self.project}, {self.id}: {self.state} in {seconds:.1f} s; {self.error or steps})"
+
     @property
     def id(self) -> str:
         """The folder's name."""
