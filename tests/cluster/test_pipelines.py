@@ -239,7 +239,7 @@ def backend(
         run_kubectl("create", "configmap", "launcher", "-n", name, f"--from-file={LAUNCHER}")
         executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         backend = Backend(spec, executors, name, f"{store}/root/digits/{uuid.uuid4()}")
-        for loop, after in (("look", "plan"), ("clean", "divide"), ("write", "join")):
+        for loop, after in (("profile", "plan"), ("clean", "split"), ("write", "merge")):
             pods = [backend.start(f"preprocess-{loop}", part) for part in range(PARTS)]
             for pod in pods:
                 assert backend.phase(pod) == "Succeeded", backend.log(pod)
