@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Serve a project's package, ask it once with curl, show question and answer.
+# Serve a project's package, ask it once with curl, show request and prediction.
 set -euo pipefail
 project=$1 port=${2:-8080}
 package=$(boatyard show "$project" --path)
@@ -15,7 +15,7 @@ for _ in $(seq 300); do
 done
 boatyard show "$package" --golden 0 >"$work/request.json"
 echo
-echo "question  $(boatyard show "$package" --golden 0 --picture)"
+echo "request   $(boatyard show "$package" --golden 0 --picture)"
 echo "  curl -H 'Content-Type: application/json' -d @request.json http://127.0.0.1:$port/v1/models/$name:predict"
 echo "prediction $(curl -sf -H 'Content-Type: application/json' -d @"$work/request.json" "http://127.0.0.1:$port/v1/models/$name:predict")"
 echo

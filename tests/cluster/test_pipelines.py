@@ -307,7 +307,7 @@ def test_inputs_deleted_behind_a_cache_hit_are_noticed_and_said_where_a_person_l
     other = Backend(backend.spec, backend.platform, backend.namespace, f"{store}/root/digits/{uuid.uuid4()}")
     log = other.fail("train", dataset=[f"{store}/root/digits/gone/preprocess-merge/u/dataset"])
     (reason,) = reasons.read(other.root)
-    assert (reason.step, reason.error, reason.wanted) == ("train", "ArtifactError", "manifest.json in it")
+    assert (reason.step, reason.error, reason.expected) == ("train", "ArtifactError", "manifest.json in it")
     assert "found an empty folder" in reason.sentence and reason.sentence in log
     assert reasons.find(f"{store}/root", other.root.rpartition("/")[2]) == other.root
 
