@@ -51,7 +51,10 @@ class Rows(datasets.Dataset):
 
     splits: Mapping[str, Batch] = field(default_factory=dict)
 
-    def batches(self, split: datasets.Split, size: int) -> Iterator[Batch]:
+    def shard_rows(self, split: datasets.Split) -> tuple[int, ...]:
+        return (len(self.splits[split]),)
+
+    def batches(self, split: datasets.Split, size: int, shard: int | None = None) -> Iterator[Batch]:
         yield from self.splits[split].split(size)
 
 

@@ -28,7 +28,7 @@ class Rows(datasets.Dataset):
     def load(self, split: datasets.Split) -> Batch:
         return self.test
 
-    def batches(self, split: datasets.Split, size: int) -> Iterator[Batch]:
+    def batches(self, split: datasets.Split, size: int, shard: int | None = None) -> Iterator[Batch]:
         yield from self.test.split(size)
 
 
