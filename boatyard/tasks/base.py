@@ -121,11 +121,12 @@ class Task(ABC):
     def v1_rows(self, answers: Answers) -> Any:
         """Return the same with NumPy's arrays and numbers in it, which orjson writes as short as they read back."""
         # a float32 keeps its few digits in NumPy alone; orjson does not know the scalars of every integer type
-        outputs = [column if column.dtype.kind == "f" else column.tolist() for column in answers.outputs()]
-        if len(outputs) == 1:
-            return outputs[0]
-        names = [name for name, _ in answers.items()]
-        return [dict(zip(names, row, strict=True)) for row in zip(*outputs, strict=True)]
+        columns = {name: each if each.dtype.kind == "f" else each.tolist() for name, each in answers.items()}
+        if len(columns) == 1:
+            return next(iter(columns.values()))
+        if len(answers) == 1:  # as most requests have: half the time of a walk over rows
+            return [{name: column[0] for name, column in columns.items()}]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def read(self, schema: Schema, values: Sequence[Any]) -> Answers:
         """Read what `to_v1` writes, strictly; raises ArtifactError with the row. Keys in any order, none more."""
