@@ -166,7 +166,7 @@ def test_a_column_that_has_the_name_of_an_output_is_refused() -> None:
     fields = (Field("label", "category", "str", categories=("a", "b")), Field("n", "number", "float32"))
     schema = Schema("classification", fields, "y", ("no", "yes"))
     inputs = {"label": np.array(["a", "b"] * 10), "n": np.zeros(20, np.float32)}
-    with pytest.raises(ConfigError, match="a column named 'label' cannot be an input of the graph"):
+    with pytest.raises(ConfigError, match="a column named 'label' cannot be an input of the ONNX model"):
         export(graph_of(rows.made(schema, inputs, np.array([0, 1] * 10))), schema)
 
 

@@ -99,7 +99,7 @@ def test_inputs_of_a_wrong_name_type_or_shape_are_refused(schema: Schema) -> Non
 @pytest.mark.parametrize(("wanted", "made"), [(0, 1), (0, 2), (0, 3), (3, 4), (4, 3), (5, 6), (5, 0)])
 def test_a_graph_for_another_schema_is_refused_with_wanted_and_found(wanted: int, made: int) -> None:
     with pytest.raises(
-        ArtifactError, match=r"the graph's (in|out)put.* expected .* found|expected the graph's .* found"
+        ArtifactError, match=r"the ONNX model's (in|out)put.* expected .* found|expected the ONNX model's .* found"
     ):
         prediction.OnnxRuntime(graphs.graph(SCHEMAS[made]), SCHEMAS[wanted])
 
