@@ -1,4 +1,4 @@
-# The few commands people type; CI calls the same ones. GNU make 3.81 or later.
+# The few commands people type; CI calls the same ones. Each line of a recipe is a shell of its own, as in every make.
 PYTHON ?= python3
 WHEELS ?= ../shared/wheels
 VENV ?= .venv
