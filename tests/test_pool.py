@@ -34,10 +34,12 @@ from test_serving import Running, launch, ready, until
 from boatyard import packages
 from boatyard.serving.batching import Load
 from boatyard.serving.metrics import Numbers
-from boatyard.serving.usage import Used, full
+from boatyard.serving.pool import TICK
+from boatyard.serving.usage import CORE, Used, full
 
 SCHEMA = graphs.image_schema((6, 5))
 OPEN: list[Any] = []  # clients and sockets that a test left
+LONG = 120  # seconds for what takes a few on a machine that has nothing else to do
 TOKEN = {"Authorization": "Bearer secret"}
 
 
@@ -303,10 +305,11 @@ def load(running: Running, data: bytes, stop: threading.Event, seen: list[int]) 
 
 @contextlib.contextmanager
 def busy(running: Running, package: packages.Package) -> Iterator[list[int]]:
-    """Keep a server at work by few clients."""
+    """Keep a server at its limit by few clients; rows enough that parsing them, not the clients, takes the time."""
+    prefer(running)
     stop, seen = threading.Event(), list[int]()
-    data = body(package)
-    threads = [threading.Thread(target=load, args=(running, data, stop, seen)) for _ in range(6)]
+    data = body(package, rows=50)
+    threads = [threading.Thread(target=load, args=(running, data, stop, seen)) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
@@ -317,14 +320,30 @@ def busy(running: Running, package: packages.Package) -> Iterator[list[int]]:
             thread.join()
 
 
+def prefer(running: Running) -> None:
+    """Let a server go before its clients, where that is allowed: it is to be what is busy, on a busy machine too."""
+    for thread in psutil.Process(running.process.pid).threads():
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, thread.id, -10)
+
+
+def at_its_limit(running: Running, looks: int) -> None:
+    """Return when a server has used a whole core for so many half seconds in a row: twice is when it would grow."""
+    process, full, end = psutil.Process(running.process.pid), 0, time.monotonic() + LONG
+    process.cpu_percent()
+    while full < looks:
+        assert time.monotonic() < end, "the server never had too much to do"
+        full = full + 1 if process.cpu_percent(TICK) > 100 * CORE + 5 else 0
+
+
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor is one process")
 def test_a_server_that_has_too_much_to_do_becomes_two_and_loses_nothing(package: packages.Package) -> None:
     with served(package) as running:
         assert numbers(running)["boatyard_processes"] == 1
         with busy(running, package) as seen:
-            until(lambda: len(others(running)) == 1)
+            until(lambda: len(others(running)) == 1, LONG)
             (other,) = others(running)
-            until(lambda: any(each.laddr.port == running.http for each in other.connections("tcp")))
+            until(lambda: any(each.laddr.port == running.http for each in other.connections("tcp")), LONG)
         assert set(seen) == {200}
         found = numbers(running)
         assert found["boatyard_requests_total"] == len(seen)
@@ -335,11 +354,11 @@ def test_one_process_stays_one_when_told_so_or_when_there_is_one_processor(
     package: packages.Package, monkeypatch: Any
 ) -> None:
     with served(package, "--workers", "1") as running, busy(running, package):
-        time.sleep(4)
+        at_its_limit(running, looks=4)
         assert not others(running)
     monkeypatch.setenv("BOATYARD_THREADS", "1")
     with served(package) as running, busy(running, package):
-        time.sleep(4)
+        at_its_limit(running, looks=4)
         assert not others(running)
 
 
@@ -348,12 +367,23 @@ def test_a_package_that_changed_since_is_served_by_the_first_process_alone(tmp_p
     package = graphs.package(tmp_path / "package", SCHEMA)
     running = ready(launch(package, "--access-log", "0"))
     (package.path / "labels.json").write_text("[]")
+    lines = list[str]()
+
+    def read() -> None:
+        with running.process.stdout as output:
+            for line in output:
+                lines.append(line)
+
+    reader = threading.Thread(target=read)
+    reader.start()
     with busy(running, package) as seen:
-        time.sleep(6)
+        until(lambda: any("did not start (status 1)" in line for line in lines), LONG)
+        at_its_limit(running, looks=4)  # it is not tried again at once
     assert set(seen) == {200} and numbers(running)["boatyard_processes"] == 1
     running.process.send_signal(signal.SIGTERM)
-    output, _ = running.process.communicate(timeout=30)
-    assert running.process.returncode == 0
+    assert running.process.wait(30) == 0
+    reader.join()
+    output = "".join(lines)
     assert "labels.json" in output and output.count("did not start (status 1)") == 1, output
 
 

@@ -885,7 +885,7 @@ def waiting(server: Running) -> float:
     return float(re.findall(r"^boatyard_queue_rows\S* (\S+)$", text, re.M)[0])
 
 
-def until(true: Callable[[], bool], seconds: float = 30) -> None:
+def until(true: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come to that"
