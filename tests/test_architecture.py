@@ -18,6 +18,7 @@ APART = {  # what a part of the library does not know, lazily neither
     "data": (*STAGES, "packages", "prediction", "running", "kubernetes"),
     "project": (*STAGES, "packages", "prediction", "running", "kubernetes", "storage", "settings"),
     "storage": (*STAGES, "packages", "prediction", "running", "kubernetes"),
+    "provenance": (*STAGES, "packages", "prediction", "running", "kubernetes", "storage", "settings", "project"),
     "settings": (*STAGES, "data", "packages", "prediction", "running", "kubernetes", "storage", "project"),
     "kubernetes": (*STAGES, "data", "packages", "prediction", "running", "storage", "project"),
     "tasks": ("preprocessing", "gating", "registry", "deployment", "diagnosis", "kubernetes"),

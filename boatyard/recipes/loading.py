@@ -6,7 +6,9 @@ import importlib
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,43 @@ from boatyard.recipes.recipe import Recipe
 from boatyard.spelling import hint
 
 _importing = threading.Lock()
+
+
+class ProjectFinder(MetaPathFinder):
+    """Finds what a recipe imports later, in a function, from its project's folder: after all that is installed.
+
+    `sys.path` is left as it was: a project's `queue.py` must not become Python's for the rest of the process.
+    """
+
+    def __init__(self) -> None:
+        self.root: Path | None = None
+        self.imported: set[str] = set()
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
+        """Return where the project has a module that nothing else has; one in a package is found by the package."""
+        if path is not None or self.root is None:
+            return None
+        spec = PathFinder.find_spec(fullname, [str(self.root)])
+        if spec:
+            self.imported.add(fullname)
+        return spec
+
+    def forget(self, *names: str) -> None:
+        """Remove from memory what was imported from the folder of the recipe that was imported last."""
+        for name in list(sys.modules):
+            if name in names or name in self.imported or name.partition(".")[0] in self.imported:
+                del sys.modules[name]
+        self.imported = set()
+
+    def search(self, root: Path, before: set[str]) -> None:
+        """Take over a project's folder, and what was imported from it since."""
+        self.root = root
+        self.imported = {name for name in set(sys.modules) - before if _is_below(sys.modules[name], root)}
+        if self not in sys.meta_path:
+            sys.meta_path.append(self)
+
+
+_finder = ProjectFinder()
 
 
 def names() -> tuple[str, ...]:
@@ -54,7 +93,10 @@ def sources(kind: type[Recipe], root: Path) -> list[Path]:
 
 
 def _own(name: str, root: Path) -> type[Recipe]:
-    """Import `module:Class` from the project's folder, freshly: another project may have a module of that name."""
+    """Import `module:Class` from the project's folder, freshly, with all that it imports from there.
+
+    It may have been edited, or another project may have modules of those names.
+    """
     module, _, attribute = name.partition(":")
     file = root.absolute().joinpath(*module.split(".")).with_suffix(".py")
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
@@ -71,8 +113,8 @@ def _own(name: str, root: Path) -> type[Recipe]:
 
 def _import(module: str, file: Path, root: Path) -> Any:
     with _importing:
-        for name in (module, module.partition(".")[0]):  # the file may have changed, or be another project's
-            sys.modules.pop(name, None)
+        _finder.forget(module, module.partition(".")[0])
+        before = set(sys.modules)
         sys.path.insert(0, str(root))
         importlib.invalidate_caches()
         try:
@@ -84,6 +126,19 @@ def _import(module: str, file: Path, root: Path) -> Any:
             raise ConfigError(f"train.recipe: {file} does not import: {said}{at}") from error
         finally:
             sys.path.remove(str(root))
+            _finder.search(root, before)
+
+
+def _is_below(module: Any, root: Path) -> bool:
+    """Say whether a module was read from a project's folder: not from the environment that may lie in it.
+
+    A namespace package has no file, only folders.
+    """
+    if module.__name__.partition(".")[0] == "boatyard":
+        return False
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    paths = [Path(place) for place in places if isinstance(place, str)]
+    return any(path.is_relative_to(root) and not path.is_relative_to(sys.prefix) for path in paths)
 
 
 def _checked(found: Any, name: str) -> type[Recipe]:
