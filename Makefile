@@ -6,6 +6,8 @@ BIN = $(VENV)/bin
 DEMO ?= examples/fashion-cnn
 DEMO_PORT ?= 8080
 SOAK ?= 600
+JOBS ?= 2
+FAST = not slow and not cluster and not gpu
 # A cluster: a program that builds images onto its node (`image`) and runs commands in its network (`exec`). Without one, kind; see docs/cluster.md.
 CLUSTER ?= ../shared/cluster/cluster
 INSIDE = $(if $(wildcard $(CLUSTER)),$(CLUSTER) exec --,docs/kind/inside)
@@ -16,7 +18,7 @@ PIP_EXTRA_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 KIND_CLUSTER ?= boatyard
 export KIND_CLUSTER
 SHELL = /bin/bash
-.PHONY: setup setup-dev data demo test test-slow lint schema docs wheel bench bench-small bench-answers bench-engines bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster measure-kills cluster-demo bare-root clean
+.PHONY: setup setup-dev data demo test test-beside test-alone test-slow lint schema docs wheel bench bench-small bench-answers bench-engines bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster measure-kills cluster-demo bare-root clean
 
 # $(call install,EXTRAS): the project and what it requires into the environment, by uv where it is there or can be had, else by pip.
 define install
@@ -54,8 +56,15 @@ data/fashion-mnist/.done: $(VENV)/.done
 demo: setup  ## data to answer: run the pipeline, serve the package, ask it once
 	@PATH="$(abspath $(BIN)):$$PATH" MAKE="$(MAKE)" examples/demo.sh $(DEMO) $(DEMO_PORT)
 
-test: setup-dev  ## the fast tests
-	@$(BIN)/python -m pytest
+# What measures time runs by itself, after the others; both run, whatever the first of them finds.
+test: setup-dev  ## the fast tests, JOBS at a time, then those that must run alone
+	@passed=yes; $(MAKE) --no-print-directory test-beside || passed=; $(MAKE) --no-print-directory test-alone && test -n "$$passed"
+
+test-beside: setup-dev
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m '$(FAST) and not alone'
+
+test-alone: setup-dev
+	@$(BIN)/python -m pytest -m '$(FAST) and alone' $$(grep -l 'mark\.alone' tests/test_*.py)
 
 test-slow: setup-dev data  ## the slow ones
 	@$(BIN)/python -m pytest -m slow

@@ -23,6 +23,8 @@ from serving import inference, resting
 from serving.batching import Batcher, Busy, Closed, Late, Left, Limits
 from serving.direct import Direct, Unread
 
+pytestmark = pytest.mark.alone  # paces, waits and turns are measured
+
 
 class Model:
     """Doubles its rows; notes the batches that it saw, and waits at a door when it has one."""

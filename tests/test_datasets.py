@@ -95,6 +95,7 @@ def test_shards_hold_raw_rows_that_any_tool_reads(mixed: datasets.Dataset) -> No
     assert sum(mixed.rows(split) for split in SPLITS) == 600
 
 
+@pytest.mark.alone
 def test_images_are_loaded_without_a_copy_for_each(tmp_path: Path) -> None:
     sources.idx_folder(tmp_path / "data", train=3000)
     dataset = sources.made(tmp_path, source="idx", path="data")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rows
+from ports import free_port
 from test_training import answers, result, train, wait_for
 
 from boatyard import training
@@ -74,12 +74,6 @@ LONG = (
     AUGMENT,
     {"recipe": "cnn", "model": {"blocks": [4, 8], "dropout": 0.2}, "epochs": 10, "optimizer": "adam"},
 )
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def start(folder: Path, size: int, *names: str, only: int | None = None, **env: str) -> list[subprocess.Popen[str]]:

@@ -181,6 +181,7 @@ def test_a_killed_process_costs_its_own_connections_and_is_replaced(package: pac
         assert others(running)[0].pid != other.pid
 
 
+@pytest.mark.alone
 def test_a_process_that_hangs_gets_no_more_clients(package: packages.Package) -> None:
     with served(package, "--workers", "2") as running:
         (other,) = others(running)
@@ -336,6 +337,7 @@ def at_its_limit(running: Running, looks: int) -> None:
         full = full + 1 if process.cpu_percent(TICK) > 100 * CORE + 5 else 0
 
 
+@pytest.mark.alone
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor is one process")
 def test_a_server_that_has_too_much_to_do_becomes_two_and_loses_nothing(package: packages.Package) -> None:
     with served(package) as running:
@@ -350,6 +352,7 @@ def test_a_server_that_has_too_much_to_do_becomes_two_and_loses_nothing(package:
         assert found["boatyard_processes"] == 2
 
 
+@pytest.mark.alone
 def test_one_process_stays_one_when_told_so_or_when_there_is_one_processor(
     package: packages.Package, monkeypatch: Any
 ) -> None:
@@ -362,6 +365,7 @@ def test_one_process_stays_one_when_told_so_or_when_there_is_one_processor(
         assert not others(running)
 
 
+@pytest.mark.alone
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor is one process")
 def test_a_package_that_changed_since_is_served_by_the_first_process_alone(tmp_path: Path) -> None:
     package = graphs.package(tmp_path / "package", SCHEMA)
@@ -531,6 +535,7 @@ def test_a_package_that_is_loaded_again_answers_on(tmp_path: Path, monkeypatch: 
             half.close()
 
 
+@pytest.mark.alone
 def test_a_server_without_free_descriptors_waits_for_some(package: packages.Package) -> None:
     running = narrow(package, 60, "--workers", "1")
     ready(running)

@@ -41,6 +41,7 @@ from kserve.inference_client import InferenceGRPCClient
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 from PIL import Image
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from boatyard import packages, prediction
@@ -79,12 +80,6 @@ class Running:
     @property
     def v2(self) -> str:
         return f"{self.url}/v2/models/insects/infer"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
 
 
 def launch(package: packages.Package, *more: str, command: tuple[str, ...] = ("-m", "boatyard.serving")) -> Running:
@@ -847,6 +842,7 @@ def counts(server: Running) -> dict[tuple[str, str], float]:
     return {**found, ("rows", ""): sum(each.value for each in families["boatyard_rows"])}
 
 
+@pytest.mark.alone
 def test_a_client_that_hangs_up_is_not_worked_for(tmp_path: Path) -> None:
     """Its request stops at the next batch, over every protocol, and a connection that stays is not touched."""
     rows, size = 60_000, 6 * 5
@@ -1066,6 +1062,7 @@ def test_a_request_before_a_broken_one_is_answered(servers: dict[str, Running]) 
             assert [status for status, _ in responses(client, 2)] == [200]
 
 
+@pytest.mark.alone
 def test_a_client_that_sent_several_requests_may_leave_or_break_off(tmp_path: Path) -> None:
     """Each is answered, logged and given up as if it had come alone."""
     rows = 60_000

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import stores
+from ports import free_port
 
 from boatyard import storage
 from boatyard.errors import StorageError
@@ -137,7 +138,7 @@ def require_keys(address: str, after: float) -> None:
 
 
 def test_a_store_that_does_not_answer_is_said_to_be_away(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    away = f"http://127.0.0.1:{stores.free_port()}"
+    away = f"http://127.0.0.1:{free_port()}"
     stores.use(monkeypatch, away)
     assert f"expected an answer of {away}, found none (Connection refused); is AWS_ENDPOINT_URL right" in refused(
         bucket

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import numpy as np
 import pytest
 from kserve import InferInput, InferRequest
 from kserve.inference_client import InferenceGRPCClient
+from ports import free_port
 
 from boatyard import packages, prediction
 from boatyard.data import datasets, kinds
@@ -98,11 +98,6 @@ def ports(project: Path, package: packages.Package) -> Iterator[tuple[int, int]]
     yield http, rpc
     server.send_signal(signal.SIGTERM)
     server.communicate(timeout=60)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def expected(package: packages.Package) -> Any:
