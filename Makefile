@@ -98,7 +98,7 @@ bench-serving-small: setup-dev data  ## the same, three minutes, against KServe 
 
 bench-answers: setup-dev  ## the served answers against the report's, every test row (after make demo)
 	@set -eu; package=$$($(BIN)/boatyard show $(DEMO) --path); \
-	dataset=$$(ls -d $(DEMO)/runs/2*/artifacts/preprocess/dataset | tail -1); \
+	dataset=$$($(BIN)/python -c 'import boatyard; print(boatyard.runs("$(DEMO)")[0].dataset.path)'); \
 	$(BIN)/python benchmarks/answers.py "$$package" "$$dataset"
 
 bench-engines: setup-dev  ## ONNX Runtime beside OpenVINO with PACKAGE (the demo's), paired

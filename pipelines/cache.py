@@ -17,7 +17,7 @@ from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, BoatyardError
 from boatyard.pipelines.demands import bare_name
 from boatyard.project import DataConfig, section
-from boatyard.running import runs
+from boatyard.running import places, runs
 from boatyard.running.display import Display
 
 logger = logging.getLogger(__name__)
@@ -119,14 +119,15 @@ class ContentCache(kfp_cache.LocalCache):  # type: ignore[misc]
         if not path.is_file():
             return None
         try:
-            return {name: _revive(entry) for name, entry in artifacts.read_json(path).items()}
+            return {name: _revive(entry, self.runner.folder) for name, entry in artifacts.read_json(path).items()}
         except (BoatyardError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             logger.info("%s is run again: %s", self.name, error)
             return None
 
     def put(self, key: str, outputs: dict[str, Any]) -> None:
         """Keep a step's outputs: where they are, and the digest of their bytes."""
-        artifacts.write_json(Path(self._entry_path(key)), {name: _pin(value) for name, value in outputs.items()})
+        entry = {name: _pin(value, self.runner.folder) for name, value in outputs.items()}
+        artifacts.write_json(Path(self._entry_path(key)), entry)
         self.runner.unlock(self.name)
 
 
@@ -142,25 +143,35 @@ def _digest(path: Path) -> str:
     return artifacts.digest_file(path) if path.exists() else ""
 
 
-def _pin(value: Any) -> dict[str, Any]:
+def _pin(value: Any, root: Path) -> dict[str, Any]:
+    """Return what is kept of an output; `below` is a place in the project's folder, which may be moved or copied."""
+    below = places.relative(value.uri if isinstance(value, dsl.Artifact) else value, root, root)
     if not isinstance(value, dsl.Artifact):
-        return {"value": value}
+        return {"value": value} if below is None else {"below": below}
     return {
         "digest": _digest(Path(value.path)),
+        "below": below,
         "artifact": {
             "name": value.name,
-            "uri": value.uri,
+            "uri": value.uri if below is None else "",
             "metadata": value.metadata,
             "type": {"schemaTitle": value.schema_title, "schemaVersion": value.schema_version},
         },
     }
 
 
-def _revive(entry: Mapping[str, Any]) -> Any:
-    """Return an output as it was kept; raises ArtifactError when its bytes are gone or changed."""
+def _revive(entry: Mapping[str, Any], root: Path) -> Any:
+    """Return an output as it was kept, from the project's folder as it is called now.
+
+    Raises ArtifactError when its bytes are gone or changed.
+    """
     if "artifact" not in entry:
-        return entry["value"]
-    path = Path(entry["artifact"]["uri"])
-    if _digest(path) != entry["digest"]:
-        raise ArtifactError(f"{path} is not what was kept")
-    return executor.create_artifact_instance(dict(entry["artifact"]))
+        return places.absolute(entry["below"], root) if "below" in entry else entry["value"]
+    uri = entry["artifact"]["uri"]
+    if "below" not in entry:  # an earlier version's: the path as it was then
+        uri = places.moved(uri, places.former_root([uri]), root)
+    elif entry["below"] is not None:
+        uri = places.absolute(entry["below"], root)
+    if _digest(Path(uri)) != entry["digest"]:
+        raise ArtifactError(f"{uri} is not what was kept")
+    return executor.create_artifact_instance({**entry["artifact"], "uri": uri})

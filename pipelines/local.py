@@ -31,7 +31,7 @@ from boatyard.errors import BoatyardError, ConfigError, Interrupted, Refused, St
 from boatyard.pipelines import subprocesses
 from boatyard.pipelines.cache import ContentCache
 from boatyard.pipelines.demands import Demands, read_demands, refuse_missing
-from boatyard.running import progress, runs
+from boatyard.running import places, progress, runs
 from boatyard.running.display import Display
 from boatyard.running.progress import ProgressFollower
 
@@ -72,6 +72,7 @@ def _execute(runner: _Runner) -> runs.Run:
         raise runner.broken(error) from error
     finally:
         runner.unlock(*runner.locks)
+        runner.make_movable()
         display.close()
     runner.run = runner.run.end("succeeded")
     return runner.run
@@ -169,6 +170,12 @@ class _Runner:
         output = folder / EXECUTOR_OUTPUT
         parameters = json.loads(output.read_text()).get("parameterValues", {}) if output.is_file() else {}
         return parameters | {entry.name: str(entry) for entry in sorted(folder.glob("[!.]*")) if entry != output}
+
+    def make_movable(self) -> None:
+        """Say in what KFP's runner leaves beside the outputs where they are from there, not where the project was."""
+        for path in self.run.path.glob(f"artifacts/*/{EXECUTOR_OUTPUT}"):
+            with contextlib.suppress(BoatyardError, OSError, ValueError):  # half written by a step that was killed
+                artifacts.write_json(path, places.all_relative(artifacts.read_json(path), self.folder, path.parent))
 
     def cached(self, name: str, outputs: Mapping[str, Any]) -> None:
         """Note a step whose result was kept from an earlier run."""
