@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     kubeflow: str = _variable(
         "", "BOATYARD_KUBEFLOW", "KF_PIPELINES_ENDPOINT", description="URL of the Kubeflow Pipelines API"
     )
+    kubeflow_ui: Url = _variable(
+        "", "BOATYARD_KUBEFLOW_UI", description="URL of the Kubeflow Pipelines UI, where a run's page is"
+    )
     kubeflow_token: str = _variable(
         "", "BOATYARD_KUBEFLOW_TOKEN", repr=False, description="token that is sent to the Kubeflow Pipelines API"
     )

@@ -1,7 +1,6 @@
 """A compiled spec, submitted to a Kubeflow Pipelines backend: uploaded, run, followed to its end.
 
-Everything is kfp.Client's, whose errors are said here in one line. The backend says of a failed step that it failed and
-no more; the reason is what the step itself left (boatyard.running.reasons).
+Everything is kfp.Client's, whose errors are said here in one line.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ import urllib3
 import yaml
 
 from boatyard.data import artifacts
-from boatyard.errors import BoatyardError, ConfigError, Refused, StorageError
-from boatyard.running import reasons
-from boatyard.running.reasons import Reason
+from boatyard.errors import BoatyardError, ConfigError
+from boatyard.pipelines.nodes import steps
+from boatyard.pipelines.outcomes import ENDED, RunState
 from boatyard.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -36,18 +36,10 @@ ANSWER_TIMEOUT_S = 30.0  # that a request may take
 UNREACHABLE_TIMEOUT_S = 300.0  # that the backend may be away while a run is followed
 LOOK_INTERVAL_S = 2.0  # between looks at a run
 SLOW_POD_S = 180.0  # after which a step that has no pod yet is worth a word
-ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-PRECEDENCE = ("FAILED", "CANCELED", "RUNNING", "PENDING", "SUCCEEDED", "SKIPPED", "CACHED")
-ATTEMPT = re.compile(r"\(\d+\)$")  # an attempt's number, which the name of its Argo node ends with
-DRIVER = re.compile(r"(-driver|executor)$")
 
 
 class BackendError(BoatyardError):
     """The Kubeflow Pipelines backend cannot be reached, lets nobody in or does not take what it is given."""
-
-
-class RunFailed(BoatyardError):
-    """A run on Kubeflow ended and did not succeed; the message says which step and why, as far as anybody knows."""
 
 
 @dataclass(frozen=True)
@@ -64,33 +56,16 @@ class Submission:
 
 @dataclass(frozen=True)
 class Submitted:
-    """A run that was created, and where a person finds it."""
+    """A run that was created: its id, that of its pipeline and version, its name and page in the UI.
+
+    `page` is empty where the UI's address is not known: the API server has no page, and may be forwarded by itself.
+    """
 
     run: str
     pipeline: str
     version: str
     page: str
-
-
-@dataclass(frozen=True)
-class RunState:
-    """The state of a run and of its steps, as the API calls them; CACHED is a step kept from an earlier run."""
-
-    run: str
-    name: str
-    state: str
-    steps: Mapping[str, str]
-    root: str = ""
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will come."""
-        return self.state in ENDED
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """The steps that failed."""
-        return tuple(step for step, state in self.steps.items() if state == "FAILED")
+    name: str = ""
 
 
 class Backend:
@@ -101,6 +76,7 @@ class Backend:
             raise ConfigError(expected="the API server's http:// or https:// URL", found=f"{host!r}")
         self.host, self.namespace = host.rstrip("/"), namespace
         self.token = Settings().kubeflow_token
+        self._names = dict[str, str]()  # of the pipelines, by version
         self.check()
         with self._said("connect"):
             self.client = kfp.Client(host=self.host, existing_token=self.token or None)
@@ -134,40 +110,97 @@ class Backend:
                 self.client.create_experiment(what.experiment, namespace=self.namespace).experiment_id
             )
         with self._said("create the run"):
+            name = f"{what.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
             run = self.client.run_pipeline(
                 experiment,
-                f"{what.name} {time.strftime('%Y-%m-%d %H:%M:%S')}",
+                name,
                 params=dict(what.parameters),
                 pipeline_id=pipeline,
                 version_id=version,
                 pipeline_root=what.root,
                 service_account=what.service_account,
             )
-        return Submitted(self._given(run.run_id), pipeline, version, f"{self.host}/#/runs/details/{run.run_id}")
+        return Submitted(self._given(run.run_id), pipeline, version, self.page(run.run_id), name)
+
+    def page(self, run: str) -> str:
+        """Return a run's page in the UI; empty where nothing says where the UI is."""
+        ui = Settings().kubeflow_ui or (self.host if self._shows_pages() else "")
+        return f"{ui.rstrip('/')}/#/runs/details/{run}" if ui else ""
+
+    def _shows_pages(self) -> bool:
+        """Whether the host is the UI's, which passes on what the API is asked; the API server has no page."""
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        with contextlib.suppress(OSError, ValueError):
+            request = urllib.request.Request(f"{self.host}/", headers=headers)
+            with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as answer:
+                return b"<html" in answer.read(1 << 16).lower()
+        return False
 
     def _uploaded(self, what: Submission) -> tuple[str, str]:
-        """Return the ids of the pipeline and of the version that is this spec, byte for byte."""
-        name = artifacts.digest_file(what.spec)[:12]
-        pipelines = self.client.list_pipelines(filter=_named(what.name), namespace=self.namespace).pipelines
-        if not pipelines:
-            uploaded = self.client.upload_pipeline(str(what.spec), what.name, namespace=self.namespace)
-            (version, *_) = self.client.list_pipeline_versions(self._given(uploaded.pipeline_id)).pipeline_versions
-            return uploaded.pipeline_id, version.pipeline_version_id
-        pipeline = self._given(pipelines[0].pipeline_id)
+        """Return the ids of the pipeline and of the version that is this spec, whoever uploaded it.
+
+        A version is called by the digest of what the spec says: its text differs from compiler to compiler.
+        """
+        name = digest_spec(what.spec)[:12]
+        pipeline = self._pipeline(what.name)
+        if version := self._version(pipeline, name):
+            return pipeline, version
+        try:
+            made = self.client.upload_pipeline_version(str(what.spec), name, pipeline_id=pipeline)
+        except kfp_server_api.ApiException as error:
+            if error.status == HTTPStatus.CONFLICT and (version := self._version(pipeline, name)):
+                return pipeline, version  # another submit was quicker
+            raise
+        return pipeline, self._given(made.pipeline_version_id)
+
+    def _pipeline(self, name: str) -> str:
+        """Return the id of the pipeline of that name, which is made where there is none."""
+
+        def found() -> str | None:
+            pipelines = self.client.list_pipelines(filter=_named(name), namespace=self.namespace).pipelines
+            return self._given(pipelines[0].pipeline_id) if pipelines else None
+
+        if there := found():
+            return there
+        body = kfp_server_api.V2beta1Pipeline(display_name=name, name=name, namespace=self.namespace)
+        try:
+            return self._given(self.client._pipelines_api.pipeline_service_create_pipeline(body).pipeline_id)
+        except kfp_server_api.ApiException as error:
+            if error.status == HTTPStatus.CONFLICT and (there := found()):
+                return there
+            raise
+
+    def _version(self, pipeline: str, name: str) -> str | None:
+        """Return the id of a pipeline's version of that name, if there is one."""
         versions = self.client.list_pipeline_versions(pipeline, filter=_named(name)).pipeline_versions
-        if versions:
-            return pipeline, versions[0].pipeline_version_id
-        version = self.client.upload_pipeline_version(str(what.spec), name, pipeline_id=pipeline)
-        return pipeline, self._given(version.pipeline_version_id)
+        return self._given(versions[0].pipeline_version_id) if versions else None
 
     def state(self, run: str) -> RunState:
         """Return the state of a run."""
         with self._said(f"look at run {run}"):
             answer = self.client.get_run(run)
-            state = self._given(answer.state)
+            self._given(answer.run_id)
         details = (answer.run_details.task_details if answer.run_details else None) or []
         root = answer.runtime_config.pipeline_root if answer.runtime_config else None
-        return RunState(run, _pipeline(answer), str(state), steps(details), root or "")
+        state = str(answer.state or "PENDING")  # left out until Argo has picked the run up, and a moment later again
+        terminated = any(each.state == "CANCELING" for each in answer.state_history or [])
+        name = self._pipeline_of(answer)
+        return RunState(run, name, state, steps(details, state in ENDED), root or "", terminated)
+
+    def _pipeline_of(self, run: Any) -> str:
+        """Return the pipeline's name, which a run's folder is called by, from the spec that it was made of.
+
+        A run of a version names the version; empty where that is gone.
+        """
+        spec, reference = run.pipeline_spec, run.pipeline_version_reference
+        if spec or not reference:
+            return _name_in(spec)
+        version = reference.pipeline_version_id
+        if version not in self._names:
+            with contextlib.suppress(BackendError), self._said(f"look at version {version}"):
+                made = self.client.get_pipeline_version(reference.pipeline_id, version)
+                self._names[version] = _name_in(made.pipeline_spec)
+        return self._names.get(version, "")
 
     def follow(self, run: str, tell: Callable[[RunState], None], poll: float = LOOK_INTERVAL_S) -> RunState:
         """Look at a run until it ends, telling each look; a backend that is away for a while is waited for."""
@@ -236,89 +269,16 @@ class Backend:
         )
 
 
-def steps(details: list[Any]) -> dict[str, str]:
-    """Return the steps' states of a run's Argo nodes, matched by base name; a loop's iterations are one step.
-
-    A node may stand for an attempt (`train(0)`) or a driver; a step that an earlier run's result was taken for has an
-    executor that was skipped.
-    """
-    states: dict[str, list[str]] = {}
-    attempts: dict[str, list[str]] = {}
-    skipped = {d.parent_task_id for d in details if _base(d.display_name) == "executor" and d.state == "SKIPPED"}
-    children = {
-        child.task_id: detail.task_id for detail in details for child in detail.child_tasks or [] if child.task_id
-    }
-    skipped |= {
-        children[d.task_id]
-        for d in details
-        if _base(d.display_name) == "executor" and d.state == "SKIPPED" and d.task_id in children
-    }
-    for detail in details:
-        base = _base(detail.display_name)
-        if not base or DRIVER.search(base) or re.fullmatch(r"(root|iteration.*|(condition|for-loop).*)", base):
-            continue
-        state = str(detail.state or "PENDING")
-        state = "CACHED" if state == "SUCCEEDED" and detail.task_id in skipped else state
-        (states if detail.display_name == base else attempts).setdefault(base, []).append(state)
-    for base, kept in attempts.items():
-        states.setdefault(base, kept[-1:])
-    return {step: min(kept, key=_rank) for step, kept in states.items()}
+def digest_spec(spec: Path) -> str:
+    """Return the SHA-256 of what a compiled spec says, whatever its comments and the order of its keys."""
+    return artifacts.digest_json(list(yaml.safe_load_all(spec.read_text(encoding="utf-8"))))
 
 
-def outcome(state: RunState) -> BoatyardError | None:
-    """Return the error of a run that ended: Refused by the gate, RunFailed; None of one that succeeded."""
-    if state.state == "SUCCEEDED":
-        return None
-    if state.state == "CANCELED":
-        return RunFailed(f"run {state.run} was stopped")
-    folder = f"{state.root.rstrip('/')}/{state.name}/{state.run}" if state.root and state.name else ""
-    left = _reasons(folder)
-    for reason in left:
-        if reason.refused:
-            return Refused(reason.sentence)
-    if left:
-        where = f"\n  its log: {left[0].log}" if left[0].log else ""
-        return RunFailed(f"{left[0].step} failed: {left[0].sentence}{where}")
-    if state.failed == ("verdict",):  # that step does nothing but this
-        return Refused("the gate refused", fix=f"its verdict is at {folder or 'the run’s root'}/gate/")
-    return RunFailed(_unsaid(state, folder))
-
-
-def _reasons(folder: str) -> tuple[Reason, ...]:
-    """Return what the steps of a run left, if this machine has the store's keys."""
-    if not folder.startswith("s3://") or not Settings().credentials:
-        return ()
-    try:
-        return reasons.read(folder)
-    except StorageError as error:
-        logger.warning("%s", error)
-        return ()
-
-
-def _unsaid(state: RunState, folder: str) -> str:
-    """Say where to look for what no step has said: a pod that never ran, was killed, or keys that are not here."""
-    which = " and ".join(state.failed) or f"run {state.run}"
-    task = state.failed[0] if state.failed else ""
-    if task and folder.startswith("s3://") and Settings().credentials:
-        with contextlib.suppress(StorageError):
-            if lines := reasons.last_lines(folder, task, 1):
-                return f"{which} failed: {lines[0]}; its log: {folder}/{task}/"
-    where = f" or {folder}/{task}/…/{reasons.LOG}" if folder else ""
-    return f"{which} failed and left no reason that can be read from here; look at: boatyard why run/{state.run}{where}"
-
-
-def _base(name: str | None) -> str:
-    return ATTEMPT.sub("", name or "")
-
-
-def _rank(state: str) -> int:
-    return PRECEDENCE.index(state) if state in PRECEDENCE else 0
-
-
-def _pipeline(run: Any) -> str:
-    """Return the pipeline's name, which a run's folder is called by, from the spec that the run was made of."""
-    spec = run.pipeline_spec or {}
-    spec = spec.get("pipeline_spec", spec) if isinstance(spec, dict) else yaml.safe_load(str(spec))
+def _name_in(spec: Any) -> str:
+    """Return the name in a pipeline spec, as one document or with the Kubernetes settings beside it."""
+    if not isinstance(spec, dict):
+        spec = next(iter(yaml.safe_load_all(str(spec or "{}"))), None) or {}
+    spec = spec.get("pipeline_spec", spec)
     about = spec.get("pipelineInfo") or spec.get("pipeline_info") or {}
     return str(about.get("name", ""))
 

@@ -1,6 +1,7 @@
-"""A server on the loopback that answers as Kubeflow Pipelines' API server does, with kfp-server-api's own models.
+"""A server on the loopback that answers as Kubeflow Pipelines' API server does, recorded in tests/kubeflow_runs/.
 
-It keeps what it is given and plays a run: each look at it is the next of the scenes it was told.
+It keeps what it is given and plays a run: each look at it is the next of the scenes it was told, made in the form of
+the recordings, or a recording itself.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 import kfp_server_api as api
 import yaml
 
-Scene = tuple[str, list[tuple[str | None, str | None]]]  # the run's state, and its nodes: name and state
+from boatyard.pipelines.nodes import node_id
+
+RECORDINGS = Path(__file__).parent / "kubeflow_runs"
+Scene = tuple[str | None, dict[str, str]] | str  # the run's state and its steps', or the name of a recording
 
 
 @dataclass
@@ -35,6 +41,7 @@ class Kubeflow:
     specs: list[str] = field(default_factory=list)
     fail: dict[str, tuple[int, str]] = field(default_factory=dict)
     page: str = ""
+    ui: str = ""
     token: str = ""
     asked: list[str] = field(default_factory=list)
 
@@ -45,15 +52,23 @@ class Kubeflow:
         found = [one for one in self.pipelines.values() if one.display_name == name]
         return api.V2beta1ListPipelinesResponse(pipelines=found or None, total_size=len(found))
 
-    def upload(self, name: str, spec: str) -> Any:
-        made = api.V2beta1Pipeline(pipeline_id=f"pipeline-{len(self.pipelines)}", display_name=name, created_at=now())
+    def create_pipeline(self, body: dict[str, Any]) -> Any:
+        name = body["display_name"]
+        made = api.V2beta1Pipeline(
+            pipeline_id=f"pipeline-{len(self.pipelines)}", display_name=name, name=name, created_at=now()
+        )
         self.pipelines[made.pipeline_id] = made
-        self.upload_version(name, made.pipeline_id, spec)
         return made
 
     def upload_version(self, name: str, pipeline: str, spec: str) -> Any:
+        documents = list(yaml.safe_load_all(spec))
         made = api.V2beta1PipelineVersion(
-            pipeline_id=pipeline, pipeline_version_id=f"version-{len(self.versions)}", display_name=name
+            pipeline_id=pipeline,
+            pipeline_version_id=f"version-{len(self.versions)}",
+            display_name=name,
+            name=name,
+            created_at=now(),
+            pipeline_spec=dict(zip(("pipeline_spec", "platform_spec"), documents, strict=False)),
         )
         self.versions[made.pipeline_version_id] = made
         self.specs.append(spec)
@@ -61,7 +76,7 @@ class Kubeflow:
 
     def list_versions(self, pipeline: str, name: str | None) -> Any:
         found = [v for v in self.versions.values() if v.pipeline_id == pipeline and name in (None, v.display_name)]
-        return api.V2beta1ListPipelineVersionsResponse(pipeline_versions=found or None)
+        return api.V2beta1ListPipelineVersionsResponse(pipeline_versions=found or None, total_size=len(found))
 
     def list_experiments(self, name: str) -> Any:
         found = [one for one in self.experiments.values() if one.display_name == name]
@@ -74,28 +89,67 @@ class Kubeflow:
 
     def create_run(self, body: dict[str, Any]) -> Any:
         given = read(body, "V2beta1Run")
-        spec = yaml.safe_load(self.specs[-1].split("\n---")[0])
-        given.run_id, given.state, given.pipeline_spec = f"run-{len(self.runs)}", "PENDING", {"pipeline_spec": spec}
+        given.run_id, given.state, given.storage_state = f"run-{len(self.runs)}", None, "AVAILABLE"
+        given.created_at = now()
         self.runs.append(given)
         return given
 
     def get_run(self, run: str) -> Any:
         found = next(one for one in self.runs if one.run_id == run)
-        state, nodes = self.scenes.pop(0) if len(self.scenes) > 1 else self.scenes[0]
-        found.state = state
-        found.run_details = api.V2beta1RunDetails(task_details=[detail(i, *node) for i, node in enumerate(nodes)])
+        scene = self.scenes.pop(0) if len(self.scenes) > 1 else self.scenes[0]
+        recorded = recording(scene) if isinstance(scene, str) else None
+        if recorded:
+            found.state, found.state_history = recorded.state, recorded.state_history
+            found.run_details = recorded.run_details
+        else:
+            found.state, shown = scene
+            found.run_details = api.V2beta1RunDetails(task_details=details("digits-abcde", found.state, shown))
         return found
 
+    def list_runs(self) -> Any:
+        return api.V2beta1ListRunsResponse(runs=self.runs[::-1] or None, total_size=len(self.runs))
 
-def detail(number: int, name: str | None, state: str | None) -> Any:
-    """An Argo node as the API shows it; `train>executor` is an executor below the node before it."""
-    above, _, shown = (name or "").rpartition(">")
-    return api.V2beta1PipelineTaskDetail(
-        task_id=f"task-{number}",
-        display_name=shown or name,
-        state=state,
-        parent_task_id=f"task-{number - 1}" if above else None,
-    )
+
+def recording(name: str) -> Any:
+    """Return a run as a real backend answered it."""
+    return read(json.loads((RECORDINGS / f"{name}.json").read_text()), "V2beta1Run")
+
+
+def details(workflow: str, state: str | None, steps: dict[str, str]) -> list[Any]:
+    """Return the Argo nodes of a run whose steps stand so: a driver, an executor, and an attempt of each.
+
+    A name such as `for-loop-1/look` is a step below that; CACHED is a step whose executor was skipped.
+    """
+    below = [
+        ".".join([*(f"{part}(0)" for part in above), step]) for *above, step in (path.split("/") for path in steps)
+    ]
+    groups = sorted({path.split("/")[0] for path in steps if "/" in path})
+    root = [*groups, *(name for step in below for name in (f"{step}-driver", step))]
+    made = [*node(workflow, workflow, state, ["root"]), *node(workflow, f"{workflow}(0).root", state, root)]
+    for group in groups:
+        made += node(workflow, f"{workflow}(0).root(0).{group}", state, [])
+    for step, at in zip(below, steps.values(), strict=True):
+        full, now = f"{workflow}(0).root(0).{step}", "SUCCEEDED" if at == "CACHED" else at
+        made += node(workflow, f"{full}-driver", "SUCCEEDED", [])
+        made += node(workflow, full, now, ["executor"])
+        skipped = "SKIPPED" if at == "CACHED" else now
+        made += node(workflow, f"{full}(0).executor", skipped, [], attempted=at != "CACHED")
+    return [*made, api.V2beta1PipelineTaskDetail(task_id="record", execution_id="7")]
+
+
+def node(workflow: str, path: str, state: str | None, below: list[str], attempted: bool = True) -> list[Any]:
+    """Return a node and its attempt, whose children are named by their Argo ids."""
+
+    def one(full: str, children: list[str]) -> Any:
+        ids = [api.PipelineTaskDetailChildTask(pod_name=node_id(workflow, child)) for child in children]
+        shown = full if full.startswith(workflow) and "." not in full else full.rsplit(".", 1)[-1]
+        return api.V2beta1PipelineTaskDetail(
+            task_id=str(uuid4()), display_name=shown, state=state, child_tasks=ids or None
+        )
+
+    if not attempted:
+        return [one(path, [])]
+    return [one(path, [f"{path}(0)"]), one(f"{path}(0)", [f"{path}(0).{name}" for name in below])]
 
 
 def now() -> datetime:
@@ -142,6 +196,8 @@ class Handler(BaseHTTPRequestHandler):
     def handle_request(self, body: bytes) -> None:
         url = urlsplit(self.path)
         path, query = url.path.removeprefix("/apis/v2beta1"), parse_qs(url.query)
+        if path == "/" and not self.kubeflow.page:  # the API server has no page, the UI has
+            return self.answer(200 if self.kubeflow.ui else 404, self.kubeflow.ui.encode(), "text/html")
         self.kubeflow.asked.append(f"{self.command} {path}")
         if self.kubeflow.page:
             return self.answer(200, self.kubeflow.page.encode(), "text/html")
@@ -160,18 +216,22 @@ class Handler(BaseHTTPRequestHandler):
                 return kubeflow.healthz()
             case ("GET", "pipelines"):
                 return kubeflow.list_pipelines(wanted(given))
-            case ("POST", "pipelines", "upload"):
-                return kubeflow.upload(given["name"], self.file(body))
+            case ("POST", "pipelines"):
+                return kubeflow.create_pipeline(json.loads(body))
             case ("POST", "pipelines", "upload_version"):
                 return kubeflow.upload_version(given["name"], given["pipelineid"], self.file(body))
             case ("GET", "pipelines", pipeline, "versions"):
                 return kubeflow.list_versions(pipeline, wanted(given) if "filter" in given else None)
+            case ("GET", "pipelines", _, "versions", version):
+                return kubeflow.versions[version]
             case ("GET", "experiments"):
                 return kubeflow.list_experiments(wanted(given))
             case ("POST", "experiments"):
                 return kubeflow.create_experiment(json.loads(body)["display_name"])
             case ("POST", "runs"):
                 return kubeflow.create_run(json.loads(body))
+            case ("GET", "runs"):
+                return kubeflow.list_runs()
             case ("GET", "runs", run):
                 return kubeflow.get_run(run)
         raise AssertionError(f"{self.command} {path} is not played")

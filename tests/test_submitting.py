@@ -1,4 +1,4 @@
-"""`boatyard submit` against a server that answers with Kubeflow Pipelines' own models, over real HTTP."""
+"""`boatyard submit` against a server that answers as a real Kubeflow Pipelines backend did, over real HTTP."""
 
 import json
 import os
@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import kfp_server_api as api
 import pytest
 import yaml
 from click.testing import CliRunner
-from kubeflow import Kubeflow, detail, serving
+from kubeflow import RECORDINGS, Kubeflow, details, recording, serving
 
 from boatyard import storage
 from boatyard.__main__ import cli
 from boatyard.errors import BoatyardError, ConfigError, Interrupted, Refused
-from boatyard.pipelines import submitting
+from boatyard.pipelines import outcomes, submitting
+from boatyard.pipelines.nodes import steps
 from boatyard.running.reasons import Reason
 
 STEPS = ("preprocess", "train", "evaluate", "gate", "push", "verdict")
@@ -33,18 +33,12 @@ kubeflow:
 """
 
 
-def nodes(**states: str) -> list[tuple[str | None, str | None]]:
-    """The Argo nodes of steps: each has a driver, twins with an attempt's number, and an executor."""
-    made: list[tuple[str | None, str | None]] = [("root-driver", "SUCCEEDED"), ("", "SUCCEEDED"), (None, None)]
-    for step, state in states.items():
-        cached, state = state == "CACHED", "SUCCEEDED" if state == "CACHED" else state
-        made += [(f"{step}-driver", "SUCCEEDED"), (f"{step}-driver(0)", "SUCCEEDED"), (step, state)]
-        made += [(f"{step}>executor", "SKIPPED" if cached else state)]
-    return made
+def nodes(**states: str) -> dict[str, str]:
+    return states
 
 
-def done(**others: str) -> tuple[str, list[Any]]:
-    return "SUCCEEDED", nodes(**{**dict.fromkeys(STEPS, "SUCCEEDED"), **others})
+def done(**others: str) -> tuple[str, dict[str, str]]:
+    return "SUCCEEDED", {**dict.fromkeys(STEPS, "SUCCEEDED"), **others}
 
 
 @pytest.fixture
@@ -108,9 +102,7 @@ def test_a_dial_of_a_stage_is_a_parameter_and_not_another_pipeline(
     assert [g.get("train", {}).get("epochs") if g else None for g in given] == [4, 5, None]
     assert all(not g or g.keys() == {"train"} for g in given)
     assert len(kubeflow.pipelines) == 1
-    assert len(set(kubeflow.specs)) == 1 and len(kubeflow.versions) == 2, (
-        "the first upload's, and the one named by its digest"
-    )
+    assert len(kubeflow.specs) == len(kubeflow.versions) == 1
 
 
 def test_a_changed_project_is_a_new_version_and_an_unchanged_one_is_not(
@@ -175,7 +167,7 @@ def test_a_refusal_is_told_apart_from_a_failure_without_any_word_of_the_backend(
     assert isinstance(error, Refused) and "the gate refused" in str(error)
     kubeflow.scenes = [("FAILED", nodes(preprocess="SUCCEEDED", train="FAILED"))]
     error, said, _ = submit(project, "--host", host, "--json")
-    assert isinstance(error, submitting.RunFailed)
+    assert isinstance(error, outcomes.RunFailed)
     assert "train failed" in str(error) and "boatyard why run/run-1" in str(error)
     assert json.loads(said)["kind"] == "RunFailed"
 
@@ -183,7 +175,7 @@ def test_a_refusal_is_told_apart_from_a_failure_without_any_word_of_the_backend(
 @pytest.mark.parametrize(
     ("step", "cause", "kind"),
     [
-        ("train", ValueError("loss is not finite"), submitting.RunFailed),
+        ("train", ValueError("loss is not finite"), outcomes.RunFailed),
         ("verdict", Refused("accuracy is 0.1, expected 0.9"), Refused),
     ],
 )
@@ -202,7 +194,7 @@ def test_the_reason_that_a_step_left_in_the_bucket_is_the_runs(
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
-        ("/pipelines/upload", 400, "cannot upload the pipeline: .* refused it \\(400\\): bad spec"),
+        ("/pipelines/upload_version", 400, "cannot upload the pipeline: .* refused it \\(400\\): bad spec"),
         ("/experiments", 500, "cannot make the experiment nightly: .* failed \\(500\\): bad spec"),
         ("/runs", 400, "cannot create the run: .* refused it \\(400\\): bad spec"),
         ("/runs", 503, "cannot create the run: .* failed \\(503\\).*try again later"),
@@ -288,23 +280,159 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_follow_it_again(backend: tuple[Ku
     assert issubclass(Interrupted, BoatyardError)
 
 
-def test_steps_are_matched_by_base_name() -> None:
-    found = [("train", "RUNNING"), ("train(0)", "FAILED"), ("evaluate(0)", "FAILED"), ("evaluate(1)", "SUCCEEDED")]
-    found += [
-        ("condition-1", "RUNNING"),
-        ("for-loop-1", "RUNNING"),
-        ("iteration-0", "RUNNING"),
-        ("executor(0)", "PENDING"),
-    ]
-    found += [("look", "SUCCEEDED"), ("look", "RUNNING"), ("gate-driver", "SUCCEEDED")]
-    details = [detail(number, *one) for number, one in enumerate(found)]
-    assert submitting.steps(details) == {"train": "RUNNING", "look": "RUNNING", "evaluate": "SUCCEEDED"}
+def recorded(name: str) -> Any:
+    run = recording(name)
+    return steps(run.run_details.task_details, run.state in outcomes.ENDED)
 
 
-def test_an_executor_that_was_skipped_is_a_cached_step_told_by_either_end() -> None:
-    above = api.V2beta1PipelineTaskDetail(task_id="a", display_name="train", state="SUCCEEDED")
-    below = api.V2beta1PipelineTaskDetail(task_id="b", display_name="executor", state="SKIPPED", parent_task_id="a")
-    assert submitting.steps([above, below]) == {"train": "CACHED"}
-    below.parent_task_id = None
-    above.child_tasks = [api.PipelineTaskDetailChildTask(task_id="b")]
-    assert submitting.steps([above, below]) == {"train": "CACHED"}
+RECORDED = {
+    "run-succeeded": dict.fromkeys(STEPS, "SUCCEEDED"),
+    "run-succeeded-cached": {
+        **dict.fromkeys(STEPS, "SUCCEEDED"),
+        **dict.fromkeys(("preprocess", "train", "evaluate"), "CACHED"),
+    },
+    "run-trainjob": {**dict.fromkeys(STEPS, "SUCCEEDED"), "preprocess": "CACHED"},
+    "run-deployed": {**dict.fromkeys((*STEPS, "deploy"), "SUCCEEDED")},
+    "run-refused": {
+        "preprocess": "CACHED",
+        **dict.fromkeys(("train", "evaluate", "gate"), "SUCCEEDED"),
+        "verdict": "FAILED",
+    },
+    "run-running-fan-out": {
+        **dict.fromkeys(
+            (f"preprocess-{part}" for part in ("look", "plan", "clean", "divide", "write", "join")), "SUCCEEDED"
+        ),
+        **dict.fromkeys(("train", "evaluate", "gate"), "SUCCEEDED"),
+        "verdict": "RUNNING",
+    },
+    **{
+        key: {"preprocess": "FAILED", **dict.fromkeys(("train", "evaluate", "gate", "verdict"), "SKIPPED")}
+        for key in ("run-step-failed", "run-pod-cannot-start", "run-terminated")
+    },
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_steps_of_a_recorded_run_stand_as_they_stood(name: str) -> None:
+    assert recorded(name) == RECORDED[name]
+
+
+def test_every_recorded_run_is_read() -> None:
+    assert {file.stem for file in RECORDINGS.glob("run-*.json")} == set(RECORDED)
+
+
+def test_steps_come_in_the_order_in_which_they_began() -> None:
+    assert list(recorded("run-succeeded"))[:4] == ["preprocess", "train", "evaluate", "gate"]
+    assert list(recorded("run-refused"))[-1] == "verdict"
+
+
+def test_without_argos_retries_a_cached_step_is_told_by_when_its_executor_was_skipped() -> None:
+    run = recording("run-succeeded-cached")
+    alone = [each for each in run.run_details.task_details if not str(each.display_name).endswith("(0)")]
+    for each in alone:
+        if each.display_name == "executor":
+            each.child_tasks = None
+    found = steps(alone, ended=True)
+    assert {step for step, state in found.items() if state == "CACHED"} <= {"preprocess", "train", "evaluate"}
+    assert {step: state for step, state in found.items() if step in ("gate", "push", "verdict")} == dict.fromkeys(
+        ("gate", "push", "verdict"), "SUCCEEDED"
+    )
+    assert "CACHED" in found.values()
+
+
+@pytest.mark.parametrize("cut", range(0, 140, 7))
+def test_a_run_of_which_few_nodes_are_there_yet_has_no_step_that_is_none(cut: int) -> None:
+    run = recording("run-running-fan-out")
+    some = sorted(run.run_details.task_details, key=lambda each: str(each.start_time))[:cut]
+    assert set(steps(some)) <= set(RECORDED["run-running-fan-out"]) | {"push"}
+
+
+def test_a_loops_iterations_are_one_step_and_the_worst_of_them_is_its_state() -> None:
+    shown = {
+        "for-loop-2/look": "SUCCEEDED",
+        "for-loop-3/look": "RUNNING",
+        "condition-1/push": "CACHED",
+        "train": "FAILED",
+    }
+    assert steps(details("digits-abcde", "RUNNING", shown)) == {"look": "RUNNING", "push": "CACHED", "train": "FAILED"}
+
+
+def test_a_run_that_argo_has_not_picked_up_is_pending_and_no_login_page(
+    backend: tuple[Kubeflow, str], project: Path
+) -> None:
+    kubeflow, host = backend
+    kubeflow.scenes = [(None, {}), ("RUNNING", {"preprocess": "RUNNING"}), (None, {"preprocess": "RUNNING"}), done()]
+    error, said, told = submit(project, "--host", host)
+    assert error is None and "succeeded" in said and "trying again" not in told
+    (run,) = kubeflow.runs
+    assert submitting.Backend(host).state(run.run_id).state == "SUCCEEDED"
+
+
+def replayed(kubeflow: Kubeflow, host: str, project: Path, name: str) -> tuple[BaseException | None, str, str]:
+    kubeflow.scenes = [name]
+    return submit(project, "--host", host, "--json")
+
+
+def test_a_recorded_refusal_is_a_refusal(backend: tuple[Kubeflow, str], project: Path) -> None:
+    error, said, _ = replayed(*backend, project, "run-refused")
+    assert isinstance(error, Refused) and json.loads(said)["kind"] == "Refused"
+    assert not str(error).startswith("refused: refused")
+
+
+def test_a_recorded_termination_is_told_as_one(backend: tuple[Kubeflow, str], project: Path) -> None:
+    error, said, _ = replayed(*backend, project, "run-terminated")
+    assert isinstance(error, outcomes.RunFailed)
+    assert "was terminated, while preprocess ran" in str(error)
+    assert json.loads(said)["steps"]["train"] == "SKIPPED"
+
+
+@pytest.mark.parametrize("name", ["run-succeeded", "run-succeeded-cached", "run-trainjob", "run-deployed"])
+def test_a_recorded_success_is_one(backend: tuple[Kubeflow, str], project: Path, name: str) -> None:
+    error, said, _ = replayed(*backend, project, name)
+    assert error is None and json.loads(said)["steps"] == RECORDED[name]
+
+
+def test_a_step_that_failed_without_a_word_leads_to_why_from_where_one_is(
+    backend: tuple[Kubeflow, str], project: Path
+) -> None:
+    kubeflow, host = backend
+    kubeflow.scenes = ["run-step-failed"]
+    error, _, _ = submit(project, "--host", host, "--namespace", "team")
+    assert f"look at: boatyard why run/run-0 -n team --project {project}" in str(error)
+    assert "preprocess failed" in str(error)
+
+
+def test_the_reason_is_found_where_the_version_of_the_run_is_gone(
+    backend: tuple[Kubeflow, str], project: Path, bucket: str, tmp_path: Path
+) -> None:
+    kubeflow, host = backend
+    (project / "boatyard.yaml").write_text(TEXT.replace("ROOT", bucket))
+    (tmp_path / "log").write_text(f"{Reason.of('train', ValueError('loss is not finite')).line()}\n")
+    storage.open(bucket).put("digits/run-0/train/uuid/executor-logs-0", tmp_path / "log")
+    kubeflow.scenes = [("FAILED", {"train": "FAILED"})]
+    kubeflow.fail["/pipelines/pipeline-0/versions/version-0"] = (404, "no such version")
+    error, _, _ = submit(project, "--host", host)
+    assert "loss is not finite" in str(error)
+
+
+def test_two_compilations_of_one_project_are_one_version(tmp_path: Path) -> None:
+    one, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    one.write_text("# made today\na: 1\nb: {c: 2}\n---\nd: [1]\n")
+    other.write_text("# made tomorrow\nb:\n  c: 2\na: 1\n---\nd:\n- 1\n")
+    assert submitting.digest_spec(one) == submitting.digest_spec(other)
+    other.write_text("a: 1\nb: {c: 2}\n---\nd: [2]\n")
+    assert submitting.digest_spec(one) != submitting.digest_spec(other)
+
+
+def test_a_page_is_told_where_there_is_one(
+    backend: tuple[Kubeflow, str], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeflow, host = backend
+    _, _, told = submit(project, "--host", host, "--no-follow")
+    assert "in the Kubeflow UI among Runs, 'digits 20" in told and "BOATYARD_KUBEFLOW_UI" in told
+    kubeflow.ui = "<!doctype html><html><title>Kubeflow Pipelines</title></html>"
+    _, _, told = submit(project, "--host", host, "--no-follow")
+    assert f"{host}/#/runs/details/run-1" in told
+    monkeypatch.setenv("BOATYARD_KUBEFLOW_UI", "https://kubeflow.example/pipeline/")
+    _, _, told = submit(project, "--host", host, "--no-follow")
+    assert "https://kubeflow.example/pipeline/#/runs/details/run-2" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from boatyard.api.saying import say, say_at
 from boatyard.errors import BoatyardError, ConfigError, Interrupted
 
 if TYPE_CHECKING:
-    from boatyard.pipelines.submitting import Backend, RunState, Submission, Submitted
+    from boatyard.pipelines.outcomes import RunState
+    from boatyard.pipelines.submitting import Backend, Submission, Submitted
     from boatyard.project import Project
 
 Say = Callable[[str], None]
@@ -64,7 +66,7 @@ def submit(
     that failed, or that the gate refused, is raised, unless `check` is off: then it is in `error`. Ctrl-C leaves the
     run alone and raises Interrupted. `announce` is told where its page is, `say` how its steps change.
     """
-    from boatyard.pipelines import submitting
+    from boatyard.pipelines import outcomes, submitting
     from boatyard.settings import Settings
 
     address = host or Settings().kubeflow
@@ -83,11 +85,12 @@ def submit(
         submitted = backend.submit(what) if what else None
     name = run or (submitted.run if submitted else "")
     if submitted:
-        announce(f"run {submitted.run}: {submitted.page}")
+        announce(f"run {submitted.run}: {_place(submitted)}")
     if not follow:
         return KubeflowRun(name, submitted)
-    state = _followed(backend, name, f"boatyard submit --follow {name} --host {address}", say)
-    error = submitting.outcome(state)
+    why = _why(name, project, namespace)
+    state = _followed(backend, name, f"boatyard submit --follow {name} --host {address}", why, say)
+    error = outcomes.outcome(state, why)
     if error and check:
         raise error
     return KubeflowRun(name, submitted, state, error)
@@ -141,17 +144,31 @@ def _written(project: Project | str | Path, changed: Project) -> Project:
     return changed.model_copy(update={key: getattr(file, key) for key in SECTIONS})
 
 
-def _followed(backend: Backend, run: str, again: str, say: Say) -> RunState:
+def _place(submitted: Submitted) -> str:
+    """Say where a person finds a run."""
+    if submitted.page:
+        return submitted.page
+    return f"in the Kubeflow UI among Runs, {submitted.name!r} (with BOATYARD_KUBEFLOW_UI=URL this is its page)"
+
+
+def _why(run: str, project: Project | str | Path, namespace: str | None) -> str:
+    """Return the command that says why a run failed, from where the caller is."""
+    folder = Path(project) if isinstance(project, str | Path) else project.root
+    of = [] if folder == Path() else ["--project", str(folder)]
+    return shlex.join(["boatyard", "why", f"run/{run}", *(["-n", namespace] if namespace else []), *of])
+
+
+def _followed(backend: Backend, run: str, again: str, why: str, say: Say) -> RunState:
     """Follow a run to its end; Ctrl-C leaves it."""
     try:
-        return backend.follow(run, _teller(say))
+        return backend.follow(run, _teller(why, say))
     except KeyboardInterrupt:
         raise Interrupted(f"run {run} goes on", fix=f"follow it again: {again}") from None
     except BoatyardError as error:
         raise type(error)(f"{error}; run {run} may go on, follow it again: {again}") from error
 
 
-def _teller(say: Say) -> Callable[[RunState], None]:
+def _teller(why: str, say: Say) -> Callable[[RunState], None]:
     """Return what says each change of a step once, and what waits for long for its pod."""
     from boatyard.pipelines.submitting import SLOW_POD_S
 
@@ -165,6 +182,6 @@ def _teller(say: Say) -> Callable[[RunState], None]:
                 say(f"{step:<12} {now.lower()}")
             elif now in ("PENDING", "RUNNING") and time.monotonic() - since[step] > SLOW_POD_S:
                 since[step] = float("inf")
-                say(f"{step:<12} {now.lower()} for {SLOW_POD_S / 60:g} minutes; boatyard why run/{state.run}")
+                say(f"{step:<12} {now.lower()} for {SLOW_POD_S / 60:g} minutes; {why}")
 
     return tell

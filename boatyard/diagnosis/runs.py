@@ -16,6 +16,7 @@ from boatyard.running.reasons import Reason
 from boatyard.running.runs import Run
 
 SHOWN_LOG_LINES = 5  # lines of a log
+REFUSED = "refused: "  # how the sentence of a verdict begins
 ENDS = {
     "run-refused": ("a gate or a check did its work and said no", "the record and logs of the run, its steps' reasons"),
     "run-failed": (
@@ -65,7 +66,7 @@ def _local(run: Run, folder: Path) -> Diagnosis | None:
     sentence_of = reason.sentence if reason else one_line(run.error.removeprefix(f"{name}: "))
     evidence = (record, *(Evidence(f"{run.log(name)}", one_line(each)) for each in _last(lines)))
     if run.state == "refused":
-        sentence = f"step {name} of run {run.id} refused: {sentence_of}"
+        sentence = f"step {name} of run {run.id} refused: {sentence_of.removeprefix(REFUSED)}"
         cure = "train better, or change the rule (gate: in boatyard.yaml), and run again: boatyard run"
         return Diagnosis("run-refused", sentence, evidence, (reason and reason.fix) or cure)
     cure = (
@@ -94,9 +95,8 @@ def _left(subject: ObjectReference, folder: str, reason: Reason) -> Diagnosis:
         ]
     word, cause = ("refused", "run-refused") if reason.refused else ("failed", "run-failed")
     cure = reason.fix or "fix what the log says, then submit again: steps that succeeded are not run again"
-    return Diagnosis(
-        cause, f"step {reason.step} of {subject} {word}: {one_line(reason.sentence)}", tuple(evidence), cure
-    )
+    sentence = one_line(reason.sentence).removeprefix(REFUSED)
+    return Diagnosis(cause, f"step {reason.step} of {subject} {word}: {sentence}", tuple(evidence), cure)
 
 
 def _lines(log: Path) -> list[str]:
