@@ -11,6 +11,7 @@ from kfp import compiler, dsl, kubernetes
 from boatyard.components.deploy import deploy as deploy_step
 from boatyard.components.evaluate import evaluate as evaluate_step
 from boatyard.components.gate import gate as gate_step
+from boatyard.components.image import IMAGE
 from boatyard.components.preprocess import preprocess as preprocess_step
 from boatyard.components.preprocess_clean import preprocess_clean as clean_step
 from boatyard.components.preprocess_merge import preprocess_merge as merge_step
@@ -64,6 +65,8 @@ def pipeline(project: Project, cached: bool = True) -> Callable[..., Any]:
             "Train",
             _launching(project) if together else pods.train,
         )
+        if together:  # the TrainJob's pods run what the step runs
+            model.set_env_variable("BOATYARD_IMAGE", IMAGE)
         checkpoint = model.outputs["checkpoint"]
         measured = place(
             evaluate_step(evaluate=evaluate, dataset=dataset, checkpoint=checkpoint), "Evaluate", pods.evaluate

@@ -32,6 +32,7 @@ class ApiServer(ThreadingHTTPServer):
         self.objects: dict[str, Object] = {}
         self.answer = answer
         self.changes = 0
+        self.allowed, self.reviews = True, dict[str, Object]()  # who may do what, and what was asked last
         super().__init__(("127.0.0.1", 0), _Requests)
 
     def put(self, path: str, value: Object) -> Object:
@@ -83,6 +84,9 @@ class _Requests(BaseHTTPRequestHandler):
             return 200, {}
         if "/proxy/" in path:
             return 200, self._model(path, body)
+        if path.endswith("subjectaccessreviews"):
+            self.server.reviews[path] = body
+            return 201, {**body, "status": {"allowed": self.server.allowed}}
         if self.command == "POST":
             return 201, self.server.put(f"{path}/{body['metadata']['name']}", body)
         if self.command == "PATCH":
@@ -93,6 +97,11 @@ class _Requests(BaseHTTPRequestHandler):
             labels = dict(pair.split("=") for pair in query.get("labelSelector", "").split(",") if pair)
             below = [value for key, value in objects.items() if key.rpartition("/")[0] == path]
             return 200, {"items": [o for o in below if labels.items() <= o["metadata"].get("labels", {}).items()]}
+        if len(path.split("/")) == (4 if path.startswith("/api/") else 5):  # of every namespace, or of none
+            above, _, plural = path.rpartition("/")
+            labels = dict(pair.split("=") for pair in query.get("labelSelector", "").split(",") if pair)
+            every = [v for k, v in objects.items() if k.startswith(f"{above}/") and k.split("/")[-2] == plural]
+            return 200, {"items": [o for o in every if labels.items() <= o["metadata"].get("labels", {}).items()]}
         return 404, {"kind": "Status", "reason": "NotFound", "message": "not found", "details": {"name": "x"}}
 
     def _patch(self, path: str, query: dict[str, str], body: Object) -> tuple[int, Any]:

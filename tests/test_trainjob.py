@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from apiserver import api_server
 
 from boatyard import errors, project
 from boatyard.data import artifacts
+from boatyard.pipelines import training
 from boatyard.project import GateConfig, GpuConfig, PreprocessConfig, StepConfig, TolerationConfig, TrainConfig
 from boatyard.settings import Settings
 from boatyard.training import node, trainjobs
+from boatyard.training.launchers import trainjob as launching
 from boatyard.training.trainjobs import TrainingJob, TrainJobFollower, following
 
 JOB = TrainingJob({"nodes": 2}, {}, {}, "s3://b/f/dataset", "s3://b/f/checkpoint", "pvc://shared/f/work")
@@ -300,3 +305,57 @@ def test_a_node_without_its_dataset_says_so_and_is_not_started_again(tmp_path: P
     )
     assert done.returncode == 78
     assert "boatyard: rank 0: ArtifactError: " in done.stderr and "none" in done.stderr.splitlines()[-1]
+
+
+def test_a_trainjob_of_a_run_carries_its_id() -> None:
+    settings = Settings(image="boatyard/train:1")
+    found = trainjobs.manifest("f", JOB, TrainConfig(), POD, namespace="here", settings=settings, run="run-7")
+    assert found["metadata"]["labels"]["boatyard/run"] == "run-7"
+    assert "boatyard/run" not in made(TrainConfig())["metadata"]["labels"]
+
+
+def test_a_namespace_that_cannot_train_says_all_that_it_lacks_and_who_brings_it() -> None:
+    with api_server(lambda digest, body: []) as (server, cluster):
+        path = cluster.path("ClusterTrainingRuntime", None, "boatyard")
+        review = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        server.allowed = False
+        with pytest.raises(errors.ClusterError) as error:
+            trainjobs.check(cluster, "team", TrainConfig(nodes=2, claim="shared"), "pipeline-runner")
+        said = str(error.value)
+        assert "service account pipeline-runner may not create trainjobs: bind the Role boatyard-trainer" in said
+        assert "no ClusterTrainingRuntime boatyard" in said and "no PersistentVolumeClaim shared" in said
+        assert server.reviews[review]["spec"]["user"] == "system:serviceaccount:team:pipeline-runner"
+        server.allowed = True
+        for kind, name, space in (
+            ("ClusterTrainingRuntime", "boatyard", None),
+            ("PersistentVolumeClaim", "shared", "team"),
+        ):
+            server.objects[cluster.path(kind, space, name)] = {"kind": kind, "metadata": {"name": name}}
+        trainjobs.check(cluster, "team", TrainConfig(nodes=2, claim="shared"))
+        assert path in server.objects
+
+
+def test_a_step_gives_its_nodes_the_image_that_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "namespace").write_text("team\n")
+    monkeypatch.setenv("BOATYARD_IMAGE", "boatyard/train:by-spec")
+    image = f"registry.example/boatyard/train@sha256:{'a' * 64}"
+    containers = [{"name": "wait", "image": "argoexec"}, {"name": "main", "image": image}]
+    with api_server(lambda digest, body: []) as (server, cluster):
+        assert launching._settings(cluster).image == "boatyard/train:by-spec"
+        monkeypatch.setattr(launching, "NAMESPACE_FILE", tmp_path / "namespace")
+        assert launching._settings(cluster).image == "boatyard/train:by-spec"
+        pod = {"kind": "Pod", "metadata": {"name": "me"}, "spec": {"containers": containers}}
+        server.objects[cluster.path("Pod", "team", socket.gethostname())] = pod
+        assert launching._settings(cluster).image == image
+
+
+def test_the_train_step_that_makes_a_trainjob_is_told_the_image_of_the_spec(tmp_path: Path) -> None:
+    text = "name: flowers\ndata: {source: csv, path: s3://b/d.csv, target: y}\n"
+    for section, there in (("recipe: mlp, nodes: 2", True), ("recipe: mlp", False)):
+        compiled = tmp_path / "pipeline.yaml"
+        (tmp_path / "boatyard.yaml").write_text(f"{text}train: {{{section}}}\n")
+        training.compile(project.load(tmp_path), compiled)
+        spec = yaml.safe_load(compiled.read_text().split("\n---")[0])
+        container = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
+        env = {each["name"]: each["value"] for each in container.get("env", [])}
+        assert (env.get("BOATYARD_IMAGE") == container["image"]) is there

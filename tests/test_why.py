@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import steps
+from apiserver import ApiServer, api_server
 from causes import CASES
 from click.testing import CliRunner, Result
 
@@ -19,8 +20,10 @@ from boatyard import diagnosis, storage
 from boatyard.__main__ import cli
 from boatyard.diagnosis import CAUSES, ObjectReference, Right, Snapshot
 from boatyard.diagnosis import runs as ended
+from boatyard.diagnosis.gathering import LABELS
 from boatyard.diagnosis.snapshot import asked_of, quantity, shown
 from boatyard.errors import BoatyardError
+from boatyard.kubernetes.kinds import KINDS as known_kinds
 from boatyard.pipelines import local
 from boatyard.running import reasons, runs
 from boatyard.running.display import Silence
@@ -290,6 +293,59 @@ def test_a_run_on_kubeflow_is_explained_by_what_its_step_left(bucket: str, tmp_p
 
 
 SAMPLE = "name: digits\ndata: {source: csv, path: d.csv, target: y}\ntrain: {recipe: mlp}\n"
+
+
+def pod_of(run: str, name: str, namespace: str) -> Object:
+    labels = {"pipeline/runid": run}
+    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    meta = {"name": name, "namespace": namespace, "labels": labels, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    return {"kind": "Pod", "metadata": meta, "spec": {"containers": []}, "status": status}
+
+
+def put(server: ApiServer, cluster: Any, *objects: Object, of: ObjectReference | None = None) -> None:
+    """Put objects where an API server has them; recorded ones get the label back by which they are found."""
+    for each in objects:
+        if each["kind"] in known_kinds:
+            labels = {**each["metadata"].get("labels", {}), **({LABELS[of.kind]: of.name} if of else {})}
+            named = {**each, "metadata": {"namespace": "models", **each["metadata"], "labels": labels}}
+            path = cluster.path(each["kind"], named["metadata"]["namespace"], named["metadata"]["name"])
+            server.objects[path] = named
+
+
+def test_a_run_that_waits_for_its_trainjob_says_what_that_waits_for() -> None:
+    recorded_ = read("train-gpus")
+    with api_server(lambda digest, body: []) as (server, cluster):
+        put(server, cluster, pod_of("run-7", "train-main", "kubeflow"))
+        put(server, cluster, *recorded_.objects, of=recorded_.subject)
+        subject = ObjectReference("Run", "run-7", diagnosis.namespace_of(cluster, "run-7", "default"))
+        assert subject.namespace == "kubeflow"
+        assert diagnosis.diagnose_run(cluster, subject).healthy
+        for path, value in server.objects.items():
+            if value["kind"] == "TrainJob":
+                labels = {**value["metadata"].get("labels", {}), "boatyard/run": "run-7"}
+                server.objects[path] = {**value, "metadata": {**value["metadata"], "labels": labels}}
+        answer = diagnosis.diagnose_run(cluster, subject)
+    alone = diagnosis.diagnose(recorded_)
+    assert answer.values()["cause"] == alone.values()["cause"]
+    assert answer.sentence.startswith(f"run/run-7 waits for {recorded_.subject} in {recorded_.subject.namespace}: ")
+    assert alone.sentence in answer.sentence
+
+
+def test_a_run_that_waits_for_its_endpoint_says_what_that_waits_for() -> None:
+    recorded_ = read("image")
+    space, name = recorded_.subject.namespace, recorded_.subject.name
+    holder = {"holderIdentity": "10001@deploy-main/7-1234"}
+    meta = {"name": f"boatyard-{name}", "namespace": space, "labels": {"app.kubernetes.io/managed-by": "boatyard"}}
+    lease = {"kind": "Lease", "metadata": meta, "spec": holder}
+    with api_server(lambda digest, body: []) as (server, cluster):
+        put(server, cluster, pod_of("run-7", "deploy-main", "kubeflow"), lease)
+        put(server, cluster, *recorded_.objects, of=recorded_.subject)
+        subject = ObjectReference("Run", "run-7", "kubeflow")
+        answer = diagnosis.diagnose_run(cluster, subject)
+        assert answer.values()["cause"] == "image-pull", answer.values()
+        assert f"run/run-7 waits for isvc/{name} in {space}: " in answer.sentence
+        server.objects[cluster.path("Lease", space, meta["name"])]["spec"] = {"holderIdentity": "me@laptop/1-2"}
+        assert diagnosis.diagnose_run(cluster, subject).healthy
 
 
 def test_a_log_of_a_run_without_a_marked_line_is_no_reason(bucket: str, tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ def _object(kind: str, name: str, namespace: str | None, context: str | None) ->
 
     found = cluster.connect(context)
     space = namespace or found.namespace
+    if kind == "Run":
+        space = namespace or diagnosis.namespace_of(found, name, space)
+        return diagnosis.diagnose_run(found, diagnosis.ObjectReference(kind, name, space))
     subject = diagnosis.ObjectReference(kind or _guessed(found, name, space), name, space)
     return diagnosis.diagnose(diagnosis.gather(found, subject))
 

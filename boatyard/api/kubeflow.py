@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from boatyard.api.projects import Overrides, resolve
 from boatyard.api.saying import say, say_at
-from boatyard.errors import BoatyardError, ConfigError, Interrupted
+from boatyard.errors import BoatyardError, ClusterError, ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from boatyard.pipelines.outcomes import RunState
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from boatyard.project import Project
 
 Say = Callable[[str], None]
+KUBEFLOW, RUNNER = "kubeflow", "pipeline-runner"  # the namespace and account of runs, unless something else is said
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def submit(
             ),
         )
     with tempfile.TemporaryDirectory() as scratch:
-        what = None if run else _submission(project, set, Path(scratch) / "pipeline.yaml", cached)
+        what = None if run else _submission(project, set, Path(scratch) / "pipeline.yaml", cached, namespace, say)
         backend = submitting.Backend(address, namespace)
         submitted = backend.submit(what) if what else None
     name = run or (submitted.run if submitted else "")
@@ -96,7 +97,9 @@ def submit(
     return KubeflowRun(name, submitted, state, error)
 
 
-def _submission(project: Project | str | Path, set: Overrides, spec: Path, cached: bool) -> Submission:
+def _submission(
+    project: Project | str | Path, set: Overrides, spec: Path, cached: bool, namespace: str | None, say: Say
+) -> Submission:
     """Compile the project; what is set of a stage's section is a parameter of the run, not another pipeline."""
     from boatyard.data.lineage import SECTIONS
     from boatyard.pipelines import training
@@ -104,6 +107,7 @@ def _submission(project: Project | str | Path, set: Overrides, spec: Path, cache
 
     changed = resolve(project, set)
     _check_reach(changed)
+    _check_training(changed, namespace, say)
     written = _written(project, changed)
     training.compile(written, spec, cached)
     old, new = written.values(), changed.values()
@@ -131,6 +135,22 @@ def _check_reach(project: Project) -> None:
                 f"{key} is {place}, which the pods would look for at {path}, a folder that ends with each of them",
                 fix=("give an s3:// URI, or a claim in kubeflow.volumes and the folder in it as kubeflow.folder"),
             )
+
+
+def _check_training(project: Project, namespace: str | None, say: Say) -> None:
+    """Raise ClusterError where the run's namespace lacks what a TrainJob needs, as far as can be seen from here."""
+    from boatyard.kubernetes import cluster
+    from boatyard.training import launchers, trainjobs
+
+    if not launchers.launcher(project.train).elsewhere:
+        return
+    space = namespace or KUBEFLOW
+    try:
+        there = cluster.connect()
+    except ClusterError as error:
+        say(f"not looked whether namespace {space} can train: {error}")
+        return
+    trainjobs.check(there, space, project.train, project.kubeflow.service_account or RUNNER)
 
 
 def _written(project: Project | str | Path, changed: Project) -> Project:

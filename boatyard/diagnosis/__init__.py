@@ -3,6 +3,7 @@
 from boatyard.diagnosis.causes import Diagnosis, Evidence
 from boatyard.diagnosis.diagnose import CAUSES, Answer, diagnose, from_run
 from boatyard.diagnosis.gathering import gather
+from boatyard.diagnosis.made import diagnose_run, namespace_of
 from boatyard.diagnosis.snapshot import ObjectReference, Right, Snapshot
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "Right",
     "Snapshot",
     "diagnose",
+    "diagnose_run",
     "from_run",
     "gather",
+    "namespace_of",
 ]

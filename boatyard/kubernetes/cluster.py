@@ -166,12 +166,25 @@ class Cluster:
         return waiting.poll(look, timeout_s=seconds, every_s=every, errors=Unreachable)
 
     def allowed(
-        self, verb: str, resource: str, group: str = "", namespace: str | None = None, subresource: str = ""
+        self,
+        verb: str,
+        resource: str,
+        group: str = "",
+        namespace: str | None = None,
+        subresource: str = "",
+        account: str | None = None,
     ) -> bool:
-        """Whether we may: asked of the API server (SelfSubjectAccessReview), which lets everybody ask."""
+        """Whether we may: asked of the API server (SelfSubjectAccessReview), which lets everybody ask.
+
+        With `account`, whether that service account of the namespace may (SubjectAccessReview); raises Forbidden where
+        we have not the right to ask that.
+        """
         right = {"verb": verb, "resource": resource, "group": group, "subresource": subresource}
-        spec = {"resourceAttributes": {**right, "namespace": namespace or ""}}
-        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec}
+        spec: Object = {"resourceAttributes": {**right, "namespace": namespace or ""}}
+        if account:
+            spec["user"] = f"system:serviceaccount:{namespace or self.namespace}:{account}"
+        kind = "SubjectAccessReview" if account else "SelfSubjectAccessReview"
+        review = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
         return bool(self._json("POST", self._of(review, named=False), body=review)["status"].get("allowed"))
 
     def ask(self, service: str, path: str, body: Object | None = None, namespace: str | None = None) -> Any:

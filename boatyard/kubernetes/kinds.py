@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from boatyard.errors import ConfigError
 
+RUN_LABEL = "boatyard/run"  # of a TrainJob: the run on Kubeflow whose step follows it
 # kind → apiVersion, plural; those of CLUSTER_SCOPED have no namespace
 KINDS = {
     "APIService": ("apiregistration.k8s.io/v1", "apiservices"),
@@ -46,6 +47,7 @@ KINDS = {
     "ScaledObject": ("keda.sh/v1alpha1", "scaledobjects"),
     "Secret": ("v1", "secrets"),
     "SelfSubjectAccessReview": ("authorization.k8s.io/v1", "selfsubjectaccessreviews"),
+    "SubjectAccessReview": ("authorization.k8s.io/v1", "subjectaccessreviews"),
     "Service": ("v1", "services"),
     "ServiceAccount": ("v1", "serviceaccounts"),
     "ServingRuntime": ("serving.kserve.io/v1alpha1", "servingruntimes"),
@@ -59,7 +61,8 @@ KINDS = {
 CLUSTER_SCOPED = (
     *("APIService", "ClusterRole", "ClusterRoleBinding", "ClusterServingRuntime", "ClusterStorageContainer"),
     *("ClusterTrainingRuntime", "CustomResourceDefinition", "MutatingWebhookConfiguration", "Namespace", "Node"),
-    *("NodeMetrics", "PersistentVolume", "SelfSubjectAccessReview", "StorageClass", "ValidatingWebhookConfiguration"),
+    *("NodeMetrics", "PersistentVolume", "SelfSubjectAccessReview", "StorageClass", "SubjectAccessReview"),
+    "ValidatingWebhookConfiguration",
 )
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boatyard.data import checkpoints, datasets
+from boatyard.errors import ClusterError
+from boatyard.kubernetes.cluster import NAMESPACE_FILE
 from boatyard.project import GateConfig, PreprocessConfig, StepConfig, TrainConfig
+from boatyard.running import reasons
 from boatyard.settings import Settings
 from boatyard.training import trainjobs
 from boatyard.training.launchers.base import Launch, Launcher
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
     from boatyard.kubernetes.cluster import Cluster
 
 logger = logging.getLogger(__name__)
+KUBEFLOW_CONTAINER = "main"  # of a step's pod, beside Argo's own
 
 
 class OnCluster(Launcher):
@@ -62,8 +68,9 @@ def train(
     running, and goes on from its last state where it is not. Raises the error that ended the training,
     ClusterError for what the cluster refused, Interrupted after a signal (the TrainJob is removed, its states stay).
     """
-    pod, settings, namespace = pod or StepConfig(), Settings(), namespace or cluster.namespace
-    data = datasets.read(dataset)
+    pod, namespace = pod or StepConfig(), namespace or cluster.namespace
+    trainjobs.check(cluster, namespace, config)
+    settings, data = _settings(cluster), datasets.read(dataset)
     place = trainjobs.name_of(name, config, preprocess, gate, data.digest, settings.image)
     shared, claim = f"{config.storage or f'pvc://{config.claim}'}/{place}", f"pvc://{config.claim}/{place}"
     job = trainjobs.TrainingJob(
@@ -75,10 +82,26 @@ def train(
         f"{claim}/work",
     )
     trainjobs.put(dataset, job.dataset, datasets.DATASET_KIND)
-    trainjob = trainjobs.manifest(place, job, config, pod, namespace=namespace, settings=settings)
+    run = (reasons.run_of(str(out)) or "").rpartition("/")[2]
+    trainjob = trainjobs.manifest(place, job, config, pod, namespace=namespace, settings=settings, run=run)
     trainjobs.follow(cluster, trainjob, say=say)
     trainjobs.bring(job.out, out, checkpoints.CHECKPOINT_KIND)
     return checkpoints.Training.read(out)
+
+
+def _settings(cluster: Cluster) -> Settings:
+    """Return this process's settings, with the image of the pod that it runs in, digest and all: the nodes run it.
+
+    Outside a cluster, or where a pod may not look at itself, it is BOATYARD_IMAGE.
+    """
+    settings = Settings()
+    if NAMESPACE_FILE.is_file():
+        with suppress(ClusterError):
+            own = cluster.get("Pod", socket.gethostname(), NAMESPACE_FILE.read_text(encoding="utf-8").strip()) or {}
+            images = {each["name"]: each["image"] for each in own.get("spec", {}).get("containers", [])}
+            image = images.get(KUBEFLOW_CONTAINER) or next(iter(images.values()), settings.image)
+            return settings.model_copy(update={"image": image})
+    return settings
 
 
 LAUNCHER = OnCluster()

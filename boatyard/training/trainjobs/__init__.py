@@ -10,6 +10,7 @@ from boatyard.training.trainjobs.exchange import bring, put
 from boatyard.training.trainjobs.following import TrainJobFollower, follow
 from boatyard.training.trainjobs.job import TrainingJob, name_of, pod_of
 from boatyard.training.trainjobs.manifest import CLAIMS, INDEX_LABEL, PODS_LABEL, manifest
+from boatyard.training.trainjobs.readiness import check
 
 __all__ = [
     "CLAIMS",
@@ -18,6 +19,7 @@ __all__ = [
     "TrainJobFollower",
     "TrainingJob",
     "bring",
+    "check",
     "follow",
     "manifest",
     "name_of",

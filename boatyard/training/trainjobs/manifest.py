@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from boatyard import __version__
+from boatyard.kubernetes.kinds import RUN_LABEL
 from boatyard.project import StepConfig, TrainConfig, seconds
 from boatyard.settings import Settings
 from boatyard.training.trainjobs.job import TrainingJob
@@ -23,10 +24,18 @@ Object = dict[str, Any]
 
 
 def manifest(
-    name: str, job: TrainingJob, config: TrainConfig, pod: StepConfig, *, namespace: str, settings: Settings
+    name: str,
+    job: TrainingJob,
+    config: TrainConfig,
+    pod: StepConfig,
+    *,
+    namespace: str,
+    settings: Settings,
+    run: str = "",
 ) -> Object:
-    """Return the TrainJob of a job."""
+    """Return the TrainJob of a job; `run` is the one on Kubeflow whose step follows it."""
     labels = {
+        **({RUN_LABEL: run} if run else {}),
         "app.kubernetes.io/name": name,
         "app.kubernetes.io/managed-by": "boatyard",
         "app.kubernetes.io/version": __version__,
