@@ -30,6 +30,7 @@ from boatyard.training import launchers, trainjobs
 SMALL = StepConfig(cpu="100m", memory="256Mi", timeout="10m")
 DEPLOYING = StepConfig(cpu="100m", memory="1Gi", timeout="30m")
 LAUNCHING = "1Gi"  # memory of a step that starts a training on other pods
+CPU_REQUEST, MEMORY_REQUEST = "250m", "512Mi"  # that a small cluster can place; steps run one after another
 BACKOFF = "10s"
 Place = Callable[[Any, str, StepConfig], Any]  # gives a task its title, resources and settings
 
@@ -166,7 +167,14 @@ def _launching(project: Project) -> StepConfig:
     """Return what the step asks for that starts such a training and follows it: little, and the claim if it is used."""
     step, train = project.resources.train, project.train
     mounted = {} if train.storage else {str(trainjobs.CLAIMS / train.claim): train.claim}
-    small: dict[str, Any] = {"cpu": SMALL.cpu, "memory": LAUNCHING, "gpu": None, "node_selector": {}, "tolerations": ()}
+    small: dict[str, Any] = {
+        "cpu": SMALL.cpu,
+        "memory": LAUNCHING,
+        "memory_limit": None,
+        "gpu": None,
+        "node_selector": {},
+        "tolerations": (),
+    }
     return step.model_copy(update={**small, "volumes": {**mounted, **step.volumes}})
 
 
@@ -175,10 +183,10 @@ def _place(common: KubeflowConfig, cached: bool, task: Any, title: str, step: St
     task.set_display_name(title)
     if not cached:
         task.set_caching_options(False)
-    if step.cpu:
-        task.set_cpu_request(step.cpu)
-    if step.memory:
-        task.set_memory_request(step.memory).set_memory_limit(step.memory)
+    task.set_cpu_request(step.cpu or CPU_REQUEST)
+    task.set_memory_request(step.memory or MEMORY_REQUEST)
+    if step.most_memory:
+        task.set_memory_limit(step.most_memory)
     if step.retries:
         task.set_retry(step.retries, backoff_duration=BACKOFF)  # a pod that is lost
         task.set_env_variable("BOATYARD_RETRIES", str(step.retries))  # a store that does not answer

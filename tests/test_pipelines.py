@@ -300,3 +300,21 @@ def test_a_spec_that_cannot_be_compiled_leaves_the_one_before_as_it_was(tmp_path
     with pytest.raises(ConfigError, match="digits cannot be compiled: "):
         training.compile(project.check({**VALUES, "description": "\ud800"}, "f"), path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_step_asks_for_little_and_may_take_more(tmp_path: Path) -> None:
+    text = "name: flowers\ndata: {source: csv, path: s3://b/d.csv, target: y}\ntrain: {recipe: mlp}\n"
+    (tmp_path / "boatyard.yaml").write_text(text + "resources: {train: {cpu: 3, memory: 8Gi}}\n")
+    training.compile(project.load(tmp_path), tmp_path / "pipeline.yaml")
+    spec = yaml.safe_load((tmp_path / "pipeline.yaml").read_text().split("\n---")[0])
+    executors = spec["deploymentSpec"]["executors"]
+    asked = {name.removeprefix("exec-"): each["container"]["resources"] for name, each in executors.items()}
+    train = asked["train"]
+    assert (train["resourceCpuRequest"], train["resourceMemoryRequest"], train["resourceMemoryLimit"]) == (
+        "3",
+        "8Gi",
+        "8Gi",
+    )
+    for step, limit in (("preprocess", "2Gi"), ("evaluate", "4Gi"), ("gate", "2Gi"), ("push", "2Gi")):
+        assert asked[step]["resourceCpuRequest"] == "250m" and asked[step]["resourceMemoryRequest"] == "512Mi"
+        assert asked[step]["resourceMemoryLimit"] == limit and "resourceCpuLimit" not in asked[step]

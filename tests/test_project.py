@@ -144,7 +144,11 @@ def test_a_section_whose_dials_are_all_comments_is_at_its_defaults() -> None:
 
 def test_a_step_keeps_the_defaults_of_the_dials_that_it_does_not_give() -> None:
     made = project.check(changed("resources.train", {"gpu": {"count": 2}}), "f")
-    assert (made.resources.train.memory, made.resources.train.timeout) == ("4Gi", "12h")
+    assert (made.resources.train.memory_limit, made.resources.train.timeout) == ("4Gi", "12h")
+    made = project.check(changed("resources.train", {"memory": "8Gi"}), "f")
+    assert (made.resources.train.memory_limit, made.resources.train.most_memory) == (None, "8Gi")
+    with pytest.raises(ConfigError, match=r"memory_limit: expected 8Gi \(memory\) or more, found 900Mi"):
+        project.check(changed("resources.train", {"memory": "8Gi", "memory_limit": "900Mi"}), "f")
 
 
 def test_the_seal_is_of_the_rules_alone() -> None:

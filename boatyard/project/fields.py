@@ -55,6 +55,8 @@ Count = Annotated[int, BeforeValidator(finite_number), Field(ge=1, le=EXACT)]
 Seed = Annotated[int, BeforeValidator(finite_number), Field(ge=0, le=EXACT)]
 Number = Annotated[float, BeforeValidator(finite_number)]
 Bound = Annotated[Number | None, BeforeValidator(null_of_false)]
+SUFFIXES = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+SUFFIXES |= {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 Fraction = Annotated[float, BeforeValidator(finite_number), Field(ge=0, le=1)]
 Positive = Annotated[float, BeforeValidator(finite_number), Field(gt=0)]
 Cpu = Annotated[str, BeforeValidator(_quantity)]
@@ -66,6 +68,12 @@ Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,51}[a-z0-9])?$")]
 def seconds(duration: str) -> int:
     """Return a duration such as 90s, 30m or 2h in seconds."""
     return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
+
+
+def amount(quantity: str) -> float:
+    """Return a quantity of Kubernetes such as 500m, 2 or 4Gi as a number."""
+    found = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", quantity)
+    return float(found[1]) * SUFFIXES[found[2]] if found and found[2] in SUFFIXES else 0.0
 
 
 def _without_null(value: Any) -> Any:

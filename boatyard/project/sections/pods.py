@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from boatyard.project.fields import Count, Cpu, Duration, Memory, Name, Section, finite_number
+from boatyard.project.fields import Count, Cpu, Duration, Memory, Name, Section, amount, finite_number
 
 
 class GpuConfig(Section):
@@ -44,8 +44,14 @@ def _check_volumes(volumes: Mapping[str, str]) -> None:
 class StepConfig(Section):
     """What a step's pod asks of the cluster; a laptop run takes what is there."""
 
-    cpu: Cpu | None = Field(None, description="request, such as 2 or 500m")
-    memory: Memory | None = Field(None, description="request and limit, such as 4Gi")
+    cpu: Cpu | None = Field(
+        None, description="request, such as 2 or 500m; by default 250m, and 2 for a pod of a TrainJob"
+    )
+    memory: Memory | None = Field(
+        None,
+        description="request and limit, such as 4Gi; by default 512Mi are requested, all of memory_limit by a TrainJob",
+    )
+    memory_limit: Memory | None = Field(None, description="limit, where it is to be more than is requested")
     gpu: GpuConfig | None = Field(None, description="GPUs; without a value the step runs on CPUs")
     node_selector: dict[str, str] = Field({}, description="labels that the node must have")
     tolerations: tuple[TolerationConfig, ...] = Field(
@@ -62,17 +68,30 @@ class StepConfig(Section):
     def _named(self) -> Self:
         _check_secrets(self.secrets)
         _check_volumes(self.volumes)
+        if self.memory and self.memory_limit and amount(self.memory) > amount(self.memory_limit):
+            raise ValueError(f"memory_limit: expected {self.memory} (memory) or more, found {self.memory_limit}")
         return self
+
+    @property
+    def most_memory(self) -> str | None:
+        """What a pod may take: the limit, which is the request where no other is given."""
+        return self.memory_limit or self.memory
+
+
+def _kept(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a step's defaults, of which the limit goes where its memory is said: that is request and limit."""
+    dropped = "memory_limit" if given.get("memory") else None
+    return {key: value for key, value in defaults.items() if key != dropped}
 
 
 class ResourcesConfig(Section):
     """Pods, stage by stage; a setting that a step does not give keeps its default."""
 
-    preprocess: StepConfig = Field(StepConfig(cpu="2", memory="2Gi", timeout="2h"), description="cpu, memory …")
-    train: StepConfig = Field(StepConfig(cpu="2", memory="4Gi", timeout="12h"), description="cpu, memory, gpu …")
-    evaluate: StepConfig = Field(StepConfig(cpu="2", memory="4Gi", timeout="2h"), description="cpu, memory …")
-    gate: StepConfig = Field(StepConfig(cpu="1", memory="2Gi", timeout="1h"), description="cpu, memory …")
-    push: StepConfig = Field(StepConfig(cpu="1", memory="2Gi", timeout="1h"), description="cpu, memory …")
+    preprocess: StepConfig = Field(StepConfig(memory_limit="2Gi", timeout="2h"), description="cpu, memory …")
+    train: StepConfig = Field(StepConfig(memory_limit="4Gi", timeout="12h"), description="cpu, memory, gpu …")
+    evaluate: StepConfig = Field(StepConfig(memory_limit="4Gi", timeout="2h"), description="cpu, memory …")
+    gate: StepConfig = Field(StepConfig(memory_limit="2Gi", timeout="1h"), description="cpu, memory …")
+    push: StepConfig = Field(StepConfig(memory_limit="2Gi", timeout="1h"), description="cpu, memory …")
 
     @model_validator(mode="before")
     @classmethod
@@ -81,7 +100,7 @@ class ResourcesConfig(Section):
             return values
         defaults = {step: cls.model_fields[step].default.values() for step in cls.model_fields}
         return {
-            step: {**defaults.get(step, {}), **given} if isinstance(given, dict) else given
+            step: {**_kept(defaults.get(step, {}), given), **given} if isinstance(given, dict) else given
             for step, given in values.items()
         }
 

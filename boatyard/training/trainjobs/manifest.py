@@ -19,6 +19,7 @@ NODE = "node"  # the name that Trainer gives the job, and wants of the container
 PODS_LABEL = "jobset.sigs.k8s.io/jobset-name"
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 GPU = "nvidia.com/gpu"
+CPU_REQUEST = "2"  # unless the project says another: as many threads compute
 CLAIMS = Path("/mnt/pvc")  # where a pod mounts claims, by name
 Object = dict[str, Any]
 
@@ -68,9 +69,9 @@ def manifest(
 
 def _resources(config: TrainConfig, pod: StepConfig) -> Object:
     """CPU may be exceeded, memory and GPUs not; a GPU stands among the limits."""
-    memory = {"memory": pod.memory} if pod.memory else {}
+    memory = {"memory": pod.most_memory} if pod.most_memory else {}
     gpus = {_gpu(pod): config.gpus} if config.gpus else {}
-    return {"requests": {**({"cpu": pod.cpu} if pod.cpu else {}), **memory}, "limits": {**memory, **gpus}}
+    return {"requests": {"cpu": pod.cpu or CPU_REQUEST, **memory}, "limits": {**memory, **gpus}}
 
 
 def _gpu(pod: StepConfig) -> str:
@@ -79,7 +80,7 @@ def _gpu(pod: StepConfig) -> str:
 
 def _environment(config: TrainConfig, pod: StepConfig, settings: Settings) -> Iterator[Object]:
     """As many threads as the request has CPUs, wherever the pod lands: the bits of a sum depend on their number."""
-    threads = math.ceil(_cores(pod.cpu or "1")) // max(config.gpus, 1)
+    threads = math.ceil(_cores(pod.cpu or CPU_REQUEST)) // max(config.gpus, 1)
     yield {"name": "BOATYARD_THREADS", "value": str(max(threads, 1))}
     yield {"name": "BOATYARD_CLAIMS", "value": str(CLAIMS)}
     yield {"name": "BOATYARD_PATIENCE", "value": str(settings.patience)}
