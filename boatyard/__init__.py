@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from boatyard.api.kubeflow import KubeflowRun, compile, submit
     from boatyard.api.models import Model, PredictedRows, load
     from boatyard.api.packages import render, show, verify
+    from boatyard.api.placing import Placement, placements
     from boatyard.api.projects import check, init, list_plugins, list_recipes, schema
     from boatyard.api.registries import journal, list_models, promote, pull
     from boatyard.api.runs import report, run, runs
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KubeflowRun",
     "Model",
+    "Placement",
     "PredictedRows",
     "Project",
     "Server",
@@ -45,6 +47,7 @@ __all__ = [
     "list_recipes",
     "load",
     "logs",
+    "placements",
     "plan",
     "preprocess",
     "promote",
@@ -71,6 +74,7 @@ _MODULES = {
     "boatyard.api.kubeflow": ("KubeflowRun", "compile", "submit"),
     "boatyard.api.models": ("Model", "PredictedRows", "load"),
     "boatyard.api.packages": ("render", "show", "verify"),
+    "boatyard.api.placing": ("Placement", "placements"),
     "boatyard.api.projects": ("check", "init", "list_plugins", "list_recipes", "schema"),
     "boatyard.api.registries": ("journal", "list_models", "promote", "pull"),
     "boatyard.api.runs": ("report", "run", "runs"),

@@ -25,12 +25,12 @@ from boatyard.components.verdict import verdict as verdict_step
 from boatyard.data import artifacts
 from boatyard.errors import ConfigError
 from boatyard.project import KubeflowConfig, Project, StepConfig, seconds
+from boatyard.project.sections.pods import CPU_REQUEST, MEMORY_REQUEST
 from boatyard.training import launchers, trainjobs
 
 SMALL = StepConfig(cpu="100m", memory="256Mi", timeout="10m")
 DEPLOYING = StepConfig(cpu="100m", memory="1Gi", timeout="30m")
 LAUNCHING = "1Gi"  # memory of a step that starts a training on other pods
-CPU_REQUEST, MEMORY_REQUEST = "250m", "512Mi"  # that a small cluster can place; steps run one after another
 BACKOFF = "10s"
 Place = Callable[[Any, str, StepConfig], Any]  # gives a task its title, resources and settings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 import boatyard
-from boatyard.cli.options import FOLDER, JSON, OUT, PATH, SET, Verb, print_json, shown
+from boatyard.cli.options import CONTEXT, FOLDER, JSON, OUT, PATH, SET, Verb, print_json, print_lines, shown
 
 
 @click.command(cls=Verb, place=10)
@@ -27,17 +27,23 @@ def init(folder: Path, data: Path | None) -> None:
 @click.command(cls=Verb, place=20)
 @FOLDER
 @SET
+@click.option("--cluster", is_flag=True, help="Also say which steps the cluster has room for now.")
+@CONTEXT
 @JSON
-def check(folder: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+def check(folder: Path, overrides: tuple[str, ...], cluster: bool, context: str | None, as_json: bool) -> None:
     """Find all that can be known to be wrong before a run: types, settings, data, recipe; print what was derived.
 
     Example:  boatyard check --set train.epochs=3
     """
     checked = boatyard.check(folder, set=overrides)
+    placed = boatyard.placements(folder, set=overrides, context=context) if cluster else ()
     if as_json:
-        print_json(checked.to_dict())
+        from dataclasses import asdict
+
+        print_json({**checked.to_dict(), **({"placements": [asdict(each) for each in placed]} if cluster else {})})
         return
     click.echo(checked)
+    print_lines(placed)
     click.echo(f"{checked.project.name}: nothing wrong found; next: boatyard run{shown(folder)}")
 
 

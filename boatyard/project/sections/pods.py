@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from boatyard.project.fields import Count, Cpu, Duration, Memory, Name, Section, amount, finite_number
 
+CPU_REQUEST, MEMORY_REQUEST = "250m", "512Mi"  # of a step: a small cluster places it, and steps run one after another
+
 
 class GpuConfig(Section):
     """GPUs of a step."""

@@ -1,0 +1,62 @@
+"""Which steps of a project's pipeline, and which pods of its endpoint, the cluster could place now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boatyard.api.projects import Overrides, resolve
+
+if TYPE_CHECKING:
+    from boatyard.diagnosis.room import Ask
+    from boatyard.project import KubeflowConfig, Project, StepConfig
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Whether a node of the cluster has room for a step's pod now; `problem` says what is missing, or nothing."""
+
+    step: str
+    asks: dict[str, str]
+    problem: str
+
+    def __str__(self) -> str:
+        asked = ", ".join(f"{amount} of {name}" for name, amount in self.asks.items())
+        return f"step {self.step} asks for {asked}: {self.problem or 'there is room'}"
+
+
+def placements(
+    project: Project | str | Path = ".", *, set: Overrides = (), context: str | None = None
+) -> tuple[Placement, ...]:
+    """Return for each step of the pipeline, and the endpoint, whether the cluster has room for it now.
+
+    Nothing is changed. An autoscaler of nodes may make room that is not there now. Raises ConfigError, ClusterError.
+    """
+    from boatyard.diagnosis import room
+    from boatyard.kubernetes import cluster
+
+    asks = _asks(resolve(project, set))
+    nodes = room.rooms(cluster.connect(context))
+    return tuple(Placement(step, dict(ask.amounts), room.unplaced(nodes, ask)) for step, ask in asks.items())
+
+
+def _asks(project: Project) -> dict[str, Ask]:
+    from boatyard.diagnosis.room import Ask
+    from boatyard.project import ResourcesConfig
+
+    steps = {name: getattr(project.resources, name) for name in ResourcesConfig.model_fields}
+    asks = {name: _of(step, project.kubeflow) for name, step in steps.items()}
+    serve = project.serve
+    return {**asks, "endpoint": Ask({"cpu": serve.cpu, **({"memory": serve.memory} if serve.memory else {})}, {}, ())}
+
+
+def _of(step: StepConfig, common: KubeflowConfig) -> Ask:
+    from boatyard.diagnosis.room import Ask
+    from boatyard.project.sections.pods import CPU_REQUEST, MEMORY_REQUEST
+
+    gpus = {step.gpu.type: str(step.gpu.count)} if step.gpu else {}
+    amounts = {"cpu": step.cpu or CPU_REQUEST, "memory": step.memory or MEMORY_REQUEST, **gpus}
+    own = [{"key": step.gpu.type, "operator": "Exists", "effect": "NoSchedule"}] if step.gpu else []
+    given = [each.model_dump(exclude_none=True) for each in (*common.tolerations, *step.tolerations)]
+    return Ask(amounts, {**common.node_selector, **step.node_selector}, (*own, *given))

@@ -1,0 +1,86 @@
+"""What a cluster has room for, asked of an API server over HTTP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apiserver import ApiServer, api_server
+from click.testing import CliRunner
+
+import boatyard
+from boatyard.__main__ import cli
+from boatyard.diagnosis.room import Ask, rooms, unplaced
+from boatyard.kubernetes import cluster as clusters
+
+TEXT = "name: flowers\ndata: {source: csv, path: rows.csv, target: y}\ntrain: {recipe: mlp}\n"
+GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+
+
+def node(server: ApiServer, name: str, taints: Any = (), labels: Any = None, **allocatable: str) -> None:
+    meta = {"name": name, "labels": labels or {}}
+    status = {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "10", **allocatable}}
+    server.objects[f"/api/v1/nodes/{name}"] = {"metadata": meta, "spec": {"taints": list(taints)}, "status": status}
+
+
+def pod(server: ApiServer, name: str, on: str, phase: str = "Running", **requests: str) -> None:
+    containers = [{"name": "c", "resources": {"requests": requests}}]
+    value = {
+        "metadata": {"name": name, "namespace": "a"},
+        "spec": {"nodeName": on, "containers": containers},
+        "status": {"phase": phase},
+    }
+    server.objects[f"/api/v1/namespaces/a/pods/{name}"] = value
+
+
+def ask(selector: Any = None, tolerations: Any = (), **amounts: str) -> Ask:
+    return Ask(amounts, selector or {}, tuple(tolerations))
+
+
+def test_room_is_what_the_pods_that_run_leave() -> None:
+    with api_server(lambda digest, body: []) as (server, cluster):
+        node(server, "one")
+        pod(server, "busy", "one", cpu="3500m", memory="1Gi")
+        pod(server, "over", "one", "Succeeded", cpu="4")
+        (room,) = found = rooms(cluster)
+        assert room.free["cpu"] == pytest.approx(0.5) and room.free["memory"] == 7 * 2**30
+        assert unplaced(found, ask(cpu="500m", memory="7Gi")) == ""
+        said = unplaced(found, ask(cpu="2", memory="512Mi"))
+        assert said == "no node has 2 of cpu free; the most is 500m of cpu"
+
+
+def test_a_node_of_which_each_lacks_something_else_is_no_room() -> None:
+    with api_server(lambda digest, body: []) as (server, cluster):
+        node(server, "wide", cpu="16", memory="1Gi")
+        node(server, "deep", cpu="1", memory="64Gi")
+        found = rooms(cluster)
+        assert "no node has 8 of cpu, 32Gi of memory free" in unplaced(found, ask(cpu="8", memory="32Gi"))
+        assert unplaced(found, ask(cpu="8", memory="1Gi")) == ""
+
+
+def test_taints_keep_out_who_does_not_tolerate_them_and_labels_who_asks_for_others() -> None:
+    with api_server(lambda digest, body: []) as (server, cluster):
+        taint = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+        node(server, "gpus", taints=[taint], labels={"pool": "gpu"}, **{"nvidia.com/gpu": "1"})
+        found = rooms(cluster)
+        assert "lets it in" in unplaced(found, ask(cpu="1"))
+        assert unplaced(found, ask(tolerations=[GPU], **{"nvidia.com/gpu": "1"})) == ""
+        assert "2 of nvidia.com/gpu" in unplaced(found, ask(tolerations=[GPU], **{"nvidia.com/gpu": "2"}))
+        assert "labels" in unplaced(found, ask({"pool": "cpu"}, [GPU], cpu="1"))
+
+
+def test_check_says_which_steps_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "boatyard.yaml").write_text(TEXT + "resources: {train: {cpu: 64, memory: 8Gi}}\n")
+    (tmp_path / "rows.csv").write_text("a,y\n1,x\n2,z\n")
+    with api_server(lambda digest, body: []) as (server, cluster):
+        node(server, "one")
+        monkeypatch.setattr(clusters, "connect", lambda context=None: cluster)
+        done = CliRunner().invoke(cli, ["check", str(tmp_path), "--cluster"])
+        assert "step preprocess asks for 250m of cpu, 512Mi of memory: there is room" in done.output
+        assert "step train asks for 64 of cpu, 8Gi of memory: no node has 64 of cpu free" in done.output
+        done = CliRunner().invoke(cli, ["check", str(tmp_path), "--cluster", "--json"])
+        problems = {each["step"]: each["problem"] for each in json.loads(done.output)["placements"]}
+        assert problems["gate"] == "" and problems["train"] and problems["endpoint"] == ""
+        assert [each.step for each in boatyard.placements(tmp_path) if each.problem] == ["train"]
