@@ -67,7 +67,7 @@ test-alone: setup-dev
 	@$(BIN)/python -m pytest -m '$(FAST) and alone' $$(grep -l 'mark\.alone' tests/test_*.py)
 
 test-slow: setup-dev data  ## the slow ones
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow
 
 lint: setup-dev  ## style and types
 	@$(BIN)/ruff format --check .

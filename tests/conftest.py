@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import stores
 
-# torch's threads sleep while they wait for each other: on the tiny data of tests spinning takes two thirds of the processors.
+# torch's threads sleep while they wait for each other: spinning takes two thirds of what these tests compute.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

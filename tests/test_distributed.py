@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import rows
 from ports import free_port
-from test_training import answers, result, train, wait_for
+from trainings import answers, result, train, wait_for
 
 from boatyard import training
 from boatyard.project import AugmentConfig, PreprocessConfig

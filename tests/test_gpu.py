@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import rows
 import torch
-from test_training import answers, result, train
+from trainings import answers, result, train
 
 from boatyard.errors import ConfigError, Interrupted
 from boatyard.project import AugmentConfig, PreprocessConfig, TrainConfig

@@ -1149,21 +1149,6 @@ def test_a_body_over_the_limit_is_refused_however_it_comes(tmp_path: Path) -> No
     server.process.communicate(timeout=30)
 
 
-@pytest.mark.slow
-def test_a_client_that_stops_in_its_second_headers_is_told_and_let_go(servers: dict[str, Running]) -> None:
-    server = servers["image"]
-    for apart in (True, False):
-        with socket.create_connection(("127.0.0.1", server.http)) as client:
-            request = raw_request(server, json.dumps({"instances": [GREY]}).encode())
-            client.sendall(request if apart else request + b"POST /v1/mod")
-            assert responses(client, 1)[0][0] == 200
-            if apart:
-                client.sendall(b"POST /v1/mod")
-            client.settimeout(45)
-            assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
-            assert client.recv(1) == b""
-
-
 def test_a_client_that_asks_to_close_is_answered_and_closed(servers: dict[str, Running]) -> None:
     server, body = servers["image"], json.dumps({"instances": [GREY]}).encode()
     with socket.create_connection(("127.0.0.1", server.http)) as client:
@@ -1191,16 +1176,26 @@ def test_headers_that_come_at_once_are_held_to_the_same_limit(servers: dict[str,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "start",
-    [START, b"P", START + b"Content-Length: 9\r\n\r\n{", START + b"Content-Length: 9\r\n" + LONG + b"\r\n\r\n{"],
-)
-def test_a_client_that_stops_halfway_is_told_and_let_go(servers: dict[str, Running], start: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", servers["image"].http)) as client:
-        client.sendall(start)
-        client.settimeout(45)
-        assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
-        assert client.recv(1) == b""
+def test_clients_that_stop_halfway_are_told_and_let_go(servers: dict[str, Running]) -> None:
+    """In the first request, or in a second, sent later or with the first; all at once, for each waits long."""
+    server = servers["image"]
+    asked = raw_request(server, json.dumps({"instances": [GREY]}).encode())
+    short, long = b"Content-Length: 9\r\n\r\n{", b"Content-Length: 9\r\n" + LONG + b"\r\n\r\n{"
+    first, second = (START, b"P", START + short, START + long), b"POST /v1/mod"
+    with contextlib.ExitStack() as stack:
+
+        def client(sends: bytes) -> socket.socket:
+            opened = stack.enter_context(socket.create_connection(("127.0.0.1", server.http), timeout=45))
+            opened.sendall(sends)
+            return opened
+
+        clients = {sends: client(sends) for sends in (*first, asked, asked + second)}
+        for sends in (asked, asked + second):
+            assert responses(clients[sends], 1)[0][0] == 200
+        clients[asked].sendall(second)
+        for sends, each in clients.items():
+            assert each.recv(1000).startswith(b"HTTP/1.1 408 "), sends
+            assert each.recv(1) == b"", sends
 
 
 def test_a_name_that_no_url_takes_is_refused_at_once(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from torch import nn
+from trainings import HOW, answers, child, result, train, wait_for
 
 from boatyard import machine, recipes, training
 from boatyard.data import artifacts
@@ -36,21 +37,6 @@ from boatyard.machine import available_memory
 from boatyard.project import AugmentConfig, PreprocessConfig, TrainConfig
 from boatyard.running import progress
 from boatyard.training import Training, augmentation, loader, losses, optimisers, states
-
-HOW = PreprocessConfig()
-RESULT = (training.GRAPH, training.WEIGHTS)
-
-
-def train(
-    dataset: rows.Made, out: Path, work: Path | None = None, how: PreprocessConfig = HOW, **dials: Any
-) -> Training:
-    config = TrainConfig(**{"device": "cpu", "batch_size": 32, **dials})
-    return training.train(config, how, dataset, out, seal="seal", root=out.parent, work=work)
-
-
-def result(out: Path) -> list[str]:
-    return [artifacts.digest_file(out / name) for name in RESULT]
-
 
 # losses, against formulas written out in NumPy
 
@@ -175,14 +161,6 @@ def test_linear_comes_to_where_scikit_learns_logistic_regression_comes(tmp_path:
     assert last["train_loss"] == pytest.approx(reached, rel=0.01)
     found = answers(tmp_path / "out", dataset)["probabilities"]
     assert np.abs(found - wanted).mean() < 0.02
-
-
-def answers(out: Path, dataset: rows.Made) -> dict[str, Any]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(out / training.GRAPH, providers=["CPUExecutionProvider"])
-    found = session.run(None, dict(dataset.load("test").inputs))
-    return dict(zip([output.name for output in session.get_outputs()], found, strict=True))
 
 
 def test_mlp_takes_the_gradient_step_that_scikit_learns_mlp_takes() -> None:
@@ -628,7 +606,7 @@ def test_a_state_of_another_configuration_is_not_gone_on_from(tmp_path: Path, ca
 def test_a_full_disk_is_said_and_the_states_so_far_stay(tmp_path: Path) -> None:
     """A file system of 1 MB, in a mount namespace of its own."""
     code = (
-        "from pathlib import Path\nimport rows, test_training as t\nfrom boatyard.errors import StorageError\n"
+        "from pathlib import Path\nimport rows, trainings as t\nfrom boatyard.errors import StorageError\n"
         f"work = Path({str(tmp_path / 'disk')!r})\n"
         "try:\n"
         "    t.train(rows.numbers(), work.parent / 'out', work, recipe='mlp', model={'hidden': [8]}, epochs=1)\n"
@@ -651,40 +629,6 @@ def test_a_full_disk_is_said_and_the_states_so_far_stay(tmp_path: Path) -> None:
     done = subprocess.run([*shell, mount], capture_output=True, text=True, env=env, check=False)
     assert "the disk is full: could not write" in done.stdout, done.stdout + done.stderr
     assert "LEFT [] 1" in done.stdout
-
-
-def kept(work: Path) -> int:
-    """Return how many whole states a folder has."""
-    return sum(bool(artifacts.verify(path, states.STATE_KIND)) for path in (work / states.FOLDER).glob("step-*"))
-
-
-CHILD = """
-import logging, sys
-from pathlib import Path
-import rows, test_training as t
-logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-folder = Path(sys.argv[1])
-t.cut_run(folder / "out", folder / "work")
-"""
-
-
-def cut_run(out: Path, work: Path) -> Training:
-    """The run that is cut: dropout, augmentation, momentum and early stopping all have a state that could be lost."""
-    how = PreprocessConfig(augment=AugmentConfig(flip=True, shift=1, noise=0.05))
-    model = {"blocks": [4, 8], "dropout": 0.2, "batch_norm": True}
-    return train(
-        rows.images(900), out, work, how=how, recipe="cnn", model=model, epochs=8, patience=7, optimizer="adam"
-    )
-
-
-def child(folder: Path) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1", "BOATYARD_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], stdout=subprocess.PIPE, text=True, env=env)
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    while not list(path.glob("step-*")) and process.poll() is None:
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
