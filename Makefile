@@ -2,6 +2,7 @@
 PYTHON ?= python3
 WHEELS ?= ../shared/wheels
 VENV ?= .venv
+PYTHONS = 3.11 3.12 3.13
 BIN = $(VENV)/bin
 DEMO ?= examples/fashion-cnn
 DEMO_PORT ?= 8080
@@ -18,7 +19,7 @@ PIP_EXTRA_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 KIND_CLUSTER ?= boatyard
 export KIND_CLUSTER
 SHELL = /bin/bash
-.PHONY: setup setup-dev data demo test test-beside test-alone test-slow lint schema docs wheel bench bench-small bench-answers bench-engines bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster measure-kills cluster-demo bare-root clean
+.PHONY: setup setup-dev data demo test test-beside test-alone test-python test-slow lint schema docs constraints wheel bench bench-small bench-answers bench-engines bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster measure-kills cluster-demo bare-root clean
 
 # $(call install,EXTRAS): the project and what it requires into the environment, by uv where it is there or can be had, else by pip.
 define install
@@ -66,6 +67,10 @@ test-beside: setup-dev
 test-alone: setup-dev
 	@$(BIN)/python -m pytest -m '$(FAST) and alone' $$(grep -l 'mark\.alone' tests/test_*.py)
 
+test-python:  ## the fast tests with another Python, in an environment of its own: make test-python PYTHON=python3.12 (TESTS=… for some)
+	@$(MAKE) --no-print-directory setup-dev PYTHON=$(PYTHON) VENV=build/$(notdir $(PYTHON))
+	@build/$(notdir $(PYTHON))/bin/python -m pytest -m '$(FAST)' $(TESTS)
+
 test-slow: setup-dev data  ## the slow ones
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow
 
@@ -79,6 +84,20 @@ lint: setup-dev  ## style and types
 schema: setup-dev  ## the project file's JSON schema and reference
 	@$(BIN)/boatyard schema -o boatyard/project/boatyard.schema.json
 	@$(BIN)/python docs/reference.py
+
+docs: setup-dev  ## the pages as a site in build/docs, with one made from the docstrings; a broken link is an error
+	@$(BIN)/python docs/site.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# One set of versions for every Python that is supported: resolved for the first, and an error where another's differs.
+constraints: setup-dev  ## constraints.txt of pyproject.toml, versions as they are (UPGRADE=--upgrade: the newest); needs uv
+	@mkdir -p build/constraints; set -eu; uv=$$(command -v uv || echo $(BIN)/uv); \
+	resolve() { "$$uv" pip compile -q --extra dev pyproject.toml --no-annotate --custom-compile-command 'make constraints' "$$@"; }; \
+	resolve --python-version $(firstword $(PYTHONS)) -o constraints.txt $(UPGRADE); \
+	for version in $(PYTHONS); do \
+	    resolve --python-version $$version -c constraints.txt -o build/constraints/$$version.txt; \
+	    diff constraints.txt build/constraints/$$version.txt && echo "constraints.txt is what Python $$version takes"; \
+	done
 
 wheel: setup-dev  ## build/dist
 	@$(BIN)/python -m build -q --outdir build/dist

@@ -70,4 +70,10 @@ def test_what_is_declared_is_imported() -> None:
 def test_every_requirement_has_a_version_in_the_constraints() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     constrained = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
-    assert declared("train", "serve", "cluster", "openvino") - constrained == set()
+    assert declared(*EXTRAS) - {"boatyard"} - constrained == set()
+
+
+def test_every_python_that_is_supported_can_be_resolved_for_and_is_said() -> None:
+    pythons = re.search(r"^PYTHONS = (.+)$", (ROOT / "Makefile").read_text(), flags=re.M)
+    assert pythons and f">={pythons[1].split()[0]}" == PROJECT["requires-python"]
+    assert all(version in (ROOT / "CONTRIBUTING.md").read_text() for version in pythons[1].split())

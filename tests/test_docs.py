@@ -1,8 +1,11 @@
 """The pages: links resolve, commands exist, the reference is the types'."""
 
+import os
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -72,3 +75,54 @@ def test_every_path_that_the_architecture_names_is_there() -> None:
     for path in named - {"boatyard/*"}:  # the annotations
         below = [path, f"boatyard/{path}"]
         assert any(list(ROOT.glob(place.replace("NAME.py", "*.py").rstrip("/"))) for place in below), path
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the sources of the site, a configuration for them, and the site in `built`."""
+    folder = tmp_path_factory.mktemp("site")
+    runpy.run_path(str(ROOT / "docs" / "site.py"))["main"](folder / "source")
+    (folder / "mkdocs.yml").write_text(f"INHERIT: {ROOT / 'mkdocs.yml'}\ndocs_dir: source\nsite_dir: built\n")
+    assert build(folder) == ""
+    return folder
+
+
+def build(folder: Path) -> str:
+    """Build a site strictly; return what it ended with, nothing where nothing was wrong."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", folder / "mkdocs.yml"]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return done.stdout + done.stderr if done.returncode else ""
+
+
+def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = {page.stem for page in (site / "built").glob("*.html")} - {"404"}
+    assert pages == {page.stem for page in PAGES if page.parent.name == "docs"} | {
+        "index",
+        "examples",
+        "contributing",
+        "python-api",
+    }
+    loads = r"""<(?:script|link|img|iframe)[^>]+(?:src|href)=["']?(?:https?:)?//[^"' >]+"""
+    assert [re.findall(loads, page.read_text()) for page in (site / "built").glob("*.html")] == [[]] * (len(pages) + 1)
+
+
+def test_the_api_page_has_every_public_name_and_what_its_docstring_says(site: Path) -> None:
+    import boatyard
+
+    text = (site / "source" / "python-api.md").read_text()
+    for name in boatyard.__all__:
+        first = (getattr(boatyard, name).__doc__ or "").strip().splitlines()[0]
+        assert f"\n### {name}\n" in text and first in text
+    assert " at 0x" not in text
+
+
+def test_a_broken_link_is_not_built(site: Path) -> None:
+    page = site / "source" / "why.md"
+    text = page.read_text()
+    page.write_text(f"{text}\n[no page](nowhere.md) and [no heading](tutorial.md#nowhere)\n")
+    ended = build(site)
+    page.write_text(text)
+    assert "'nowhere.md', but the target is not found" in ended and "'tutorial.md#nowhere'" in ended
+    with pytest.raises(SystemExit, match=r"docs/why\.md links to .*, which is not in the site"):
+        runpy.run_path(str(ROOT / "docs" / "site.py"))["page"](ROOT / "docs" / "why.md", {})
