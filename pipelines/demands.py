@@ -1,8 +1,7 @@
-"""What a spec asks of a cluster, which this machine supplies or refuses: secrets, volumes, GPUs, timeouts."""
+"""What a spec asks of a cluster: this machine supplies, refuses (volumes) or says what it does without (GPUs)."""
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import yaml
 from kfp import components
 
 from boatyard.errors import ConfigError
+from boatyard.training import devices
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where PyYAML was built with it
 
@@ -24,8 +24,9 @@ class Demands:
     pipeline: Any
     secrets: Mapping[str, tuple[tuple[str, str], ...]]
     volumes: Mapping[str, tuple[str, ...]]
-    gpus: Mapping[str, int]
+    gpus: Mapping[str, tuple[int, str]]  # how many, and the resource's name
     timeouts: Mapping[str, int]
+    device: str  # train.device
 
 
 def read_demands(spec: Path) -> Demands:
@@ -47,10 +48,11 @@ def read_demands(spec: Path) -> Demands:
         pipeline,
         secrets={bare_name(n): tuple(_variables(s)) for n, s in platform.items()},
         volumes={bare_name(n): tuple(_volumes(s)) for n, s in platform.items()},
-        gpus={bare_name(n): _gpus(e) for n, e in executors.items()},
+        gpus={bare_name(n): found for n, e in executors.items() if (found := _gpus(e))[0]},
         timeouts={
             bare_name(n): int(s["activeDeadlineSeconds"]) for n, s in platform.items() if "activeDeadlineSeconds" in s
         },
+        device=_device(documents[0]),
     )
 
 
@@ -72,9 +74,16 @@ def _volumes(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"{kind} at {volume.get('mountPath', '?')}"
 
 
-def _gpus(spec: Mapping[str, Any]) -> int:
+def _gpus(spec: Mapping[str, Any]) -> tuple[int, str]:
     accelerator = spec.get("container", {}).get("resources", {}).get("accelerator", {})
-    return int(accelerator.get("resourceCount") or accelerator.get("count") or 0)
+    count = int(accelerator.get("resourceCount") or accelerator.get("count") or 0)
+    return count, str(accelerator.get("resourceType") or accelerator.get("type") or "GPU")
+
+
+def _device(document: Mapping[str, Any]) -> str:
+    """Return the train.device that a run of a spec here has: its parameter's default."""
+    train = document.get("root", {}).get("inputDefinitions", {}).get("parameters", {}).get("train", {})
+    return str((train.get("defaultValue") or {}).get("device", "auto"))
 
 
 def refuse_missing(demands: Demands) -> None:
@@ -91,10 +100,16 @@ def refuse_missing(demands: Demands) -> None:
             raise ConfigError(
                 f"{step} mounts {', '.join(volumes)}, which this machine cannot", fix="run it on a cluster"
             )
-    here = len(glob.glob("/dev/nvidia[0-9]*"))
-    for step, count in demands.gpus.items():
-        if count > here:
-            raise ConfigError(
-                f"resources.{step}.gpu asks for {count}, this machine has {here}",
-                fix=f"run without: --set resources.{step}.gpu=null",
+
+
+def shortfalls(demands: Demands) -> list[str]:
+    """Return a sentence for each step that gets fewer GPUs than it asks for; raises ConfigError if it must have one."""
+    return [
+        sentence
+        for step, (count, resource) in demands.gpus.items()
+        if (
+            sentence := devices.shortfall(
+                count, resource, demands.device if step == "train" else "", f"resources.{step}.gpu"
             )
+        )
+    ]

@@ -2,8 +2,8 @@
 
 What is added, each at a seam of `kfp.local` (pinned; a test holds every seam):
 logs by step and progress (its subprocess call), results kept by content instead of by URI (its cache), plain folder
-names (its time stamp). What it drops in silence is supplied (secrets from the environment, timeouts) or refused
-(volumes, GPUs that are not there).
+names (its time stamp). What it drops in silence is supplied (secrets from the environment, timeouts), refused
+(volumes) or done without and said (GPUs that are not there).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from boatyard.data import artifacts
 from boatyard.errors import BoatyardError, ConfigError, Interrupted, Refused, StepFailed, StorageError
 from boatyard.pipelines import subprocesses
 from boatyard.pipelines.cache import ContentCache
-from boatyard.pipelines.demands import Demands, read_demands, refuse_missing
+from boatyard.pipelines.demands import Demands, read_demands, refuse_missing, shortfalls
 from boatyard.running import places, progress, runs
 from boatyard.running.display import Display
 from boatyard.running.progress import ProgressFollower
@@ -50,6 +50,8 @@ def execute(run: runs.Run, folder: Path, display: Display) -> runs.Run:
         try:
             demands = read_demands(run.spec)
             refuse_missing(demands)
+            for sentence in shortfalls(demands):
+                display.say(sentence)
         except ConfigError as error:
             run.end("failed", str(error))
             raise

@@ -84,7 +84,18 @@ def check(project: Project | str | Path = ".", *, set: Overrides = ()) -> Checke
     settings = recipes.dials(recipes.load(found.train.recipe, found.root), found.train.model)
     shown = ", ".join(f"{key} {value}" for key, value in settings.model_dump().items())
     derived = {"recipe": found.train.recipe, **({"settings": shown} if shown else {}), **found.train.derived()}
-    return Checked(found, derived)
+    return Checked(found, derived | _device(found))
+
+
+def _device(project: Project) -> dict[str, str]:
+    """Say which of the GPUs that the project asks for a training on this machine does without."""
+    from boatyard.training import devices
+
+    try:
+        sentence = devices.shortfall_of(project)
+    except ConfigError as error:  # of a run here; on a cluster there may be one
+        sentence = str(error)
+    return {"device": sentence} if sentence else {}
 
 
 def schema() -> dict[str, Any]:

@@ -49,7 +49,10 @@ def run(
         spec_of = checked.project
         record = runs.new(spec_of.name, root)
         if not quiet:
-            say(f"run {record.id}: " + ", ".join(f"{key} {value}" for key, value in checked.derived.items()))
+            say(
+                f"run {record.id}: "
+                + ", ".join(f"{key} {value}" for key, value in checked.derived.items() if key != "device")
+            )  # the run itself says it
     started(record)
     return process.execute(record, spec_of, root, open_display(quiet=quiet))
 

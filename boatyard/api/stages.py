@@ -64,11 +64,14 @@ def train(
     from boatyard import training
     from boatyard.data import datasets
     from boatyard.settings import Settings
+    from boatyard.training import devices
 
     found = resolve(project, set)
     path, dataset = _out(out, found, "checkpoint"), _path(data, found, "dataset")
     if cluster:
         return Trained(path, _train_on_cluster(found, dataset, path, namespace, say))
+    if not quiet and (sentence := devices.shortfall_of(found)):
+        say(sentence)
     with _stage("train", quiet):
         result = training.train(
             found.train.alone(),

@@ -14,6 +14,7 @@ from boatyard.project.sections import (
     DataConfig,
     EvaluateConfig,
     GateConfig,
+    GpuConfig,
     KubeflowConfig,
     PreprocessConfig,
     PushConfig,
@@ -80,8 +81,16 @@ class Project(Section):
         return moved
 
     def here(self) -> Project:
-        """Return the project as this machine runs it: without what only Kubeflow has, trained by one process."""
-        return self.model_copy(update={"kubeflow": KubeflowConfig(), "train": self.train.alone()})
+        """Return the project as this machine runs it: without what only Kubeflow has, trained by one process.
+
+        GPUs that several processes ask for are then those of the one, so that a run can say what it does without.
+        """
+        pods = self.resources
+        if self.train.gpus and not pods.train.gpu:
+            pods = pods.model_copy(
+                update={"train": pods.train.model_copy(update={"gpu": GpuConfig(count=self.train.gpus)})}
+            )
+        return self.model_copy(update={"kubeflow": KubeflowConfig(), "train": self.train.alone(), "resources": pods})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
