@@ -12,14 +12,14 @@ FAST = not slow and not cluster and not gpu
 # A cluster: a program that builds images onto its node (`image`) and runs commands in its network (`exec`). Without one, kind; see docs/cluster.md.
 CLUSTER ?= ../shared/cluster/cluster
 INSIDE = $(if $(wildcard $(CLUSTER)),$(CLUSTER) exec --,docs/kind/inside)
-# Of images for kind: what builds them (BuildKit or buildah), the base image, and where torch comes from: PyPI's holds CUDA, PyTorch's CPU index does not.
-BUILD ?= docker build
+# Of images for kind: what builds them (docker needs BuildKit), the base image, and where torch comes from: PyPI's holds CUDA, PyTorch's CPU index does not.
+BUILD ?= DOCKER_BUILDKIT=1 docker build
 BASE ?=
 PIP_EXTRA_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 KIND_CLUSTER ?= boatyard
 export KIND_CLUSTER
 SHELL = /bin/bash
-.PHONY: setup setup-dev data demo test test-beside test-alone test-python test-slow lint schema docs constraints wheel bench bench-small bench-answers bench-engines bench-serving bench-serving-small bad-requests soak images test-cluster measure-cluster measure-kills cluster-demo bare-root clean
+.PHONY: setup setup-dev data demo test test-beside test-alone test-python test-slow lint schema examples docs constraints wheel bench bench-small bench-answers bench-engines bench-serving bench-serving-small bad-requests soak images test-cluster test-kind measure-cluster measure-kills cluster-demo bare-root clean
 
 # $(call install,EXTRAS): the project and what it requires into the environment, by uv where it is there or can be had, else by pip.
 define install
@@ -99,6 +99,9 @@ constraints: setup-dev  ## constraints.txt of pyproject.toml, versions as they a
 	    diff constraints.txt build/constraints/$$version.txt && echo "constraints.txt is what Python $$version takes"; \
 	done
 
+examples: setup-dev  ## what examples/cluster has for a cluster: two pipelines, an InferenceService
+	@$(BIN)/python examples/cluster/make.py examples/cluster
+
 wheel: setup-dev  ## build/dist
 	@$(BIN)/python -m build -q --outdir build/dist
 
@@ -150,6 +153,10 @@ images:  ## boatyard/serve:dev and boatyard/train:dev onto the cluster's node
 
 test-cluster: setup-dev  ## the tests on a cluster that has KServe, Trainer and an S3 store (after make images)
 	@$(INSIDE) $(BIN)/python -m pytest -m cluster
+
+test-kind: setup-dev  ## a kind cluster from nothing: its installation, the images, the tests (docs/cluster.md)
+	@docs/kind/install
+	@$(MAKE) images test-cluster CLUSTER=
 
 measure-cluster: setup-dev  ## rolling five times there and back under load, 1 → 3 → 1 pods, a pod's start (after make images)
 	@ROLLS=5 $(INSIDE) $(BIN)/python -m pytest -m cluster tests/cluster/test_rollouts.py -s

@@ -1,5 +1,6 @@
 """The pipeline from data to a registered package: preprocess → train → evaluate → gate → push, and the verdict."""
 
+import re
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -145,7 +146,15 @@ def compile(project: Project, path: Path, cached: bool = True) -> None:
             compiler.Compiler().compile(pipeline(project, cached), str(spec))
         except ValueError as error:
             raise ConfigError(f"{project.name} cannot be compiled: {error}", fix="see its settings") from error
-        artifacts.write_bytes(path, spec.read_bytes())
+        artifacts.write_bytes(path, _without_defaults(spec.read_text()).encode())
+
+
+def _without_defaults(spec: str) -> str:
+    """Return a spec whose head names the sections and not their values: KFP writes these in an order of the moment.
+
+    The same project then compiles to the same bytes, whose digest names the version that is uploaded.
+    """
+    return re.sub(r"^(#    \w+: dict) \[Default: \{.*\}\]$", r"\1", spec, flags=re.MULTILINE)
 
 
 def _describe(project: Project) -> str:

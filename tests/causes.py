@@ -17,7 +17,6 @@ SPACES: dict[str, dict[str, str]] = {  # a namespace each, and its labels
     "restricted": {"pod-security.kubernetes.io/enforce": "restricted"},
 }
 SERVE = "boatyard/serve:dev"
-PAUSE = "boatyard/pause:1"
 NOWHERE = "registry.invalid/boatyard/serve:none"
 BUCKET = "s3://boatyard/why-tests"
 SEALED = "sha256-" + "0" * 64  # a digest that nothing has
@@ -340,7 +339,7 @@ CASES: dict[str, Case] = {
                 notes={"serving.kserve.io/autoscalerClass": "hpa"},
                 containers=[
                     container(ANSWER, resources=small()),
-                    {"name": "beside", "image": PAUSE, "imagePullPolicy": "IfNotPresent"},
+                    {**container(NAP), "name": "beside"},
                 ],
                 minReplicas=1,
                 maxReplicas=2,

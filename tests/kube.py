@@ -13,6 +13,7 @@ OVERLAY = ROOT / "manifests" / "overlays" / "kind"
 CLUSTER_SCOPED = ("Namespace", "ClusterRole", "ClusterRoleBinding", "ClusterStorageContainer", "ClusterTrainingRuntime")
 ENDPOINT = os.environ.get("BOATYARD_TEST_S3", "http://s3.s3.svc.cluster.local:9000")
 KEYS = {"AWS_ACCESS_KEY_ID": "boatyard", "AWS_SECRET_ACCESS_KEY": "boatyard-secret"}
+GPU = "nvidia.com/gpu"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 Manifest = dict[str, Any]

@@ -193,7 +193,8 @@ def test_the_checked_in_schema_is_the_one_of_the_types() -> None:
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("examples/*/boatyard.yaml")), ids=str)
 def test_every_example_is_a_project(path: Path) -> None:
-    assert project.load(path).name == path.parent.name
+    named = {"cluster": "fashion-cnn"}  # that model, as one runs it on a cluster
+    assert project.load(path).name == named.get(path.parent.name, path.parent.name)
 
 
 BOMB = (

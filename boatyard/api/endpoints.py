@@ -50,7 +50,7 @@ def plan(
     from boatyard import deployment
     from boatyard.kubernetes import cluster
 
-    objects, _ = _objects(what, project, version, storage, set, namespace)
+    objects, _ = objects_of(what, project, version, storage, set, namespace)
     return tuple(deployment.plan(cluster.connect(context), objects))
 
 
@@ -74,7 +74,7 @@ def deploy(
     from boatyard import deployment
     from boatyard.kubernetes import cluster
 
-    objects, package = _objects(what, project, version, storage, set, namespace)
+    objects, package = objects_of(what, project, version, storage, set, namespace)
     there = cluster.connect(context)
     return deployment.deploy(there, objects, deployment.proof(package), patience=timeout, say=say)
 
@@ -137,7 +137,7 @@ def logs(
     return iter(deployment.logs(there, name, space, follow=follow, tail=tail))
 
 
-def _objects(
+def objects_of(
     what: Project | Model | str | Path,
     project: Project | str | Path | None,
     version: str | int | None,

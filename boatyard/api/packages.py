@@ -80,15 +80,16 @@ def render(
 ) -> str:
     """Return the endpoint of a package (InferenceService and budget) as plain YAML for `kubectl apply`.
 
-    `project` is the one whose serve section applies, `storage` the URI that the cluster finds the package at.
+    `project` is the one whose serve section applies, `storage` the URI that the cluster finds the package at: by
+    default where it lies, when that is a bucket. Of a project it is what `deploy` applies.
     """
     from boatyard import deployment
-    from boatyard.project import ServeConfig
+    from boatyard.api import endpoints
+    from boatyard.storage import in_bucket
 
-    own = package if not isinstance(package, str | Path) or is_project(package) else None
-    where = project or own
-    config = resolve(where, set).serve if where is not None else ServeConfig()
-    return deployment.render(show(package), config, storage)
+    if isinstance(package, str) and "@" in package and not in_bucket(package) and not Path(package).exists():
+        package = find_package(package)
+    return deployment.dump(endpoints.objects_of(package, project, None, storage, set, None)[0])
 
 
 def _of_project(project: Project, reference: str | None) -> Path:

@@ -60,8 +60,17 @@ def verify(package: str) -> None:
 @click.option("--picture", is_flag=True, help="With --golden: show the example as a person would look at it.")
 @click.option("--path", "only_path", is_flag=True, help="Print the package's folder instead.")
 @click.option("--name", "only_name", is_flag=True, help="Print the model's name instead.")
+@click.option("--digest", "only_digest", is_flag=True, help="Print the package's digest instead.")
 @JSON
-def show(package: str, golden: int | None, picture: bool, only_path: bool, only_name: bool, as_json: bool) -> None:
+def show(
+    package: str,
+    golden: int | None,
+    picture: bool,
+    only_path: bool,
+    only_name: bool,
+    only_digest: bool,
+    as_json: bool,
+) -> None:
     """Show what a package is: model, schema, labels, metrics, lineage.
 
     Example:  boatyard show . --golden 0 > request.json
@@ -69,9 +78,10 @@ def show(package: str, golden: int | None, picture: bool, only_path: bool, only_
     from boatyard import packages
 
     found = boatyard.show(package)
-    if only_path or only_name:
-        click.echo(found.path if only_path else found.name)
-        return
+    for wanted, value in ((only_path, found.path), (only_name, found.name), (only_digest, found.digest)):
+        if wanted:
+            click.echo(value)
+            return
     if golden is not None:
         example = packages.question(found, golden)
         click.echo(packages.picture(found, golden)) if picture else print_json({"instances": [example]})

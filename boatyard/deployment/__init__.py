@@ -8,7 +8,7 @@ examples through the Service; `endpoints` says how it is.
 from boatyard.deployment.endpoints import Endpoint, logs, status
 from boatyard.deployment.planning import Change, plan
 from boatyard.deployment.proving import Proof, proof
-from boatyard.deployment.rendering import manifests, render, runtime, service
+from boatyard.deployment.rendering import dump, manifests, render, runtime, service
 from boatyard.deployment.rollouts import Deployed, delete, deploy, rollback
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Proof",
     "delete",
     "deploy",
+    "dump",
     "logs",
     "manifests",
     "plan",

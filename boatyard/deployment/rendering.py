@@ -39,7 +39,11 @@ def render(
     version: int | None = None,
 ) -> str:
     """Return an endpoint's objects as YAML; raises ConfigError without a URI that the cluster can read."""
-    objects = manifests(package, config, storage, settings, version)
+    return dump(manifests(package, config, storage, settings, version))
+
+
+def dump(objects: list[Object]) -> str:
+    """Return objects as the YAML of one file."""
     text: str = yaml.safe_dump_all(objects, sort_keys=False, allow_unicode=True, width=120)
     return text
 

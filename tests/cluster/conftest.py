@@ -1,5 +1,6 @@
 """Fixtures for the tests on a cluster: a namespace of a test's own, packages, the store."""
 
+import json
 import os
 import secrets
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kube import ENDPOINT, KEYS, OVERLAY, RESTRICTED, Kubectl, Manifest, Namespaces, moved, run_kubectl, s3_secret
+from kube import ENDPOINT, GPU, KEYS, OVERLAY, RESTRICTED, Kubectl, Manifest, Namespaces, moved, run_kubectl, s3_secret
 
 from boatyard import registry
 
@@ -50,6 +51,32 @@ def namespaces(manifests: list[Manifest]) -> Namespaces:
             run_kubectl("delete", "namespace", name, "--wait=false")
 
     return made
+
+
+@pytest.fixture(scope="session")
+def gpus() -> Iterator[bool]:
+    """Have a node offer GPUs, and say whether a device plugin stands behind them.
+
+    Where none does, a node counts some for the time of the tests, as Kubernetes advertises any extended resource.
+    """
+    nodes = json.loads(run_kubectl("get", "nodes", "-o", "json"))["items"]
+    if any(int(node["status"]["allocatable"].get(GPU, 0)) >= 2 for node in nodes):
+        yield True
+        return
+    node = nodes[0]["metadata"]["name"]
+    run_kubectl("patch", "node", node, *capacity("4"))
+    try:
+        there = r"--for=jsonpath={.status.allocatable.nvidia\.com/gpu}=4"
+        run_kubectl("wait", f"node/{node}", there, "--timeout=150s")
+        yield False
+    finally:
+        run_kubectl("patch", "node", node, *capacity(None))
+
+
+def capacity(gpus: str | None) -> tuple[str, ...]:
+    """Return the arguments of `kubectl patch` that set, or remove, how many GPUs a node has."""
+    status = {"status": {"capacity": {GPU: gpus}}}
+    return ("--subresource=status", "--type=merge", "-p", json.dumps(status))
 
 
 @pytest.fixture

@@ -51,6 +51,8 @@ for uri in artifacts("inputs"):
 for uri in artifacts("outputs"):
     place(uri).parent.mkdir(parents=True, exist_ok=True)
 Path("/tmp/kfp/outputs").mkdir(parents=True)
+if devices := os.environ.get("NVIDIA_VISIBLE_DEVICES"):
+    print(f"NVIDIA_VISIBLE_DEVICES={devices}", flush=True)
 with open("/tmp/log", "wb") as log:
     code = subprocess.run(COMMAND, stdout=log, stderr=subprocess.STDOUT).returncode
 sys.stdout.write(Path("/tmp/log").read_text())

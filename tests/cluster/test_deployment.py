@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -151,13 +152,13 @@ def test_the_pods_are_what_was_rendered(
     for probe, path in (("startupProbe", "ready"), ("readinessProbe", "ready")):
         assert server[probe]["httpGet"]["path"] == f"/v2/models/insects/{path}"
     assert server["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
-    (running,) = there.list("Pod", space, labels={"serving.kserve.io/inferenceservice": "insects"})
+    running, *_ = there.list("Pod", space, labels={"serving.kserve.io/inferenceservice": "insects"})
     (fetching,) = running["spec"]["initContainers"]
     assert fetching["command"] == ["tini", "--", "python", "-m", "boatyard.initializer"]
     scaler = there.get("HorizontalPodAutoscaler", "insects-predictor", space)
     assert scaler and (scaler["spec"]["minReplicas"], scaler["spec"]["maxReplicas"]) == (1, 3)
     budget = there.get("PodDisruptionBudget", "insects-predictor", space)
-    assert budget and budget["status"]["expectedPods"] == 1
+    assert budget and 1 <= budget["status"]["expectedPods"] <= 3
 
 
 def test_versions_roll_and_roll_back_without_a_lost_request(
@@ -165,8 +166,9 @@ def test_versions_roll_and_roll_back_without_a_lost_request(
 ) -> None:
     with asked(space, made[0]) as answers:
         found = deployment.deploy(there, objects(made[1], places[1], space, 2), deployment.proof(made[1]))
-        assert (found.version, found.proven, found.replicas, found.former) == ("2", 8, 1, "version 1")
-        assert deployment.status(there, "insects", space).traffic == {made[1].digest: 1}
+        assert (found.version, found.proven, found.former) == ("2", 8, "version 1")
+        assert found.replicas >= 1  # the autoscaler may have added some: somebody asks
+        assert set(deployment.status(there, "insects", space).traffic) == {made[1].digest}
         back = deployment.rollback(there, "insects", space, lambda _: deployment.proof(made[0]))
     assert (back.version, back.proven, back.former) == ("1", 8, "version 2")
     print(f"\nrolled to 2 in {found.seconds} s, back in {back.seconds} s: {dict(answers)}")
@@ -196,7 +198,7 @@ def test_a_package_that_answers_wrong_is_taken_back_and_the_former_served_all_th
     assert str(refused.value).endswith("version 1 was put back and serves")
     assert set(answers) == {"200"}
     assert deployment.plan(there, first) == []
-    assert deployment.status(there, "insects", space).traffic == {made[0].digest: 1}
+    assert set(deployment.status(there, "insects", space).traffic) == {made[0].digest}
 
 
 def test_a_package_that_never_gets_ready_is_taken_back_and_never_called_ready(
@@ -206,7 +208,7 @@ def test_a_package_that_never_gets_ready_is_taken_back_and_never_called_ready(
     with asked(space, made[0]) as answers, pytest.raises(RolledBack, match=r"version 2 does not serve: .*put back"):
         deployment.deploy(there, objects(made[1], other, space, 2), deployment.proof(made[1]), patience=120)
     assert set(answers) == {"200"}
-    assert deployment.status(there, "insects", space).traffic == {made[0].digest: 1}
+    assert set(deployment.status(there, "insects", space).traffic) == {made[0].digest}
 
 
 def test_a_plan_says_field_by_field_what_changes_and_why_and_then_nothing(
@@ -246,7 +248,9 @@ def test_of_two_deploys_one_wins_and_the_other_says_so(
         deployment.deploy(there, objects(made[1], places[1], space, 2), None)
     assert held.holder in str(refused.value) and "is at work; wait for its end and try again" in str(refused.value)
     after = there.get("InferenceService", "insects", space)
-    assert before and after and before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
+    assert before and after and before["metadata"]["generation"] == after["metadata"]["generation"]
+    assert before["spec"] == after["spec"]
+    assert before["metadata"]["annotations"] == after["metadata"]["annotations"]  # its status may change meanwhile
 
 
 def test_a_deploy_that_was_killed_is_put_right_by_the_next(
@@ -334,16 +338,16 @@ def test_an_api_server_that_is_gone_in_the_middle_is_waited_for(
     way.close()
     assert deploying.returncode == 0, error
     assert "8 reference outputs agree" in said
-    assert deployment.status(there, "insects", space).traffic == {made[1].digest: 1}
+    assert set(deployment.status(there, "insects", space).traffic) == {made[1].digest}
 
 
 def test_the_command_says_what_stands_and_ends_it(
     there: cluster.Cluster, first: list[Manifest], made: list[packages.Package], space: str
 ) -> None:
     found = json.loads(boatyard("status", "insects", "-n", space, "--json").stdout)
-    assert (found["ready"], found["replicas"], found["version"], found["digest"]) == (True, 1, "1", made[0].digest)
+    assert (found["ready"], found["version"], found["digest"]) == (True, "1", made[0].digest)
     shown = boatyard("status", "insects", "-n", space).stdout
-    assert "insects" in shown and "1 of 1 answer (scales 1 to 3, hpa)" in shown
+    assert "insects" in shown and re.search(r"([1-3]) of \1 answer \(scales 1 to 3, hpa\)", shown)
     lines = boatyard("logs", "insects", "-n", space).stdout
     assert f"loaded insects, sha256 {made[0].digest}: 8 reference outputs agree" in lines
     follow = [sys.executable, "-m", "boatyard", "logs", "insects", "-n", space, "-f"]

@@ -226,7 +226,7 @@ def test_a_package_on_a_claim_is_held_to_its_digest_by_the_predictor(
 ) -> None:
     version = shelf.push(made)
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "models"}}
-    claim["spec"] = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "100Mi"}}}
+    claim["spec"] = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "100Mi"}}}
     fill = work("fill", ["python", "-m", "boatyard.initializer", version.uri, "/models/digits"], claim="models")
     kubectl("apply", "-n", space, "-f", "-", manifests=[claim, fill])
     finished(kubectl, space, "fill")

@@ -56,7 +56,7 @@ def together(space: str, **dials: Any) -> TrainConfig:
     return TrainConfig(**{"nodes": 2, "storage": f"s3://boatyard/{space}", **dials})
 
 
-def test_two_nodes_come_to_the_loss_of_one(space: str, where: Any, dataset: Path, tmp_path: Path) -> None:
+def test_two_nodes_come_to_the_loss_of_one(space: str, where: Any, dataset: Path, tmp_path: Path, gpus: bool) -> None:
     config = together(space, gpus=1, **SHORT)
     said = kills.train("two", config, dataset, tmp_path / "two", where, space, None)
     found = training.Training.read(tmp_path / "two")
