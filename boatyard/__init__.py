@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from boatyard.api.packages import render, show, verify
     from boatyard.api.placing import Placement, placements
     from boatyard.api.projects import check, init, list_plugins, list_recipes, schema
-    from boatyard.api.registries import journal, list_models, promote, pull
+    from boatyard.api.registries import check_registry, journal, list_models, promote, pull, remove_version
     from boatyard.api.runs import report, run, runs
     from boatyard.api.serving import Server, serve
     from boatyard.api.stages import Trained, evaluate, gate, preprocess, push, train
@@ -35,6 +35,7 @@ __all__ = [
     "Server",
     "Trained",
     "check",
+    "check_registry",
     "compile",
     "delete",
     "deploy",
@@ -53,6 +54,7 @@ __all__ = [
     "promote",
     "pull",
     "push",
+    "remove_version",
     "render",
     "report",
     "rollback",
@@ -76,7 +78,7 @@ _MODULES = {
     "boatyard.api.packages": ("render", "show", "verify"),
     "boatyard.api.placing": ("Placement", "placements"),
     "boatyard.api.projects": ("check", "init", "list_plugins", "list_recipes", "schema"),
-    "boatyard.api.registries": ("journal", "list_models", "promote", "pull"),
+    "boatyard.api.registries": ("check_registry", "journal", "list_models", "promote", "pull", "remove_version"),
     "boatyard.api.runs": ("report", "run", "runs"),
     "boatyard.api.serving": ("Server", "serve"),
     "boatyard.api.stages": ("Trained", "evaluate", "gate", "preprocess", "push", "train"),

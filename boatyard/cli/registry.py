@@ -1,4 +1,4 @@
-"""`boatyard registry ls | pull | promote | log`: a project's registry."""
+"""`boatyard registry ls | pull | promote | remove | log | check`: a project's registry."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 import boatyard
-from boatyard.cli.options import FOLDER, JSON, REGISTRY_OF, Verb, VerbGroup, print_json, print_lines
+from boatyard.cli.options import CONTEXT, FOLDER, JSON, REGISTRY_OF, Verb, VerbGroup, print_json, print_lines
+from boatyard.errors import ArtifactError
 
 
 @click.group(cls=VerbGroup, place=180)
 def registry() -> None:
-    """Inspect a registry and move its aliases."""
+    """Inspect a registry, move its aliases, remove versions, mend what was damaged."""
 
 
 @registry.command("ls", cls=Verb)
@@ -55,6 +56,43 @@ def registry_promote(name: str, version: str, alias: str, folder: Path) -> None:
     """
     moved = boatyard.promote(name, version, alias, project=folder)
     click.echo(f"{name}: {alias} → {moved.version}")
+
+
+@registry.command("remove", cls=Verb)
+@click.argument("name")
+@click.argument("version", type=click.IntRange(1))
+@REGISTRY_OF
+@CONTEXT
+@click.option("--no-cluster", is_flag=True, help="Do not ask the cluster for endpoints that stand on the version.")
+def registry_remove(name: str, version: int, folder: Path, context: str | None, no_cluster: bool) -> None:
+    """Remove a version that no alias and no endpoint stands on; its number is never given again.
+
+    Example:  boatyard registry remove digits 1
+    """
+    click.echo(boatyard.remove_version(name, version, project=folder, cluster=not no_cluster, context=context))
+
+
+@registry.command("check", cls=Verb)
+@FOLDER
+@click.option("--repair", is_flag=True, help="Make what is wrong agree with the journal, and say what was done.")
+@JSON
+def registry_check(folder: Path, repair: bool, as_json: bool) -> None:
+    """Read every byte of a registry and say what is wrong; with --repair put it right.
+
+    Nothing is deleted: what has no place in the registry is kept in its folder .set-aside.
+
+    Example:  boatyard registry check --repair
+    """
+    problems = boatyard.check_registry(folder, repair=repair)
+    if as_json:
+        print_json([vars(problem) for problem in problems])
+    else:
+        print_lines(problems or ["all is as the journal says"])
+    if problems and not repair:
+        raise ArtifactError(
+            f"{len(problems)} {'thing is' if len(problems) == 1 else 'things are'} wrong",
+            fix="boatyard registry check --repair does what the arrows say",
+        )
 
 
 @registry.command("log", cls=Verb)

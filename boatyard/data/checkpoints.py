@@ -1,7 +1,8 @@
 """A checkpoint: what training leaves. The names of its files, what it says of itself, and its one reader and writer.
 
 A checkpoint folder (kind "checkpoint") holds the ONNX model, the weights of the best epoch, `checkpoint.json` (how they
-were made), the schema, the metrics of every epoch and the same as TensorBoard events.
+were made), the schema, and for people: the metrics of every epoch, the same as TensorBoard events, and `run.json` (how
+long it took). What is made of a checkpoint pins the former alone, so that the same training makes the same package.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ RECORD = "checkpoint.json"
 SCHEMA = "schema.json"
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+RUN = "run.json"  # how the training went on this machine: what the same training need not come to elsewhere
+OF_THE_RUN = ("rows_per_second", "seconds", "rows_in_memory")
+TIMED = ("images_per_second", "seconds")  # numbers of an epoch that are the machine's, not the model's
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: its folder, the digest of its manifest, and what it says of itself."""
+    """A verified checkpoint: its folder, the digest of its manifest, and what it says of itself.
+
+    `lasting` is the digest of what the training came to: the same training has the same, whenever and wherever it ran.
+    """
 
     path: Path
     digest: str
     record: Record
+    lasting: str = ""
 
     @property
     def graph(self) -> Path:
@@ -131,8 +139,15 @@ class Checkpoint:
 
 def read(path: Path) -> Checkpoint:
     """Return a checkpoint once every file of it is as its manifest says; raises ArtifactError."""
-    artifacts.verify(path, CHECKPOINT_KIND)
-    return Checkpoint(path, artifacts.digest_file(path / artifacts.MANIFEST), _record(path))
+    manifest = artifacts.verify(path, CHECKPOINT_KIND)
+    return Checkpoint(path, artifacts.digest_file(path / artifacts.MANIFEST), _record(path), lasting(manifest))
+
+
+def lasting(manifest: Mapping[str, Any]) -> str:
+    """Return the digest of a verified checkpoint's files but those that say how long the training took, and when."""
+    files = [(str(file["path"]), str(file["sha256"])) for file in manifest["files"]]
+    kept = [each for each in files if each[0] not in (RUN, METRICS) and not each[0].startswith(f"{TENSORBOARD}/")]
+    return artifacts.digest_json(sorted(kept))
 
 
 @contextlib.contextmanager
@@ -156,7 +171,9 @@ def write(
         for name, data in (external or {}).items():
             artifacts.write_bytes(folder / name, data)
         artifacts.write_bytes(folder / WEIGHTS, weights)
-        artifacts.write_json(folder / RECORD, record.to_dict())
+        values, run = _parted(record.to_dict())
+        artifacts.write_json(folder / RECORD, values)
+        artifacts.write_json(folder / RUN, run)
         artifacts.write_json(folder / SCHEMA, schema)
         yield folder
         artifacts.seal(folder, CHECKPOINT_KIND, seal)
@@ -164,6 +181,8 @@ def write(
 
 def _record(checkpoint: Path) -> Record:
     value = artifacts.read_json(checkpoint / RECORD)
+    if (checkpoint / RUN).is_file():  # earlier checkpoints have it all in one file
+        value = _joined(value, artifacts.read_json(checkpoint / RUN))
     try:
         return _RECORD.validate_python(value)
     except ValidationError as error:
@@ -172,6 +191,26 @@ def _record(checkpoint: Path) -> Record:
         raise ArtifactError(
             f"{checkpoint / RECORD} is not a checkpoint of ours: {place + ': ' if place else ''}{first['msg'].lower()}"
         ) from error
+
+
+def _parted(value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part what the training came to from how it went on this machine, section by section."""
+    kept, run = {}, {}
+    for key, each in value.items():
+        if key in OF_THE_RUN:
+            run[key] = each
+        elif key in ("training", "derived") and isinstance(each, dict):
+            kept[key], run[key] = _parted(each)
+        else:
+            kept[key] = each
+    return kept, run
+
+
+def _joined(value: Any, run: Any) -> Any:
+    """Put together what `_parted` parted."""
+    if not (isinstance(value, dict) and isinstance(run, dict)):
+        return value
+    return {**value, **{key: _joined(value[key], each) if key in value else each for key, each in run.items()}}
 
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Record)

@@ -10,6 +10,7 @@ from boatyard.deployment.planning import Change, plan
 from boatyard.deployment.proving import Proof, proof
 from boatyard.deployment.rendering import dump, manifests, render, runtime, service
 from boatyard.deployment.rollouts import Deployed, delete, deploy, rollback
+from boatyard.deployment.uses import endpoints_on
 
 __all__ = [
     "Change",
@@ -19,6 +20,7 @@ __all__ = [
     "delete",
     "deploy",
     "dump",
+    "endpoints_on",
     "logs",
     "manifests",
     "plan",

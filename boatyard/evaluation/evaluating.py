@@ -204,7 +204,7 @@ def origin(checkpoint: Checkpoint, dataset: Dataset) -> dict[str, Any]:
     return {
         "graph": artifacts.digest_file(checkpoint.graph),
         "dataset": dataset.digest,
-        "checkpoint": checkpoint.digest,
+        "checkpoint": checkpoint.lasting,
         "schema": dataset.schema.digest,
         "seal": record.seal,
         "recipe": record.recipe,
@@ -223,8 +223,12 @@ def _cleaning(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def history(path: Path) -> list[dict[str, float]]:
-    """Read the numbers of each epoch, where training left them; what is not finite is left out."""
+    """Read the numbers of each epoch, where training left them; not how long it took, nor what is not finite."""
     if not path.is_file():
         return []
     lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    return [{k: float(v) for k, v in line.items() if isinstance(v, int | float) and math.isfinite(v)} for line in lines]
+    return [{k: float(v) for k, v in line.items() if k not in checkpoints.TIMED and _is_finite(v)} for line in lines]
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

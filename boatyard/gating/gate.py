@@ -41,7 +41,8 @@ def gate(config: GateConfig, report: Path, checkpoint: Path, dataset: Dataset, *
         notes += more
         if production:
             digests["production"] = artifacts.digest_file(production / "package.json")
-    answer = verdict(tuple(rules), tuple(notes), digests)
+    alias = config.not_worse.alias if config.not_worse else ""
+    answer = verdict(tuple(rules), tuple(notes), digests, alias)
     logger.info("gate: %s", answer.sentence)
     return answer
 

@@ -30,7 +30,8 @@ class Rule:
 class Verdict:
     """The gate's answer: yes or no, one sentence, every rule, and the digests of what it is about.
 
-    `notes` qualify it without changing it. `digests` has graph, dataset, report, seal and, where compared, production.
+    `notes` qualify it without changing it. `digests` has graph, dataset, report, seal and, where compared, production:
+    what `alias` stood on. A push that finds it on another version asks for another verdict.
     """
 
     passed: bool
@@ -38,6 +39,7 @@ class Verdict:
     rules: tuple[Rule, ...]
     notes: tuple[str, ...]
     digests: dict[str, str]
+    alias: str = ""
 
     def write(self, path: Path) -> None:
         """Write verdict.json, whole or not at all."""
@@ -50,7 +52,8 @@ class Verdict:
         if not isinstance(value, dict) or value.get("kind") != "verdict" or value.get("format") != 1:
             raise ArtifactError(f"{path}: expected a verdict of format 1", fix="run the gate again")
         try:
-            given = {field.name: value[field.name] for field in fields(cls)}
+            given = {field.name: value[field.name] for field in fields(cls) if field.name != "alias"}
+            given["alias"] = str(value.get("alias", ""))  # verdicts were written without it
             given["rules"] = tuple(Rule(**rule) for rule in given["rules"])
             verdict = cls(**{**given, "notes": tuple(given["notes"])})
         except (KeyError, TypeError) as error:
@@ -62,11 +65,11 @@ class Verdict:
         return verdict
 
 
-def verdict(rules: tuple[Rule, ...], notes: tuple[str, ...], digests: dict[str, str]) -> Verdict:
+def verdict(rules: tuple[Rule, ...], notes: tuple[str, ...], digests: dict[str, str], alias: str = "") -> Verdict:
     """Say yes when every rule does; the sentence has the rules that say no, or else all of them."""
     failed = [rule for rule in rules if not rule.passed]
     told = "; ".join(rule.sentence for rule in failed or rules)
-    return Verdict(not failed, f"{'refused' if failed else 'passed'}: {told}", rules, notes, digests)
+    return Verdict(not failed, f"{'refused' if failed else 'passed'}: {told}", rules, notes, digests, alias)
 
 
 def shown(number: float) -> str:

@@ -52,6 +52,12 @@ def pack(
     ruling = _passed(verdict / "verdict.json" if verdict.is_dir() else verdict)
     graph = artifacts.digest_file(checkpoint / GRAPH)
     _belongs(graph, {str(report): about.get("graph"), str(verdict): ruling.get("digests", {}).get("graph")})
+    pins = {
+        "graph": graph,
+        "checkpoint": checkpoints.lasting(made),
+        "report": artifacts.digest_file(report / artifacts.MANIFEST),
+    }
+    _judged(verdict, ruling, {**pins, "dataset": dataset.digest, "seal": made.get("seal")})
     with artifacts.new_folder(out) as folder:
         external = OnnxModel.of(checkpoint / GRAPH).check_pins().external
         for file in (checkpoints.GRAPH, checkpoints.WEIGHTS, checkpoints.SCHEMA, *external):
@@ -63,8 +69,6 @@ def pack(
         artifacts.write_json(folder / "labels.json", list(schema.labels))
         artifacts.write_json(folder / "golden.json", _golden_of(dataset, engine, golden))
         artifacts.write_json(folder / "verdict.json", ruling)
-        pins = {"graph": graph, "checkpoint": artifacts.digest_file(checkpoint / artifacts.MANIFEST)}
-        pins["report"] = artifacts.digest_file(report / artifacts.MANIFEST)
         seal = {"seal": made["seal"]} if "seal" in made else {}
         artifacts.write_json(folder / "lineage.json", {**lineage, **pins, **seal})
         manifest.write(folder, name, schema.task, dict.fromkeys(external, "weights"), needs)
@@ -87,6 +91,18 @@ def _belongs(graph: str, others: Mapping[str, Any]) -> None:
         if found != graph:
             raise ArtifactError(
                 f"{other} is on graph {found}, the checkpoint's is {graph}", fix="evaluate this checkpoint"
+            )
+
+
+def _judged(verdict: Path, ruling: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Refuse a verdict on another report, other data or other rules than those that are packed."""
+    for what, found in ruling.get("digests", {}).items():
+        if what in parts and found != parts[what]:
+            raise ArtifactError(
+                f"{verdict} is about another {'set of rules' if what == 'seal' else what}",
+                expected=str(parts[what]),
+                found=str(found),
+                fix="gate this checkpoint and its report again",
             )
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import getpass
-import json
-import os
+import contextlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, StorageError
+from boatyard.registry.history import History, Standing
+from boatyard.registry.journal import JOURNAL, MEND, Event
+
+__all__ = ["JOURNAL", "LATEST", "NAME_PATTERN", "Problem", "Registry", "Version", "check_alias", "check_name"]
 
 NAME_PATTERN = re.compile(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?")
+NUMBER_PATTERN = re.compile(r"[1-9]\d{0,15}")
 LATEST = "latest"  # the version with the greatest number; no alias may be called so
-JOURNAL = "journal.jsonl"
-START = "0" * 64  # what the first line holds in place of the line before it
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,17 @@ class Version:
     version: int
     digest: str
     uri: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong in a registry, and what a repair does about it, or did."""
+
+    found: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.found} → {self.mend}"
 
 
 class Registry(ABC):
@@ -50,7 +59,7 @@ class Registry(ABC):
 
     @abstractmethod
     def aliases(self, name: str) -> dict[str, int]:
-        """Return the version number that each alias of a name stands for."""
+        """Return the version number that each alias of a name stands for; raises ArtifactError for a damaged one."""
 
     @abstractmethod
     def pull(self, name: str, reference: str | int = LATEST, to: Path | None = None) -> Path:
@@ -63,7 +72,9 @@ class Registry(ABC):
     def push(self, package: Path, *, alias: str | None = None) -> Version:
         """Add a package and return its version; the same package again returns the version that it has.
 
-        Raises ArtifactError when the package does not verify, StorageError when the registry cannot be written.
+        Raises ArtifactError when the package does not verify, StorageError when the registry cannot be written,
+        Refused when the alias does not stand any more on what the package's verdict was held against: then nothing
+        is pushed.
         """
 
     @abstractmethod
@@ -71,34 +82,114 @@ class Registry(ABC):
         """Let an alias stand for a version from now on; raises StorageError."""
 
     @abstractmethod
-    def log(self) -> tuple[dict[str, Any], ...]:
+    def remove(self, name: str, number: int) -> Version:
+        """Remove a version, whose number is never given again; raises Refused while an alias stands on it."""
+
+    @abstractmethod
+    def check(self, *, repair: bool = False) -> tuple[Problem, ...]:
+        """Return all that is wrong, every byte read; with `repair`, all that was put right.
+
+        The journal is the record: what lies beside it is made to agree with it, and nothing is made up. An alias of
+        which it cannot be said what it stood on stands on nothing until it is promoted again.
+        """
+
+    @abstractmethod
+    def log(self) -> tuple[Event, ...]:
         """Return the journal's events, the oldest first; raises ArtifactError naming the first changed line."""
 
     @abstractmethod
-    def _find(self, name: str, reference: str) -> Version | None: ...
+    def _history(self, name: str) -> History:
+        """Return what the journal says of a name; raises ArtifactError where it cannot be believed."""
+
+    @abstractmethod
+    def _standing(self, name: str, alias: str) -> Standing | None:
+        """Return what an alias stands on, None where it never stood; raises ArtifactError, StorageError."""
+
+    @abstractmethod
+    def _at(self, name: str, number: int, digest: str) -> Version: ...
 
     def resolve(self, name: str, reference: str | int = LATEST) -> Version:
-        """Return the version that a number or an alias stands for; raises StorageError with what is there."""
+        """Return the version that a number or an alias stands for; raises StorageError with what is there.
+
+        Whether its package is there is for `pull` to find out.
+        """
         found = self._find(name, str(reference))
         if found is not None:
             return found
-        versions, aliases = self.versions(name), self.aliases(name)
+        versions = self.versions(name)
         if not versions:
             names = ", ".join(self.names()) or "nothing"
             raise StorageError(f"no {name!r} in the registry at {self.place}", fix=f"it has {names}")
+        aliases = self._history(name).aliases.items()
         numbers = ", ".join(str(version.version) for version in versions)
-        named = ", ".join(f"{alias} → {number}" for alias, number in aliases.items()) or "none"
+        named = ", ".join(f"{alias} → {standing.version}" for alias, standing in sorted(aliases) if standing) or "none"
         raise StorageError(
             f"no version or alias {str(reference)!r} of {name}", fix=f"versions: {numbers}; aliases: {named}"
         )
 
     def find(self, name: str, reference: str | int) -> Path | None:
-        """Return the verified package that a number or an alias stands for, None where there is none yet."""
+        """Return the verified package that a number or an alias stands for, None where there never was one.
+
+        Raises ArtifactError or StorageError, with what to do, where there was one and it cannot be had.
+        """
         return self.pull(name, reference) if self._find(name, str(reference)) else None
 
     def verify_log(self) -> int:
         """Return how many lines the journal has once all are found to be chained; raises ArtifactError."""
         return len(self.log())
+
+    def _find(self, name: str, reference: str) -> Version | None:
+        check_name(name)
+        if reference == LATEST:
+            return next(reversed(self.versions(name)), None)
+        if NUMBER_PATTERN.fullmatch(reference):
+            return self._numbered(name, int(reference))
+        if not NAME_PATTERN.fullmatch(reference):
+            raise StorageError(
+                f"no version or alias {reference!r} of {name}",
+                expected="a version's number, or an alias of lower-case letters, digits and -",
+                fix="boatyard registry ls lists them",
+            )
+        standing = self._standing(name, reference)
+        return None if standing is None else self._at(name, standing.version, standing.digest)
+
+    def _numbered(self, name: str, number: int) -> Version | None:
+        history = self._history(name)
+        if number in history.removed:
+            raise StorageError(f"version {number} of {name} was removed", fix=_others(history))
+        if number in history.pushed:
+            return self._at(name, number, history.pushed[number])
+        return next((version for version in self.versions(name) if version.version == number), None)
+
+    def _of_journal(self, name: str, alias: str, history: History) -> Standing | None:
+        """Return what an alias stands on by the journal alone."""
+        standing = history.aliases.get(alias)
+        if standing is None and (alias in history.aliases or history.unknown):
+            raise StorageError(f"what {alias} of {name} stood on is lost", fix=promotion(name, alias, history))
+        if standing is not None and not history.holds(standing):
+            raise ArtifactError(
+                f"{alias} of {name} stands on version {standing.version} (sha256 {standing.digest[:12]}…)",
+                expected="a version that was pushed with that digest and not removed",
+                found="none in the journal",
+                fix=f"run {MEND}",
+            )
+        return standing
+
+    @contextlib.contextmanager
+    def _mendable(self) -> Iterator[None]:
+        """Say of a package that is not what was pushed how its version comes right again."""
+        try:
+            yield
+        except ArtifactError as error:
+            fix = f"restore it, push the same package again, or run {MEND}, which sets it aside"
+            raise ArtifactError(error.about, expected=error.expected, found=error.found, fix=fix) from error
+
+    def _gone(self, version: Version) -> ArtifactError:
+        """Return the error for a version of the journal whose package is not there."""
+        return ArtifactError(
+            f"version {version.version} of {version.name} was pushed to {self.place} and its package is gone",
+            fix=f"restore it, push the same package again, or run {MEND}, which writes down that it is lost",
+        )
 
 
 def check_name(name: str) -> str:
@@ -114,37 +205,14 @@ def check_alias(alias: str) -> None:
         raise StorageError(expected=f"an alias of lower-case letters, digits and -, not {LATEST}", found=f"{alias!r}")
 
 
-def event(line: bytes) -> dict[str, Any] | None:
-    """Read one line of a journal, None when it is not an event."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+def promotion(name: str, alias: str, history: History) -> str:
+    """Say how an alias that stands on nothing comes to stand again."""
+    if not history.live():
+        return (
+            f"no version is left: push one with push.alias null, then boatyard registry promote {name} VERSION {alias}"
+        )
+    return f"boatyard registry promote {name} VERSION {alias}; {_others(history)}"
 
 
-def chained(lines: Iterable[bytes], at: str) -> tuple[dict[str, Any], ...]:
-    """Return a journal's events once every line is found to hold the digest of the one before; raises ArtifactError."""
-    events, previous = [], START
-    for number, line in enumerate(lines, 1):
-        found = event(line)
-        if found is None or found.get("previous") != previous:
-            raise ArtifactError(f"{at}: line {number} or the one before it was changed or removed")
-        events.append(found)
-        previous = artifacts.digest_bytes(line)
-    return tuple(events)
-
-
-def line_after(lines: list[bytes], kind: str, version: Version, **more: Any) -> bytes:
-    """Return a journal's next line, without its end: what happened, when, by whom, the digest of the line before."""
-    about = {"event": kind, "name": version.name, "version": version.version, "digest": version.digest, **more}
-    stamp = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "by": _user()}
-    previous = artifacts.digest_bytes(lines[-1]) if lines else START
-    return json.dumps({**about, **stamp, "previous": previous}).encode()
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid that the machine has no name for, as in many pods
-        return str(os.getuid())
+def _others(history: History) -> str:
+    return f"versions: {', '.join(map(str, history.live())) or 'none'}"

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -80,6 +80,20 @@ class Bucket:
             found = [entry for page in pages for entry in page]
         start = len(self.prefix) + 1 if self.prefix else 0
         return {e["path"][start:]: Object(e["path"][start:], int(e["size"]), e.get("e_tag")) for e in found}
+
+    def children(self) -> tuple[set[str], set[str]]:
+        """Return the names right below this place: of folders, and of objects."""
+        start = len(self.prefix) + 1 if self.prefix else 0
+        with _translated(self.uri):
+            found = obstore.list_with_delimiter(self.store, self.prefix or None)
+        folders = {str(path)[start:].strip("/") for path in found["common_prefixes"]}
+        return folders, {entry["path"][start:] for entry in found["objects"]}
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; one that is not there is no error."""
+        for key in keys:
+            with _translated(f"{self.uri}/{key}"), contextlib.suppress(FileNotFoundError):
+                obstore.delete(self.store, self._key(key))
 
     def find(self, key: str) -> Found | None:
         """Return what an object holds, None when there is no such object."""
