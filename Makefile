@@ -19,7 +19,7 @@ PIP_EXTRA_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 KIND_CLUSTER ?= boatyard
 export KIND_CLUSTER
 SHELL = /bin/bash
-.PHONY: setup setup-dev data demo test test-beside test-alone test-python test-slow lint schema examples docs constraints wheel bench bench-small bench-answers bench-engines bench-serving bench-serving-small bad-requests soak images test-cluster test-kind measure-cluster measure-kills cluster-demo bare-root clean
+.PHONY: setup setup-dev data demo test test-beside test-alone test-python test-slow lint schema examples docs constraints wheel bench bench-small bench-answers bench-engines bench-intervals bench-serving bench-serving-small bad-requests soak images test-cluster test-kind measure-cluster measure-kills cluster-demo bare-root clean
 
 # $(call install,EXTRAS): the project and what it requires into the environment, by uv where it is there or can be had, else by pip.
 define install
@@ -111,6 +111,9 @@ bench: setup-dev data  ## the measures, as tables: needs a quiet machine, a trai
 	@$(BIN)/python benchmarks/training_speed.py
 	@$(BIN)/python benchmarks/preprocess_memory.py --gigabytes 4
 	@$(MAKE) bench-answers
+
+bench-intervals: setup-dev  ## the error of each end of each interval and of the slices' marks, simulated
+	@$(BIN)/python benchmarks/intervals.py
 
 bench-serving: setup-dev data  ## this server against its peers, 25 minutes: needs wrk and h2load, a quiet machine and the network once
 	@$(BIN)/python -m benchmarks.serving

@@ -48,7 +48,7 @@ def test_the_report_counts_what_the_graph_answered(tmp_path: Path) -> None:
     labels, matrix = report.confusion or ([], [])
     assert labels == ["ant", "bee", "cat"] and matrix == [[90, 10, 0], [0, 90, 10], [10, 0, 90]]
     assert report.roc() is None
-    assert report.headline() == "accuracy 0.9000 [0.8608, 0.9291] Wilson, 300 rows (95 % confidence)"
+    assert report.headline() == "accuracy 0.9000 [0.8603, 0.9315] Clopper-Pearson, 300 rows (95 % confidence)"
 
 
 def test_what_is_returned_is_what_was_written(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_regression_has_errors_residuals_and_no_labels(tmp_path: Path) -> None
     assert report.residuals and len(report.residuals.points) == 50
     table = pq.read_table(tmp_path / "report" / "predictions.parquet")
     assert table.column_names == ["row", "target", "value"]
-    assert report.slices[0].metric.method.startswith("Student")
+    assert report.slices[0].metric.method.startswith("Hall")
 
 
 def test_two_labels_have_a_roc_curve_for_the_ui(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_slice_that_is_surely_worse_is_marked_and_chance_is_not(tmp_path: Path
     sites = [one for one in report.slices if one.field == "site"]
     assert {one.value for one in sites} == {"north", "south", "west", "east", "(missing)"}
     assert [one.value for one in sites if one.worse] == ["west"]
-    assert all(one.metric.method == "Wilson, Bonferroni" for one in sites)
+    assert all(one.metric.method == "Clopper-Pearson, Bonferroni" for one in sites)
 
 
 def test_no_slice_of_noise_is_marked_more_often_than_the_confidence_says() -> None:

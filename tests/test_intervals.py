@@ -15,21 +15,21 @@ from boatyard.evaluation import intervals
 
 
 @pytest.mark.parametrize(("k", "n", "confidence"), [(0, 5, 0.95), (5, 5, 0.9), (1, 1, 0.95), (37, 113, 0.99)])
-def test_wilson_is_scipys(k: int, n: int, confidence: float) -> None:
-    low, high = intervals.wilson(k, n, confidence)
-    wanted = stats.binomtest(k, n).proportion_ci(confidence, method="wilson")
+def test_clopper_pearson_is_scipys(k: int, n: int, confidence: float) -> None:
+    low, high = intervals.clopper_pearson(k, n, confidence)
+    wanted = stats.binomtest(k, n).proportion_ci(confidence, method="exact")
     assert (float(low), float(high)) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
 
 
-def test_wilson_without_rows_says_nothing() -> None:
-    low, high = intervals.wilson(np.array([0]), np.array([0]), 0.95)
+def test_a_proportion_without_rows_says_nothing() -> None:
+    low, high = intervals.clopper_pearson(np.array([0]), np.array([0]), 0.95)
     assert (low[0], high[0]) == (0, 1)
 
 
 def test_tango_gives_the_paper_s_contact_lens_example() -> None:
     """Tango 1998, section 6.1: 43, 0, 1, 0 of 44; z = 1.709 at a margin of 0.1, lower 90 % limit -0.096."""
     assert intervals.tango_score(0, 1, 44, -0.1) == pytest.approx(1.709, abs=5e-4)
-    assert intervals.tango(0, 1, 44, 0.90)[0] == pytest.approx(-0.096, abs=5e-4)
+    assert intervals.tango(0, 1, 44, 0.90, correction=0)[0] == pytest.approx(-0.096, abs=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_tango_gives_the_paper_s_contact_lens_example() -> None:
 def test_tango_gives_published_numbers(
     wins: int, losses: int, n: int, confidence: float, low: float, high: float
 ) -> None:
-    assert intervals.tango(wins, losses, n, confidence) == pytest.approx((low, high), abs=6e-5)
+    assert intervals.tango(wins, losses, n, confidence, correction=0) == pytest.approx((low, high), abs=6e-5)
 
 
 @given(st.integers(1, 60), st.data())
@@ -77,7 +77,7 @@ def test_tango_s_score_uses_the_most_likely_loss_under_the_hypothesis(wins: int,
 def test_tango_s_ends_solve_the_score_equation() -> None:
     z = intervals.z_value(0.95)
     for wins, losses, n in ((3, 7, 30), (0, 0, 50), (9, 0, 11)):
-        low, high = intervals.tango(wins, losses, n, 0.95)
+        low, high = intervals.tango(wins, losses, n, 0.95, correction=0)
         assert intervals.tango_score(wins, losses, n, low) == pytest.approx(z, abs=1e-6)
         if high < 1:
             assert intervals.tango_score(wins, losses, n, high) == pytest.approx(-z, abs=1e-6)
@@ -91,7 +91,7 @@ def _chances(n: int, win: float, loss: float) -> dict[tuple[int, int], float]:
     }
 
 
-@pytest.mark.parametrize(("win", "loss"), [(0.02, 0.05), (0.05, 0.15), (0.1, 0.1), (0.01, 0.06)])
+@pytest.mark.parametrize(("win", "loss"), [(0.02, 0.05), (0.05, 0.15), (0.1, 0.1), (0.01, 0.06), (0.17, 0.0)])
 def test_tango_keeps_its_level_on_few_rows_where_wald_does_not(win: float, loss: float) -> None:
     """Exact chance, over all tables of 30 pairs, that the one-sided 95 % bound lies above the truth."""
     tango = wald = 0.0
@@ -100,7 +100,7 @@ def test_tango_keeps_its_level_on_few_rows_where_wald_does_not(win: float, loss:
         estimate = (wins - losses) / 30
         spread = math.sqrt(max(wins + losses - 30 * estimate**2, 0)) / 30
         wald += chance * (estimate - 1.645 * spread > win - loss)
-    assert tango <= 0.065
+    assert tango <= 0.06
     assert wald >= tango
 
 
@@ -130,7 +130,7 @@ def test_the_median_s_interval_holds_at_its_confidence(n: int) -> None:
 
 def test_auc_is_bounded_where_every_row_is_ranked_right() -> None:
     low, high = intervals.auc(1.0, 0.0, 10, 10, 0.95)
-    assert 0.7 < low < 0.95 and high == 1.0
+    assert 0.65 < low < 0.95 and high == 1.0
     assert intervals.auc(0.0, 0.0, 10, 10, 0.95) == pytest.approx((0.0, 1 - low))
     assert intervals.auc(1.0, 0.0, 1000, 1000, 0.95)[0] > 0.99
 
@@ -144,7 +144,7 @@ def test_resampled_sums_have_the_mean_and_spread_of_the_bootstrap() -> None:
 
 
 def test_many_rows_are_resampled_from_the_normal_limit_with_the_same_spread() -> None:
-    rows = intervals.RESAMPLED_ROWS + 1
+    rows = intervals.resampling.RESAMPLED_ROWS + 1
     values = np.random.default_rng(1).exponential(size=(rows, 2))
     sums = intervals.resample_sums(values, 2000, seed=2)
     assert sums.mean(axis=0) == pytest.approx(values.sum(axis=0), rel=1e-3)

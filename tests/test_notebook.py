@@ -48,7 +48,7 @@ def test_stages_run_in_a_kernel_with_bars_below_the_cell_and_the_report_is_the_p
     page = notebook.run("report = boatyard.evaluate('flowers', data, t)\nreport").html[-1]
     assert page.startswith("<iframe srcdoc=") and "&lt;style" in page, "its style stays in its frame"
     accuracy = notebook.run("report.metrics['accuracy']").text
-    assert re.match(r"[01]\.\d+ \[0\.\d+, [01]\.\d+\] Wilson", accuracy)
+    assert re.match(r"[01]\.\d+ \[0\.\d+, [01]\.\d+\] Clopper-Pearson", accuracy)
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def test_the_page_opens_with_the_number_and_its_interval() -> None:
     accuracy = one.metrics["accuracy"]
     assert accuracy.value and accuracy.low
     assert words.index(f"{accuracy.value * 100:.2f}") < words.index("Macro F1")
-    assert f"95 % interval {accuracy.low * 100:.2f}" in words and "Wilson" in words
+    assert f"95 % interval {accuracy.low * 100:.2f}" in words and "Clopper-Pearson" in words
 
 
 def test_pictures_are_in_the_page_and_bounded() -> None:
@@ -152,7 +152,7 @@ def test_a_significantly_worse_slice_is_said_at_the_top() -> None:
     one = KINDS["two labels"]
     bad = replace(one.slices[0], field="site", value="<west>", worse=True)
     text = page.render(replace(one, slices=(bad, *one.slices[1:])))
-    said = "significantly worse than overall (95 %, Wilson, Bonferroni): site = &lt;west&gt;."
+    said = f"significantly worse than overall (95 %, corrected for {len(one.slices)} slices): site = &lt;west&gt;."
     assert text.index(said) < text.index('<section id="metrics"')
 
 

@@ -125,7 +125,7 @@ def assert_same(found: dict[str, Any], answers: prediction.Answers) -> None:
 
 def test_the_report_and_the_gate_speak_of_its_measure(road: Road) -> None:
     coverage = road.report.metrics["coverage"]
-    assert coverage.method == "Wilson" and coverage.value is not None and 0.5 < coverage.value <= 1
+    assert coverage.method == "Clopper-Pearson" and coverage.value is not None and 0.5 < coverage.value <= 1
     assert (road.report.main, road.report.slice_metric) == ("coverage", "coverage")
     assert road.verdict.passed and "coverage is at least" in road.verdict.sentence
     page = (road.report.path / "report.html").read_text()

@@ -139,7 +139,7 @@ COVERAGE = Measure(
     "share of the rows inside",
     ("range",),
     "greater",
-    "Wilson",
+    "Clopper-Pearson",
     _coverage,
     0.0,
     1.0,

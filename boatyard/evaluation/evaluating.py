@@ -158,7 +158,7 @@ def sliced(task: Task, sample: Sample, groups: Sequence[slices.SliceGroup]) -> t
         return slices.accuracy_slices(groups, outcome, sample.confidence)
     if sample.invalid_rows:
         return slices.unmeasured(groups, f"some predictions are not {task.valid}")
-    return slices.error_slices(groups, outcome, sample.confidence)
+    return slices.error_slices(groups, outcome, sample.confidence, sample.seed)
 
 
 def example(batch: Batch, predictions: Predictions, i: int, loss: float) -> Example:

@@ -157,7 +157,7 @@ def _balanced_accuracy(sample: Sample) -> Metric:
 
 
 def _macro_f1(sample: Sample) -> Metric:
-    return metrics.macro_f1(*sample.shared(_table), sample.confidence, sample.bootstrap, sample.seed)
+    return metrics.macro_f1(*sample.shared(_table), sample.confidence)
 
 
 def _probabilistic(sample: Sample) -> dict[str, Metric]:
@@ -166,7 +166,6 @@ def _probabilistic(sample: Sample) -> dict[str, Metric]:
         sample.target == sample.outputs["label"],
         sample.outputs["probabilities"],
         confidence=sample.confidence,
-        bootstrap=sample.bootstrap,
         bins=sample.bins,
         seed=sample.seed,
     )
@@ -200,13 +199,7 @@ def _of_probabilities(name: str) -> Callable[[Sample], Metric]:
 
 
 def _values(sample: Sample) -> dict[str, Metric]:
-    return metrics.regression(
-        sample.target,
-        sample.outputs["value"],
-        confidence=sample.confidence,
-        bootstrap=sample.bootstrap,
-        seed=sample.seed,
-    )
+    return metrics.regression(sample.target, sample.outputs["value"], confidence=sample.confidence)
 
 
 def _of_values(name: str) -> Callable[[Sample], Metric]:
@@ -215,7 +208,7 @@ def _of_values(name: str) -> Callable[[Sample], Metric]:
 
 DISTRIBUTION = "finite or not a distribution"
 LABELS, VALUES = ("classification",), ("regression",)
-BOOTSTRAP, STUDENT = "bootstrap percentile", "Student's t"
+BOUNDED, SQUARES = "betting, or Hall and Student", "Hall and Student, on squares"
 
 MEASURES: tuple[Measure, ...] = (
     Measure(
@@ -224,7 +217,7 @@ MEASURES: tuple[Measure, ...] = (
         "share of the rows that are right",
         LABELS,
         "greater",
-        "Wilson",
+        "Clopper-Pearson",
         _accuracy,
         0.0,
         1.0,
@@ -236,7 +229,7 @@ MEASURES: tuple[Measure, ...] = (
         "mean share of each label's rows that are right",
         LABELS,
         "greater",
-        "Wilson per class, MOVER",
+        "Clopper-Pearson per class, MOVER",
         _balanced_accuracy,
         0.0,
         1.0,
@@ -248,7 +241,7 @@ MEASURES: tuple[Measure, ...] = (
         "mean over the labels of the harmonic mean of precision and recall",
         LABELS,
         "greater",
-        BOOTSTRAP,
+        "Clopper-Pearson per class, MOVER",
         _macro_f1,
         0.0,
         1.0,
@@ -260,7 +253,7 @@ MEASURES: tuple[Measure, ...] = (
         "surprise at the truth, in nats; 0 is best",
         LABELS,
         "less",
-        BOOTSTRAP,
+        BOUNDED,
         _of_probabilities("log_loss"),
         0.0,
     ),
@@ -270,7 +263,7 @@ MEASURES: tuple[Measure, ...] = (
         "mean squared distance of the probabilities from the truth; 0 is best",
         LABELS,
         "less",
-        BOOTSTRAP,
+        BOUNDED,
         _of_probabilities("brier"),
         0.0,
     ),
@@ -280,7 +273,7 @@ MEASURES: tuple[Measure, ...] = (
         "how far the stated probability is from the share that is right; 0 is best",
         LABELS,
         "less",
-        BOOTSTRAP,
+        "what chance gives, by bin",
         _of_probabilities("ece"),
         0.0,
     ),
@@ -300,7 +293,7 @@ MEASURES: tuple[Measure, ...] = (
         "chance that a row of a label scores above a row of another; 0.5 is guessing",
         LABELS,
         "greater",
-        "DeLong, logit",
+        "Korn-Graubard and Newcombe, or Birnbaum-Klose",
         _valid(_auc, DISTRIBUTION),
         0.0,
         1.0,
@@ -311,7 +304,7 @@ MEASURES: tuple[Measure, ...] = (
         "share of the rows whose label is among the three likeliest",
         LABELS,
         "greater",
-        "Wilson",
+        "Clopper-Pearson",
         _valid(_top_3, DISTRIBUTION),
         0.0,
         1.0,
@@ -324,7 +317,7 @@ MEASURES: tuple[Measure, ...] = (
         "root mean squared error, in the target's unit; 0 is best",
         VALUES,
         "less",
-        BOOTSTRAP,
+        SQUARES,
         _of_values("rmse"),
         0.0,
     ),
@@ -334,7 +327,7 @@ MEASURES: tuple[Measure, ...] = (
         "in the target's unit; 0 is best",
         VALUES,
         "less",
-        STUDENT,
+        "Hall and Student",
         _of_values("mae"),
         0.0,
     ),
@@ -354,10 +347,18 @@ MEASURES: tuple[Measure, ...] = (
         "share of the target's variance that is explained; 1 is best, 0 is guessing the mean",
         VALUES,
         "greater",
-        BOOTSTRAP,
+        "Hall and Student, Fieller",
         _of_values("r2"),
         None,
         1.0,
     ),
-    Measure("bias", "Bias", "mean of predicted minus true; 0 is best", VALUES, "none", STUDENT, _of_values("bias")),
+    Measure(
+        "bias",
+        "Bias",
+        "mean of predicted minus true; 0 is best",
+        VALUES,
+        "none",
+        "Hall and Student",
+        _of_values("bias"),
+    ),
 )

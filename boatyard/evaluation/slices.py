@@ -1,21 +1,23 @@
-"""Slices: how the model does on parts of the test rows, and which parts are surely worse than the whole.
+"""Slices: how the model does on parts of the test rows, and which parts are surely worse than the others.
 
-With many slices some look bad by chance, so each interval is at 1 - (1 - confidence) / slices (Bonferroni): with the
-stated confidence no slice at all is marked without being worse.
+With many slices some look bad by chance. Each interval is at 1 - (1 - confidence) / slices (Bonferroni), and marks
+come from tests of a slice against the other rows, all taken together (Holm): with the stated confidence no slice at all
+is marked without being worse, whatever the number of rows and however slices overlap.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 
 from boatyard.data.kinds import SliceColumn
 from boatyard.data.schema import Array, Batch, Schema
-from boatyard.evaluation import intervals
-from boatyard.evaluation.metrics import Metric, metric, nothing
+from boatyard.evaluation import intervals, significance
+from boatyard.evaluation.metrics import MEAN, Metric, metric, nothing
 
 COLUMNS = 20  # columns that are sliced by without being asked for
 VALUES = 10  # values of a category with a slice of their own, the commonest first
@@ -142,29 +144,54 @@ def values_of(schema: Schema, inputs: Mapping[str, Array], name: str) -> Array:
 
 
 def accuracy_slices(groups: Iterable[SliceGroup], right: Array, confidence: float) -> tuple[Slice, ...]:
-    """Measure accuracy by slice, Wilson's interval; worse: wholly below the accuracy of all rows."""
+    """Measure accuracy by slice, with exact intervals; worse: by Fisher's test against the other rows."""
     cut = [(group, np.bincount(group.codes, minlength=len(group.values))) for group in groups]
     level = corrected(confidence, sum(int((n > 0).sum()) for _, n in cut))
-    whole, found = float(right.mean()), []
+    wrong, found, chances = len(right) - int(right.sum()), [], []
     for group, counts in cut:
         hits = np.bincount(group.codes, right, len(group.values))
-        low, high = intervals.wilson(hits, counts, level)
+        low, high = intervals.clopper_pearson(hits, counts, level)
         for i in np.flatnonzero(counts):
-            one = metric(hits[i] / counts[i], (float(low[i]), float(high[i])), "Wilson, Bonferroni", int(counts[i]))
-            found.append(Slice(group.field, group.values[i], int(counts[i]), one, bool(high[i] < whole)))
-    return tuple(found)
+            n, share = int(counts[i]), hits[i] / counts[i]
+            one = metric(share, (float(low[i]), float(high[i])), "Clopper-Pearson, Bonferroni", n)
+            found.append(Slice(group.field, group.values[i], n, one, False))
+            chances.append(significance.more_wrong(n - int(hits[i]), n, wrong, len(right)))
+    return _marked(found, chances, confidence)
 
 
-def error_slices(groups: Iterable[SliceGroup], size: Array, confidence: float) -> tuple[Slice, ...]:
-    """Measure the mean absolute error by slice, Student's interval; worse: wholly above that of all rows."""
-    cut = [(group, i) for group in groups for i in np.unique(group.codes)]
-    level, whole, found = corrected(confidence, len(cut)), float(size.mean()), []
-    for group, i in cut:
-        part = size[group.codes == i]
-        low, high = intervals.student(part, level)
-        one = metric(float(part.mean()), (max(low, 0.0), high), "Student's t, Bonferroni", len(part))
-        found.append(Slice(group.field, group.values[i], len(part), one, one.low is not None and low > whole))
-    return tuple(found)
+def error_slices(groups: Iterable[SliceGroup], size: Array, confidence: float, seed: int = 0) -> tuple[Slice, ...]:
+    """Measure the mean absolute error by slice; worse: by permuted ranks and Welch's t against the other rows."""
+    cut = [(group, np.bincount(group.codes, minlength=len(group.values))) for group in groups]
+    number = sum(int((n > 0).sum()) for _, n in cut)
+    level, found, chances = corrected(confidence, number), [], []
+    few = f"fewer than {intervals.MEAN_ROWS} rows: too few for an interval"
+    ranks, middle = significance.Ranks.of(size), float(size.mean())
+    centred = size - middle  # so that sums of squares lose no digits
+    whole = significance.Sums.of(centred)
+    for group, counts in cut:
+        levels = ranks.by_slice(group.codes, len(group.values))
+        ends = np.cumsum(counts)
+        ordered = centred[np.argsort(group.codes, kind="stable")]
+        for i in np.flatnonzero(counts):
+            part = ordered[ends[i] - counts[i] : ends[i]]
+            low, high = (middle + end for end in intervals.mean(part, level))
+            pair = (max(low, 0.0) if math.isfinite(low) else low, high)
+            one = metric(middle + float(part.mean()), pair, f"{MEAN}, Bonferroni", len(part), few=few)
+            found.append(Slice(group.field, group.values[i], len(part), one, False))
+            sums = significance.Sums.of(part)
+            chance = significance.welch(sums, whole.without(sums))
+            if chance <= 1 - confidence:  # else it is no candidate
+                chance = max(chance, ranks.greater(levels[i], (1 - confidence) / number, seed))
+            chances.append(chance)
+    return _marked(found, chances, confidence)
+
+
+def _marked(found: list[Slice], chances: list[float], confidence: float) -> tuple[Slice, ...]:
+    """Mark what is significantly worse though so many were looked at (Holm); never a single row."""
+    worse = significance.holm(
+        np.array([p if s.n > 1 else 1.0 for s, p in zip(found, chances, strict=True)]), 1 - confidence
+    )
+    return tuple(replace(s, worse=bool(w)) for s, w in zip(found, worse, strict=True))
 
 
 def unmeasured(groups: Iterable[SliceGroup], note: str) -> tuple[Slice, ...]:

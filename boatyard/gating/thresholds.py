@@ -88,8 +88,11 @@ def _claim(name: str, found: float, metric: Metric, report: Report, bound: str, 
 
 
 def _without(name: str, wanted: float, metric: Metric, report: Report, side: str) -> Rule:
-    why = metric.note or "it has no interval; gate it by bound: estimate"
-    if metric.value is not None and metric.method == "none":
-        why = "it has no interval; gate it by bound: estimate"
-    sentence = f"{name}: expected at {side} {shown(wanted)}, found no number on {report.rows} rows ({why})"
+    """Refuse what has no number to hold to the bound, and say why: too few rows for an interval, as a rule."""
+    missing, why = "number", metric.note
+    if metric.value is not None:
+        missing = "interval"
+        why = why if why and metric.method != "none" else "it has no interval"
+        why += "; gate it by bound: estimate"
+    sentence = f"{name}: expected at {side} {shown(wanted)}, found no {missing} on {report.rows} rows ({why})"
     return Rule(name, wanted, None, None, False, sentence)

@@ -187,7 +187,7 @@ class Task(ABC):
         """Return bool [N], whether a row is right, or float64 [N], its error (infinite where it is invalid).
 
         Its mean is `row_measure`. Slices and the gate's comparison with production are made of it: right rows by
-        Wilson's and Tango's score intervals, errors by Student's t.
+        exact and by Tango's score interval, errors by Hall's and Student's.
         """
 
     @abstractmethod

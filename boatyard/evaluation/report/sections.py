@@ -50,8 +50,8 @@ def _warnings(report: Report) -> Iterator[Warned]:
 def _worse(report: Report, worse: list[Slice]) -> str:
     named = ", ".join(f"{part.field} = {part.value}" for part in worse[:NAMED])
     more = f" and {len(worse) - NAMED} more" if len(worse) > NAMED else ""
-    method = f"{report.confidence * 100:g} %, {worse[0].metric.method}"
-    return f"the model is significantly worse than overall ({method}): {named}{more}."
+    level = f"{report.confidence * 100:g} %, corrected for {len(report.slices)} slices"
+    return f"the model is significantly worse than overall ({level}): {named}{more}."
 
 
 def metrics(report: Report) -> Content:

@@ -17,7 +17,7 @@ class EvaluateConfig(Section):
         0.95, description="of every interval"
     )
     bootstrap: Annotated[int, BeforeValidator(finite_number), Field(ge=100, le=1_000_000)] = Field(
-        1000, description="resamples, for metrics that have no closed interval"
+        1000, description="resamples, for measures of plug-ins that have no closed interval"
     )
     bins: Annotated[int, BeforeValidator(finite_number), Field(ge=2, le=100)] = Field(
         15, description="of the calibration curve"
@@ -25,7 +25,7 @@ class EvaluateConfig(Section):
     worst: Annotated[int, BeforeValidator(finite_number), Field(ge=0, le=200)] = Field(
         24, description="examples shown that the model got most wrong"
     )
-    seed: Seed = Field(0, description="of the bootstrap")
+    seed: Seed = Field(0, description="of what is drawn: bets, permutations, resamples")
 
 
 class NotWorseConfig(Section):
