@@ -62,7 +62,7 @@ test: setup-dev  ## the fast tests, JOBS at a time, then those that must run alo
 	@passed=yes; $(MAKE) --no-print-directory test-beside || passed=; $(MAKE) --no-print-directory test-alone && test -n "$$passed"
 
 test-beside: setup-dev
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m '$(FAST) and not alone'
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m '$(FAST) and not alone'
 
 test-alone: setup-dev
 	@$(BIN)/python -m pytest -m '$(FAST) and alone' $$(grep -l 'mark\.alone' tests/test_*.py)
@@ -103,7 +103,7 @@ examples: setup-dev  ## what examples/cluster has for a cluster: two pipelines, 
 	@$(BIN)/python examples/cluster/make.py examples/cluster
 
 wheel: setup-dev  ## build/dist
-	@$(BIN)/python -m build -q --outdir build/dist
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m build -q --outdir build/dist $$(test -x $(BIN)/uv && echo --installer uv)
 
 bench: setup-dev data  ## the measures, as tables: needs a quiet machine, a trained examples/fashion-cnn and 9 GB of disk
 	@$(BIN)/python benchmarks/help_time.py

@@ -13,6 +13,13 @@ import stores
 # torch's threads sleep while they wait for each other: spinning takes two thirds of what these tests compute.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+LONG = ("test_distributed", "test_cli", "test_pool", "test_submitting", "test_serving", "test_training", "test_toy_kind")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take minutes: of runners side by side none is to wait for another's at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:

@@ -39,6 +39,7 @@ from pathlib import Path
 import rows, test_distributed as t
 from boatyard.errors import BoatyardError
 logging.basicConfig(level=logging.INFO, format="%(message)s")
+print("begun", flush=True)
 for name, port in json.loads(sys.argv[2]).items():
     os.environ["MASTER_PORT"] = str(port)
     try:
@@ -179,7 +180,8 @@ def test_a_killed_process_ends_all_at_once_and_the_next_run_ends_with_the_same_b
 
 def test_a_process_that_waits_for_the_others_ends_at_a_signal(tmp_path: Path) -> None:
     (alone,) = start(tmp_path, 2, "long", only=1)
-    time.sleep(8)  # torch is imported, the other is not there
+    assert alone.stdout is not None and alone.stdout.readline() == "begun\n"  # torch is imported
+    time.sleep(2)  # the other is not there
     alone.send_signal(signal.SIGTERM)
     started = time.monotonic()
     ended([alone])

@@ -290,7 +290,7 @@ def test_the_seams_of_the_runner_are_where_they_were() -> None:
 
 
 def wait_for(path: Path) -> None:
-    for _ in range(300):
+    for _ in range(1200):
         if path.exists():
             return
         time.sleep(0.1)

@@ -91,7 +91,7 @@ def launch(package: packages.Package, *more: str, command: tuple[str, ...] = ("-
 
 
 def ready(running: Running) -> Running:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while time.monotonic() < until and running.process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{running.url}/v2/health/ready", verify=False).status_code == 200:  # others ask it, too
