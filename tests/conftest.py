@@ -13,7 +13,15 @@ import stores
 # torch's threads sleep while they wait for each other: spinning takes two thirds of what these tests compute.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-LONG = ("test_distributed", "test_cli", "test_pool", "test_submitting", "test_serving", "test_training", "test_toy_kind")
+LONG = (
+    "test_distributed",
+    "test_cli",
+    "test_pool",
+    "test_submitting",
+    "test_serving",
+    "test_training",
+    "test_toy_kind",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import graphs
+import httpx
 import numpy as np
 import onnx
 import pytest
 from onnx import helper
 from test_prediction import SCHEMAS as EVERY
-from test_serving import CLIENT, launch, ready
+from test_serving import launch, ready
 
 from boatyard import plugins, prediction, tasks
 from boatyard.data.schema import Field, Schema
@@ -208,14 +209,13 @@ def test_a_server_answers_by_it_on_every_process(tmp_path: Path) -> None:
         for seed in range(20):
             inputs = graphs.rows(schema, 1 + seed % 3, seed)
             body = {"instances": inputs["image"].tolist()}
-            with CLIENT.stream("POST", server.v1, json=body, headers={"connection": "close"}) as answer:
-                answer.read()
+            answer = httpx.post(server.v1, json=body, timeout=30)  # a connection of its own
             assert answer.status_code == 200
             for mine, theirs in zip(answer.json()["predictions"], wanted.run(inputs).to_v1(), strict=True):
                 assert mine["label"] == theirs["label"]
                 np.testing.assert_allclose(mine["probabilities"], theirs["probabilities"], atol=1e-5)
-        assert CLIENT.get(f"{server.url}/v2/models/insects").json()["platform"] == "openvino_onnx"
-        metrics = CLIENT.get(f"{server.url}/metrics").text
+        assert httpx.get(f"{server.url}/v2/models/insects").json()["platform"] == "openvino_onnx"
+        metrics = httpx.get(f"{server.url}/metrics").text
         assert 'boatyard_model_info{engine="openvino",model="insects"' in metrics
         assert "boatyard_processes 2.0" in metrics
     finally:
