@@ -165,7 +165,7 @@ class Registry(ABC):
         """Return what an alias stands on by the journal alone."""
         standing = history.aliases.get(alias)
         if standing is None and (alias in history.aliases or history.unknown):
-            raise StorageError(f"what {alias} of {name} stood on is lost", fix=promotion(name, alias, history))
+            raise StorageError(f"what {alias} of {name} stood on is lost", fix=self._promotion(name, alias))
         if standing is not None and not history.holds(standing):
             raise ArtifactError(
                 f"{alias} of {name} stands on version {standing.version} (sha256 {standing.digest[:12]}…)",
@@ -174,6 +174,14 @@ class Registry(ABC):
                 fix=f"run {MEND}",
             )
         return standing
+
+    def _promotion(self, name: str, alias: str) -> str:
+        """Say how an alias that stands on nothing comes to stand again."""
+        numbers = ", ".join(str(version.version) for version in self.versions(name))
+        if not numbers:
+            first = "no version is left: push one with push.alias null"
+            return f"{first}, then boatyard registry promote {name} VERSION {alias}"
+        return f"boatyard registry promote {name} VERSION {alias}; versions: {numbers}"
 
     @contextlib.contextmanager
     def _mendable(self) -> Iterator[None]:
@@ -203,15 +211,6 @@ def check_alias(alias: str) -> None:
     """Raise StorageError for what cannot be an alias: `latest` is the greatest number's own."""
     if not NAME_PATTERN.fullmatch(alias) or alias == LATEST:
         raise StorageError(expected=f"an alias of lower-case letters, digits and -, not {LATEST}", found=f"{alias!r}")
-
-
-def promotion(name: str, alias: str, history: History) -> str:
-    """Say how an alias that stands on nothing comes to stand again."""
-    if not history.live():
-        return (
-            f"no version is left: push one with push.alias null, then boatyard registry promote {name} VERSION {alias}"
-        )
-    return f"boatyard registry promote {name} VERSION {alias}; {_others(history)}"
 
 
 def _others(history: History) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 from boatyard.errors import ArtifactError, Refused
 from boatyard.packages import Package
-from boatyard.registry.base import promotion
 from boatyard.registry.history import History, Standing
 
 COMPARISON = "not_worse"  # the rule that holds a candidate against production
@@ -42,7 +41,7 @@ def check_standing(
     if standing is None and (against in history.aliases or history.unknown):
         raise Refused(
             f"what {against} of {package.name} stood on is lost",
-            fix=f"{promotion(package.name, against, history)}; then gate again",
+            fix=f"boatyard registry promote {package.name} VERSION {against}, then gate again",
         )
     if (standing.digest if standing else None) in (judged, package.digest):
         return

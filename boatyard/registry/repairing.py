@@ -54,12 +54,22 @@ def plan(lines: list[bytes], evidence: Evidence, *, cut: bool = False, lost: boo
     problems = [_rewritten(lost, runs)] if rewritten else []
     if rewritten:
         events.append(stamped("repair", given=_given(lines, evidence), aliases="unknown"))
-    pushes, about_versions = _versions(histories(events), evidence)
-    after = _last_run(runs) if rewritten else None
+    journal = histories(events)
+    behind = {name: n for name, n in evidence.given.items() if n > journal.get(name, History()).given}
+    marks = [] if rewritten or not behind else [_older(behind, evidence)]
+    if marks:
+        problems.append(Problem("the journal is older than versions that there were", "their numbers are written down"))
+    pushes, about_versions = _versions(journal, evidence)
+    after = _last_run(runs) if rewritten else set[Named]() if marks and evidence.aliases is None else None
     moves, about_aliases = _aliases([*events, *pushes], after, evidence, lost=lost)
-    news = [*pushes, *moves]
+    news = [*marks, *pushes, *moves]
     problems += [*about_versions, *about_aliases]
     return Plan(tuple([*events, *news] if rewritten else news), rewritten, tuple(problems))
+
+
+def _older(behind: dict[str, int], evidence: Evidence) -> Event:
+    """Return the event that says which numbers were given; without alias files, lines about aliases are lost, too."""
+    return stamped("repair", given=behind, **({"aliases": "unknown"} if evidence.aliases is None else {}))
 
 
 def _rewritten(lost: bool, runs: list[list[Event]]) -> Problem:

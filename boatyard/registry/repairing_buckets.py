@@ -43,7 +43,8 @@ def evidence(registry: BucketRegistry, events: list[Event]) -> Evidence:
             if number in removed:
                 continue
             if problem := _problem(registry, name, digest):
-                damaged[name, number] = problem
+                if number in pushed:  # of another the number is written down: there is nothing to set aside
+                    damaged[name, number] = problem
             else:
                 whole[name, number] = digest
     return Evidence(whole, {key: why for key, why in damaged.items() if why != GONE}, None, given)
