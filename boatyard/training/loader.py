@@ -75,6 +75,10 @@ class Rows:
             return self
         return Rows({name: value[part.of(len(self))] for name, value in self.inputs.items()}, self.target)
 
+    def copy(self) -> Rows:
+        """Return the rows in memory of their own."""
+        return Rows({name: value.clone() for name, value in self.inputs.items()}, self.target.clone())
+
     def to(self, device: torch.device) -> Rows:
         """Return the rows on a device."""
         if device.type == "cpu":
@@ -93,8 +97,21 @@ class BatchSource(Protocol):
         """Yield all rows once, in their order."""
 
 
-def cuts(rows: int, size: int) -> list[tuple[int, int]]:
-    """Return where the batches of an epoch begin and end; a last batch of one row joins the one before (batch norm)."""
+def cuts(rows: int, size: int, accumulate: int = 1) -> list[tuple[int, int]]:
+    """Return where the batches of an epoch begin and end, of which each `accumulate` ones are a step's."""
+    return [batch for step in steps(rows, size, accumulate) for batch in step]
+
+
+def steps(rows: int, size: int, accumulate: int = 1) -> list[list[tuple[int, int]]]:
+    """Return the batches of each step of an epoch; steps are cut as one batch of all their rows would be."""
+    return [
+        [(begin + start, begin + stop) for start, stop in _cut(end - begin, size)]
+        for begin, end in _cut(rows, size * accumulate)
+    ]
+
+
+def _cut(rows: int, size: int) -> list[tuple[int, int]]:
+    """Cut rows into pieces; a last piece of one row joins the one before (batch norm)."""
     edges = list(range(0, rows, size))
     if len(edges) > 1 and rows - edges[-1] == 1:
         edges.pop()
@@ -114,6 +131,7 @@ def open_split(
     *,
     size: int,
     seed: int,
+    accumulate: int = 1,
     part: Part = WHOLE,
     share: float = SHARE,
 ) -> BatchSource:
@@ -123,12 +141,12 @@ def open_split(
         raise DataError(f"the {split} split has no rows", fix="give more data or another preprocess.split")
     needed = rows * row_bytes(dataset.schema)
     if needed > share * available_memory():
-        return Streamed(dataset, split, head, device, size=size, seed=seed, part=part)
+        return Streamed(dataset, split, head, device, size=size, seed=seed, accumulate=accumulate, part=part)
     held = read(dataset, split, head)
     if device.type == "cuda" and needed <= share * torch.cuda.mem_get_info(device)[0]:
         held = held.to(device)
     mixing = Mixing(dataset.shard_rows(split), buffer_rows(dataset.schema), seed)
-    return InMemory(held, mixing, device, size=size, part=part)
+    return InMemory(held, mixing, device, size=size, accumulate=accumulate, part=part)
 
 
 @dataclass(frozen=True)
@@ -187,16 +205,18 @@ class InMemory:
     mixing: Mixing
     device: torch.device
     size: int
+    accumulate: int = 1
     part: Part = WHOLE
 
     def shuffled(self, epoch: int, start: int) -> Iterator[Rows]:
         order = self.mixing.rows(epoch).to(self.rows.target.device)
-        for begin, end in cuts(len(self.rows), self.size)[start:]:
+        for begin, end in cuts(len(self.rows), self.size, self.accumulate)[start:]:
             yield self._take(order[begin:end]).to(self.device)
 
     def ordered(self, size: int) -> Iterator[Rows]:
         for begin in range(0, len(self.rows), size):
-            yield self.rows.slice(begin, begin + size).narrow(self.part).to(self.device)
+            rows = self.rows.slice(begin, begin + size).narrow(self.part)
+            yield rows.copy().to(self.device)  # a model that works in place would change the rows of later epochs
 
     def _take(self, index: Tensor) -> Rows:
         if self.part.size == 1:
@@ -216,11 +236,12 @@ class Streamed:
     device: torch.device
     size: int
     seed: int
+    accumulate: int = 1
     part: Part = WHOLE
 
     def shuffled(self, epoch: int, start: int) -> Iterator[Rows]:
         rows = self.dataset.rows(self.split)
-        wanted = iter(cuts(rows, self.size))
+        wanted = iter(cuts(rows, self.size, self.accumulate))
         waiting: list[Rows] = []
         held, number = 0, 0
         begin, end = next(wanted)

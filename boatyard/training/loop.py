@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 import math
 import os
 import platform
+import random
+import sys
 import time
+import types
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -24,13 +30,16 @@ from boatyard.data.datasets import Dataset
 from boatyard.data.features import empty
 from boatyard.errors import ConfigError, Interrupted
 from boatyard.project import PreprocessConfig, TrainConfig
+from boatyard.provenance.code import reach
+from boatyard.provenance.modules import Modules
 from boatyard.running.progress import Progress
 from boatyard.settings import Settings
-from boatyard.training import external_data, losses, optimisers, states, tensorboard
+from boatyard.training import external_data, logged_metrics, losses, optimisers, state_key, states, tensorboard
 from boatyard.training.augmentation import Augmentation
 from boatyard.training.distributed import World, joined
 from boatyard.training.export import Graph, compare, export
-from boatyard.training.loader import BatchSource, InMemory, Rows, cuts, open_split, seed_of
+from boatyard.training.live_state import Captured, LiveState, changed, unsaved
+from boatyard.training.loader import BatchSource, InMemory, Rows, open_split, seed_of, steps
 from boatyard.training.memory import keep_freed_blocks
 from boatyard.training.signals import Stop
 
@@ -39,7 +48,9 @@ logger = logging.getLogger(__name__)
 SAVE_EVERY = 60.0  # seconds between states within an epoch
 LOOK_EVERY = 20  # steps between looks at the loss on a GPU, which each wait for it
 ORDERED = 1024  # rows at once where nothing is learnt
-WHERE = {"device", "nodes", "gpus", "claim", "storage"}  # dials that say where a run is computed, not what
+CLOSE = 1e-4  # relative: what a loss may differ by where sums are taken in another order
+MAX_NAMED = 8  # attributes that a message lists
+UNKNOWN = "none that is found in model, features, loss or recipe: a file, or a library's own state"
 CHECKED = 256  # validation rows that the exported graph is checked on
 
 
@@ -58,6 +69,12 @@ class TrainingRun:
     waited: int = 0
     stopped_early: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
+    best_on: dict[str, Any] = field(default_factory=dict)  # what decided the order of the best loss's sums
+    diverged: str = ""
+
+
+class Diverged(ConfigError):
+    """A loss or a metric that is no number ended the steps."""
 
 
 class Trainer:
@@ -72,14 +89,15 @@ class Trainer:
         key: str,
         root: Path,
         work: Path | None,
+        about: Mapping[str, Any] | None = None,
         world: World | None = None,
     ) -> None:
-        self.config, self.how, self.dataset, self.key = config, how, dataset, key
+        self.config, self.how, self.dataset, self.key, self.about = config, how, dataset, key, about or {}
         self.world = world or World(device_of(config))
         self.device = self.world.device
         self.work = work if self.world.first else None
-        torch.manual_seed(config.seed)
-        self.recipe = recipes.make(config, how, dataset.schema, dataset.statistics, root=root)
+        seed_all(config.seed)
+        self.recipe = recipes.make(config, how, dataset.schema, copy.deepcopy(dataset.statistics), root=root)
         self.features = self.recipe.features().to(self.device)
         self.model = self.recipe.model().to(self.device)
         check_shape(self.recipe, self.features, self.model, self.device)
@@ -90,11 +108,22 @@ class Trainer:
         self.augment = Augmentation(how.augment, dataset.schema, dataset.statistics, self.world.part)
         self.rows: BatchSource = self._open("train")
         self.validation: BatchSource = self._open("validation")
-        self.batches = len(cuts(dataset.rows("train"), config.batch_size))
+        # batches in each step of an epoch
+        self.groups = [len(step) for step in steps(dataset.rows("train"), config.batch_size, config.accumulate)]
+        self.batches = len(self.groups)
         self.total = self.batches * config.epochs
         self.run = TrainingRun()
         self.sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.best = snapshot(self.model)
+        self.denominator = losses.denominator(self.loss)
+        self.mass: Any = 0.0  # what the epoch's loss divides by: its rows, or their weights
+        self.live = LiveState(
+            self.model,
+            {"features": self.features, "loss": self.loss, "recipe": self.recipe},
+            own_modules(self.recipe, root),
+        )
+        self.unsaved: set[str] = set()
+        self.compared = False
+        self.best, self.best_live = snapshot(self.model), self.live.start
         self.saved_at = time.monotonic()
 
     def _loss(self) -> nn.Module:
@@ -110,6 +139,7 @@ class Trainer:
             self.head,
             self.device,
             size=self.config.batch_size,
+            accumulate=self.config.accumulate,
             seed=self.config.seed,
             part=self.world.part,
         )
@@ -145,10 +175,19 @@ class Trainer:
         config, run = self.config, self.run
         progress = Progress("train", config.epochs * self.dataset.rows("train"), "row")
         progress.update(run.epoch * self.dataset.rows("train") + run.seen)
-        while run.epoch < config.epochs and not run.stopped_early:
-            self.train_epoch(progress)
-            self.close_epoch()
-            self.save()
+        self.say_unsaved(self.live.start)
+        try:
+            while run.epoch < config.epochs and not run.stopped_early:
+                self.train_epoch(progress)
+                self.close_epoch()
+                self.save()
+        except Diverged as error:
+            if not run.best_epoch:
+                raise
+            run.diverged = str(error)
+            logger.warning(
+                "%s. Training ends here; the model of epoch %d, the best before, is exported", error, run.best_epoch
+            )
 
     def train_epoch(self, progress: Progress) -> None:
         """Take the epoch's remaining steps."""
@@ -156,11 +195,10 @@ class Trainer:
         before = run.trained_seconds
         look = LOOK_EVERY if self.device.type == "cuda" else 1
         pending: list[Tensor] = []
-        for rows in self.rows.shuffled(run.epoch, run.batch):
+        for group in self.steps():
             rate = optimisers.rate(self.config, run.step, self.total)
-            pending.append(self.step(rows, rate))
-            self.sum += pending[-1] * len(rows)
-            run.batch, run.step, run.seen = run.batch + 1, run.step + 1, run.seen + len(rows)
+            pending.append(self.step(group, rate))
+            run.batch, run.step, run.seen = run.batch + 1, run.step + 1, run.seen + sum(map(len, group))
             asked = self.world.asked
             if len(pending) >= look or run.batch == self.batches or asked:
                 loss = self.refuse_nan(pending, rate)
@@ -173,20 +211,47 @@ class Trainer:
             if time.monotonic() - self.saved_at > SAVE_EVERY:
                 self.save()
 
-    def step(self, rows: Rows, rate: float) -> Tensor:
-        """Take one step; return its loss. Dropout and augmentation draw from a stream of the step's own."""
-        reseed(self.device, seed_of("step", self.config.seed, self.run.step))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        outputs = self.outputs(rows)
-        loss: Tensor = self.loss(self.world.whole(outputs.float(), len(rows)), rows.target)
+    def steps(self) -> Iterator[list[Rows]]:
+        """Give the batches of each of the epoch's remaining steps."""
+        done, run = self.run.batch, self.run
+        batches = self.rows.shuffled(run.epoch, sum(self.groups[:done]))
+        for count in self.groups[done:]:
+            yield [next(batches) for _ in range(count)]
+
+    def step(self, group: list[Rows], rate: float) -> Tensor:
+        """Take one step on some batches as on one of all their rows; return its loss.
+
+        Dropout and augmentation draw from a stream of the batch's own. Each batch's mean counts by what it was divided
+        by, so that a last batch with fewer rows, or other weights, has its share of the step and no more.
+        """
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        masses = [self.mass_of(rows) for rows in group]
+        mass = sum(masses)
+        taken: Tensor | None = None
+        for number, rows in enumerate(group):
+            reseed(self.device, seed_of("step", self.config.seed, self.run.step, *([number] if number else ())))
+            outputs = self.outputs(rows)
+            loss: Tensor = self.loss(self.world.whole(outputs.float(), len(rows)), rows.target)
+            if len(group) > 1:
+                loss = loss * (masses[number] / mass)
+            loss.backward()
+            taken = loss.detach() if taken is None else taken + loss.detach()
+        assert taken is not None, "a step has a batch"
         self.world.sum_gradients(self.model)
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
-        return loss.detach()
+        self.sum += taken * mass
+        self.mass = self.mass + mass
+        return taken
+
+    def mass_of(self, rows: Rows) -> Any:
+        """Return what a batch's mean loss is divided by: its rows, or the sum of their weights."""
+        if self.denominator is None:
+            return len(rows)
+        return self.denominator(rows.target).to(self.device, torch.float64)
 
     def outputs(self, rows: Rows) -> Tensor:
         """Return what the model says of rows in training."""
@@ -204,12 +269,12 @@ class Trainer:
         for index, value in enumerate(values):
             if not math.isfinite(value):
                 step = self.run.step - len(values) + index + 1
-                raise ConfigError(
+                raise Diverged(
                     f"train: the loss is {value} at step {step} (epoch {self.run.epoch + 1}) with "
                     f"learning rate {rate:.3g}",
                     fix=(
                         f"try train.learning_rate={rate / 10:.1g}, train.clip=1 or a longer train.warmup, and "
-                        "look for extreme values in the data; the best state so far is kept"
+                        "look for extreme values in the data"
                     ),
                 )
         return float(values[-1])
@@ -217,17 +282,20 @@ class Trainer:
     def close_epoch(self) -> None:
         """Measure on the validation split, keep the weights if they are the best, decide whether to stop."""
         run, config = self.run, self.config
+        live = self.live.capture()  # before: what the model is when it is measured
         validation = self.validate()
         loss = validation["loss"]
         run.epoch, run.waited = run.epoch + 1, run.waited + 1
         if loss < run.best_loss:
-            run.best_epoch, run.best_loss, run.waited = run.epoch, loss, 0
-            self.best = snapshot(self.model)
+            run.best_epoch, run.best_loss, run.best_on, run.waited = run.epoch, loss, self.machine(), 0
+            self.best, self.best_live = snapshot(self.model), live
+        if not self.compared:
+            self.compare_processes(live)
         run.stopped_early = config.patience is not None and run.waited >= config.patience
         line = {
             "epoch": run.epoch,
             "step": run.step,
-            "train_loss": float(self.sum) / run.seen,
+            "train_loss": float(self.sum) / float(self.mass),
             **{f"validation_{name}": value for name, value in validation.items()},
             "learning_rate": optimisers.rate(config, run.step - 1, self.total),
             "images_per_second": round(run.seen / max(run.trained_seconds, 1e-9), 1),
@@ -237,25 +305,111 @@ class Trainer:
         run.history.append(line)
         run.batch, run.seen, run.trained_seconds = 0, 0, 0.0
         self.sum.zero_()
+        self.mass = 0.0
         self.log(line)
 
     def validate(self) -> dict[str, float]:
         """Return the loss and the recipe's metrics on the whole validation split."""
+        outputs, target = self.predict(self.validation)
+        with torch.no_grad():
+            loss = self.loss_of(outputs, target)
+            metrics = self.recipe.metrics(outputs, target)
+        self.model.train()
+        return {"loss": loss, **self.checked(metrics)}
+
+    def predict(self, source: BatchSource, most: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return the model's outputs, in eval mode, and the targets of a split's rows, or of its first ones."""
         outputs, targets = [], []
+        reseed(self.device, seed_of("validate", self.config.seed, self.run.step))
         self.model.eval()
         with torch.no_grad():
-            for rows in self.validation.ordered(ORDERED):
+            for rows in source.ordered(min(most or ORDERED, ORDERED)):
                 outputs.append(self.world.whole(self.model(self.features(rows.inputs)).float(), len(rows)))
                 targets.append(rows.target)
-            joined, target = torch.cat(outputs), torch.cat(targets)
-            found = {"loss": float(self.loss(joined, target)), **self.recipe.metrics(joined, target)}
-        self.model.train()
-        if not math.isfinite(found["loss"]):
-            raise ConfigError(
-                f"train: the validation loss is {found['loss']} after step {self.run.step}",
-                fix="try a tenth of the learning rate or train.clip=1; the best state so far is kept",
+                if most:
+                    break
+        return torch.cat(outputs), torch.cat(targets)
+
+    def loss_of(self, outputs: Tensor, target: Tensor) -> float:
+        """Return the validation loss, of all rows at once; raises Diverged when it is no number."""
+        loss = float(self.loss(outputs.clone(), target.clone()))  # metrics see them as they were
+        if not math.isfinite(loss):
+            self.model.train()
+            raise Diverged(
+                f"train: the validation loss is {loss} after step {self.run.step}",
+                fix="try a tenth of the learning rate or train.clip=1",
             )
-        return found
+        return loss
+
+    def checked(self, metrics: Any) -> dict[str, float]:
+        """Return a recipe's metrics as they enter the log."""
+        try:
+            return logged_metrics.checked(metrics, self.config.recipe, self.run.epoch + 1)
+        except ConfigError as error:
+            raise Diverged(error.about, expected=error.expected, found=error.found, fix=error.fix) from error
+
+    def probe_metrics(self) -> None:
+        """Refuse names of metrics that the log itself has, before any step; what a few rows do leaves no trace."""
+        outputs, target = self.predict(self.validation, CHECKED)
+        self.model.train()
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of few rows, of a model that has learnt nothing
+                metrics = self.recipe.metrics(outputs, target)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+            return  # on so few rows it may; on the whole split it is an error
+        finally:
+            self.live.restore(self.live.start)
+        logged_metrics.checked(metrics, self.config.recipe)
+
+    # what ships
+
+    def restore_best(self) -> None:
+        """Put back the best epoch's model and measure it again; raises ConfigError when it is not the one recorded.
+
+        The same process, or one like it, takes the same sums in the same order: the loss is the same to the last bit.
+        Elsewhere (another device, other threads) it may differ by what float32 sums do.
+        """
+        run = self.run
+        lost = self.put_back(self.best, self.best_live)
+        outputs, target = self.predict(self.validation)
+        with torch.no_grad():
+            loss = float(self.loss(outputs.clone(), target.clone()))
+        if not self.is_recorded(loss):
+            names = sorted({*lost, *unsaved(self.live.start, self.best_live)})
+            raise ConfigError(
+                f"train: the model of epoch {run.best_epoch}, put back, has the validation loss {loss:.6g}, "
+                f"{run.best_loss:.6g} was recorded",
+                found="state that cannot be put back: " + (", ".join(names) or UNKNOWN),
+                fix="keep what the model needs in parameters, buffers or attributes that are numbers and tensors",
+            )
+        names = changed(self.best_live, self.live.capture())
+        if not self.world.every(not names):  # all go on together: each measures its own rows
+            self.refuse_other_answers(outputs, names)
+        self.put_back(self.best, self.best_live)
+        self.model.eval()
+
+    def is_recorded(self, loss: float) -> bool:
+        """Return whether a loss is the one that was recorded for the best epoch."""
+        if self.run.best_on == self.machine():
+            return loss == self.run.best_loss
+        return math.isclose(loss, self.run.best_loss, rel_tol=CLOSE, abs_tol=CLOSE)
+
+    def refuse_other_answers(self, outputs: Tensor, names: list[str]) -> None:
+        """Raise ConfigError when what changes while the model answers makes it answer otherwise the next time."""
+        again, _ = self.predict(self.validation)
+        if not torch.equal(again, outputs):
+            raise ConfigError(
+                "train: the model gives the same rows other scores the second time, in eval mode",
+                found=f"changed while it answered: {', '.join(names[:MAX_NAMED])}",
+                fix="change state only where self.training is set",
+            )
+
+    def put_back(self, weights: Mapping[str, Tensor], live: Captured) -> list[str]:
+        """Set the model, and all that is captured beside it; return the names of what could not be set."""
+        lost = self.live.restore(live)
+        self.model.load_state_dict(dict(weights))
+        return lost
 
     # what is written
 
@@ -276,7 +430,32 @@ class Trainer:
 
     def state(self) -> states.State:
         """Return all that the rest of the run depends on."""
-        return states.State(self.tensors(), {"run": vars(self.run), **self.machine()})
+        live = self.live.capture()
+        self.say_unsaved(live)
+        values = {"live": dict(live.nodes), "best_live": dict(self.best_live.nodes), "unsaved": sorted(self.unsaved)}
+        values |= {"run": vars(self.run), "about": dict(self.about), **self.machine()}
+        return states.State(self.tensors() | _named("live", live) | _named("best_live", self.best_live), values)
+
+    def say_unsaved(self, live: Captured) -> None:
+        """Name what of the run's state a resumed run will not have, once."""
+        names = [name for name in unsaved(self.live.start, live) if name not in self.unsaved]
+        if names and self.world.first:
+            logger.warning("cannot be saved, so a resumed run may differ from an unbroken one: %s", ", ".join(names))
+        self.unsaved |= set(names)
+
+    def compare_processes(self, live: Captured) -> None:
+        """Name the state that differs between the processes: a state that is saved has the first one's."""
+        self.compared = True
+        if self.world.part.size == 1:
+            return
+        first = states.unpack(self.world.same(states.pack(states.State(live.tensors, {"nodes": dict(live.nodes)}))))
+        names = changed(Captured(first.values["nodes"], first.tensors), live)
+        if names and not self.world.first:
+            logger.warning(
+                "differs between process %d and the first, whose it is when the run is resumed: %s",
+                self.world.part.rank,
+                ", ".join(names[:MAX_NAMED]),
+            )
 
     def machine(self) -> dict[str, Any]:
         """Return what decides in which order sums are taken."""
@@ -300,11 +479,11 @@ class Trainer:
             made |= {
                 f"optimizer.{index}.{name}": value.cpu().clone() for name, value in state.items() if value is not None
             }
-        return {**made, "sum": self.sum.cpu().clone()}
+        return {**made, "sum": self.sum.cpu().clone(), "mass": torch.tensor(float(self.mass), dtype=torch.float64)}
 
     def resume(self) -> bool:
         """Take up the newest state in the work folder; return whether there was one. The first process has it."""
-        found = states.load(self.work, key=self.key) if self.work else None
+        found = states.load(self.work, key=self.key, differs=self.differs) if self.work else None
         if self.world.part.size > 1:
             self.restore(states.unpack(self.world.same(states.pack(found or self.state()))))
         elif found:
@@ -314,6 +493,10 @@ class Trainer:
         if found:
             self.warn_of_another(found.values)
         return found is not None
+
+    def differs(self, saved: Mapping[str, Any]) -> str:
+        """Say what a saved run depended on that this one does not."""
+        return state_key.differences(saved.get("about", {}), self.about)
 
     def warn_of_another(self, saved: Mapping[str, Any]) -> None:
         """Say that sums were taken in another order where a state was saved."""
@@ -327,13 +510,16 @@ class Trainer:
 
     def restore(self, state: states.State) -> None:
         """Set weights, optimizer and place to those of a state."""
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("model", "best", "optimizer", "live", "best_live")}
         for name, value in state.tensors.items():
             part, _, rest = name.partition(".")
             if rest:
                 parts[part][rest] = value
-        self.model.load_state_dict(parts["model"])
-        self.best = parts["best"]
+        self.best, self.best_live = parts["best"], Captured(state.values["best_live"], parts["best_live"])
+        lost = self.put_back(parts["model"], Captured(state.values["live"], parts["live"]))
+        if names := sorted({*lost, *state.values["unsaved"]}):
+            logger.warning("not as it was when the run was cut, so the result may differ: %s", ", ".join(names))
+        self.unsaved |= set(names)
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["optimizer"].items():
             index, _, slot = name.partition(".")
@@ -342,7 +528,7 @@ class Trainer:
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
         for weight, slot in self.optimizer.state.items():  # fused kernels want the weight's own layout (channels last)
             slot.update({k: torch.empty_like(weight).copy_(v) for k, v in slot.items() if v.shape == weight.shape})
-        self.sum = state.tensors["sum"].to(self.device)
+        self.sum, self.mass = state.tensors["sum"].to(self.device), float(state.tensors["mass"])
         self.run = TrainingRun(**state.values["run"])
 
 
@@ -361,15 +547,20 @@ def run(
         started = time.monotonic()
         keep_freed_blocks()
         config = config.completed()
-        key = key_of(config, how, dataset, seal, root)
-        trainer = Trainer(config, how, dataset, key=key, root=root, work=work, world=world)
+        about = state_key.depends_on(config, how, dataset, seal, root)
+        key = state_key.digest(about)
+        trainer = Trainer(config, how, dataset, key=key, root=root, work=work, about=about, world=world)
         derived = trainer.derived()
         logger.info("train %s: %s", config.recipe, ", ".join(f"{k} {v}" for k, v in derived.items() if v is not None))
+        trainer.probe_metrics()
         if not trainer.resume() and trainer.work:
             states.clear(trainer.work)
         if trainer.work:
             start_metrics(trainer.work, trainer.run.history)
         trainer.train()
+        trainer.restore_best()
+        if trainer.run.diverged:
+            derived |= {"diverged": trainer.run.diverged}
         found = finish(trainer, out, seal, derived, started)
     logger.info(
         "trained %s: %d of %d epochs in %.1f s, %.0f rows/s, best epoch %d with validation loss %.4g",
@@ -400,7 +591,6 @@ def write_checkpoint(
     """Export the best weights, check the graph against them and write the checkpoint, whole or not at all."""
     dataset, schema = trainer.dataset, trainer.dataset.schema
     model = trainer.model.to("cpu")
-    model.load_state_dict(trainer.best)
     graph = Graph(schema, trainer.features.to("cpu"), model, trainer.head).eval()
     data = export(graph, schema)
     sample = next(dataset.batches("validation", CHECKED))
@@ -481,22 +671,6 @@ def write_metrics(folder: Path, lines: list[dict[str, float]]) -> None:
         tensorboard.append(folder / checkpoints.TENSORBOARD, int(line["step"]), time.time(), scalars)
 
 
-def key_of(config: TrainConfig, how: PreprocessConfig, dataset: Dataset, seal: str, root: Path) -> str:
-    """Return the digest of everything that a run depends on; a state of another key is not gone on from."""
-    code = {file.name: artifacts.digest_file(file) for file in recipes.sources(recipes.load(config.recipe, root), root)}
-    return artifacts.digest_json(
-        {
-            "train": config.model_dump(mode="json", exclude=WHERE),
-            "preprocess": how.model_dump(mode="json"),
-            "dataset": dataset.digest,
-            "seal": seal,
-            "recipe": code,
-            "boatyard": __version__,
-            "torch": torch.__version__.partition("+")[0],
-        }
-    )
-
-
 def device_of(config: TrainConfig) -> torch.device:
     """Return where to train; raises ConfigError for a GPU that is not there."""
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
@@ -538,9 +712,30 @@ def reseed(device: torch.device, seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
+def seed_all(seed: int) -> None:
+    """Seed the generators that a recipe may draw its first values from; torch's is seeded anew for each step."""
+    torch.manual_seed(seed)
+    random.seed(seed_of("random", seed))
+    np.random.seed(seed_of("numpy", seed) % 2**32)
+
+
+def own_modules(recipe: recipes.Recipe, root: Path) -> dict[str, types.ModuleType]:
+    """Return the modules that a recipe was written in: its own, and what it imports that no distribution brings."""
+    kind = type(recipe)
+    if kind.__module__.partition(".")[0] == "boatyard":
+        return {}
+    files = {*reach(Modules(root), [kind.__module__]).files.values()}
+    found = {name: module for name, module in [*sys.modules.items()] if getattr(module, "__file__", None) in files}
+    return {kind.__module__: sys.modules[kind.__module__], **found}
+
+
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of a model's weights and buffers, on the CPU."""
     return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+
+
+def _named(part: str, captured: Captured) -> dict[str, Tensor]:
+    return {f"{part}.{name}": value for name, value in captured.tensors.items()}
 
 
 @contextlib.contextmanager
@@ -560,7 +755,8 @@ def reproducible() -> Iterator[None]:
     )  # cuBLAS is reproducible only with a workspace of its own
     threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     settings: Any = torch.utils.deterministic
-    fill, random = settings.fill_uninitialized_memory, torch.get_rng_state()
+    fill = settings.fill_uninitialized_memory
+    drawn = torch.get_rng_state(), random.getstate(), np.random.get_state()
     torch.set_num_threads(Settings().threads)
     torch.use_deterministic_algorithms(True)
     settings.fill_uninitialized_memory = False  # costs time and hides nothing here
@@ -578,4 +774,6 @@ def reproducible() -> Iterator[None]:
         settings.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(before)
         torch.set_num_threads(threads)
-        torch.set_rng_state(random)
+        torch.set_rng_state(drawn[0])
+        random.setstate(drawn[1])
+        np.random.set_state(drawn[2])

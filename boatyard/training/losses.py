@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,6 +47,26 @@ def of_values(name: str) -> nn.Module:
     return _ValueLoss(_VALUES[name])
 
 
+def denominator(loss: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Return what gives the sum that a weighted mean divides by, of a batch's target [N]; None for a mean over rows.
+
+    With it the losses of batches add up to that of all their rows. A loss of one's own says it by a method
+    `denominator(target)`; torch's with class weights or an ignored label are known.
+    """
+    if callable(own := getattr(loss, "denominator", None)):
+        return own  # type: ignore[no-any-return]
+    if type(loss) not in (nn.CrossEntropyLoss, nn.NLLLoss) or loss.reduction != "mean":
+        return None
+    if loss.weight is None and loss.ignore_index < 0:
+        return None
+    return partial(_weight_of, loss)
+
+
+def _weight_of(loss: Any, target: Tensor) -> Tensor:
+    counted = target[target != loss.ignore_index] if loss.ignore_index >= 0 else target
+    return loss.weight[counted].sum() if loss.weight is not None else torch.tensor(float(len(counted)))
+
+
 def balanced(schema: Schema, statistics: Mapping[str, Any]) -> Tensor:
     """Weigh classes by rows / (classes · rows of the class), as scikit-learn's `balanced` does."""
     counts = statistics["__target__"]["counts"]
@@ -83,6 +104,10 @@ class _Brier(nn.Module):
             return rows.mean()
         weights = self.weights.to(outputs.dtype)[target]
         return (rows * weights).sum() / weights.sum()
+
+    def denominator(self, target: Tensor) -> Tensor:
+        """Return the sum of the rows' weights."""
+        return torch.tensor(float(len(target))) if self.weights is None else self.weights[target].sum()
 
 
 _VALUES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

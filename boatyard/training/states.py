@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,17 +58,21 @@ def unpack(data: bytes) -> State:
     return State(safetensors.torch.load(data), json.loads(header["__metadata__"]["values"]))
 
 
-def load(work: Path, *, key: str) -> State | None:
-    """Return the newest state that is whole and belongs to the key, or None; say why one is passed over."""
+def load(work: Path, *, key: str, differs: Callable[[Mapping[str, Any]], str] = lambda values: "") -> State | None:
+    """Return the newest state that is whole and belongs to the key, or None; say why one is passed over.
+
+    `differs` says from a state's values what of it is another than of this run.
+    """
     sweep(work)
     for path in _saved(work):
         try:
             manifest = artifacts.verify(path, STATE_KIND)
+            values = artifacts.read_json(path / "values.json")
             if manifest["key"] != key:
-                logger.warning("%s belongs to another configuration, dataset or recipe; starting anew", path)
+                named = f" ({named})" if (named := differs(values)) else ""
+                logger.warning("%s belongs to another configuration, dataset or recipe; starting anew%s", path, named)
                 clear(work)
                 return None
-            values = artifacts.read_json(path / "values.json")
             return State(safetensors.torch.load((path / "tensors.safetensors").read_bytes()), values)
         except (ArtifactError, safetensors.SafetensorError, KeyError) as error:
             logger.warning("%s cannot be used (%s); going back to the state before", path, error)

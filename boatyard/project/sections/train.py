@@ -34,7 +34,10 @@ class TrainConfig(Section):
     )
     model: dict[str, Any] = Field({}, description="the recipe's own settings; `boatyard recipes` lists them")
     epochs: Count = Field(5, description="passes over the training rows, at most")
-    batch_size: Count = Field(128, description="rows a step")
+    batch_size: Count = Field(128, description="rows that are computed at once, a step unless `accumulate` says more")
+    accumulate: Count = Field(
+        1, description="batches to a step: the gradient of batch_size × accumulate rows, in the memory of batch_size"
+    )
     optimizer: Literal["sgd", "adam", "adamw", "adagrad"] = Field("adamw", description="how weights move")
     learning_rate: Positive | None = Field(
         None, description="of the first step at full rate; by default what suits the optimizer"

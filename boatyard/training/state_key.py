@@ -1,0 +1,67 @@
+"""What a run depends on, and its digest: a state of another key is not gone on from, and what differs is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from boatyard import __version__, recipes
+from boatyard.data import artifacts
+from boatyard.data.datasets import Dataset
+from boatyard.project import PreprocessConfig, TrainConfig
+from boatyard.provenance import code_of
+
+WHERE = {"device", "nodes", "gpus", "claim", "storage"}  # settings that say where a run is computed, not what
+MAX_NAMED = 6
+FORMAT = 2  # of what a state holds; raised when an older one lacks something that a run goes on from
+
+
+def depends_on(config: TrainConfig, how: PreprocessConfig, dataset: Dataset, seal: str, root: Path) -> dict[str, Any]:
+    """Return everything that decides what a run comes to, as JSON values."""
+    return {
+        "train": config.model_dump(mode="json", exclude=WHERE),
+        "preprocess": how.model_dump(mode="json"),
+        "dataset": dataset.digest,
+        "gate": seal,
+        "code": code(config.recipe, root),
+        "boatyard": __version__,
+        "torch": torch.__version__.partition("+")[0],
+        "numpy": np.__version__,
+        "state": FORMAT,
+    }
+
+
+def code(recipe: str, root: Path) -> dict[str, str]:
+    """Return the digest of every file that a recipe is made of, by its path, and the versions of what it imports."""
+    made_of = code_of(recipes.load(recipe, root), root)
+    return {**made_of.files, **made_of.distributions}
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Return the key."""
+    return artifacts.digest_json(dict(values))
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say what differs between what two runs depend on."""
+    lines = list(_differences(saved, now, ""))
+    more = f" and {len(lines) - MAX_NAMED} more" if len(lines) > MAX_NAMED else ""
+    return ", ".join(lines[:MAX_NAMED]) + more
+
+
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], at: str) -> Iterator[str]:
+    for name in sorted({*saved, *now}):
+        one, other, path = saved.get(name), now.get(name), f"{at}{name}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other, f"{path}: " if name == "code" else f"{path}.")
+        elif one != other:
+            long = len(f"{one}{other}") > 60  # a digest
+            yield f"{path} changed" if long else f"{path} {_word(one)} → {_word(other)}"
+
+
+def _word(value: Any) -> str:
+    return "not set" if value is None else str(value)
