@@ -68,7 +68,7 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps([plain(item) for item in value] if isinstance(value, list | tuple) else plain(value)))
 
 
-class PluginName(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
+class OneOfPlugins(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
     """The name of a plug-in of a group; another is wrong usage, which names those that there are."""
 
     name = "name"

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 import boatyard
-from boatyard.cli.options import JSON, OUT, PACKAGE, PATH, PORT, SET, PluginName, Verb, print_json
+from boatyard.cli.options import JSON, OUT, PACKAGE, PATH, PORT, SET, OneOfPlugins, Verb, print_json
 
 
 @click.command(cls=Verb, place=120)
@@ -21,7 +21,7 @@ from boatyard.cli.options import JSON, OUT, PACKAGE, PATH, PORT, SET, PluginName
 )
 @click.option(
     "--engine",
-    type=PluginName("engines"),
+    type=OneOfPlugins("engines"),
     default="onnxruntime",
     show_default=True,
     help="What runs the ONNX model: onnxruntime, openvino (an extra) or an engine's plug-in.",
