@@ -45,6 +45,7 @@ def sources() -> dict[Path, str]:
     pages |= {path: f"pictures/{path.name}" for path in sorted((ROOT / "docs" / "pictures").iterdir())}
     pages[ROOT / "docs" / "site.css"] = "site.css"
     others = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "examples/README.md": "examples.md"}
+    others["examples/cluster/README.md"] = "example-on-a-cluster.md"
     return pages | {ROOT / name: target for name, target in others.items()} | {ROOT / "LICENSE": "LICENSE.txt"}
 
 

@@ -105,6 +105,7 @@ def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site: Path) ->
     assert pages == {page.stem for page in PAGES if page.parent.name == "docs"} | {
         "index",
         "examples",
+        "example-on-a-cluster",
         "contributing",
         "python-api",
     }
