@@ -5,16 +5,19 @@ rows; shares of the rarer label of 2, 5, 20 and 50 %; scores and errors that are
 with mean 0) and t with 3 degrees of freedom. The intervals are
 those of the report and the gate, by their own functions.
 
-    python benchmarks/intervals.py [--samples 1000]
+    python benchmarks/intervals.py [--samples 40]
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,7 @@ from boatyard.evaluation.metrics import Metric
 
 Array = np.ndarray[Any, Any]
 ROWS, SHARES = (50, 100, 300, 1000), (0.02, 0.05, 0.2, 0.5)
-TRUTH_ROWS = 1_000_000
+TRUTH_ROWS = 500_000
 CONFIDENCE, BINS = 0.95, 15
 RARE = 0.05  # of samples: a cell with an interval in fewer says nothing about its ends, and is counted over all samples
 
@@ -68,34 +71,30 @@ class Ends:
     def error(self, side: str) -> float:
         """Return the share of intervals shown whose end is beyond the truth; of all samples, where few are shown."""
         base = self.shown if self.shown >= RARE * self.samples else self.samples
-        return getattr(self, side) / max(base, 1)
+        return float(getattr(self, side)) / max(base, 1)
 
 
-@dataclass
-class Table:
-    """Every measure's cells."""
+Measured = dict[str, Callable[[], Metric]]
 
-    cells: dict[str, dict[str, Ends]] = field(default_factory=dict)
 
-    def add(self, cell: str, found: dict[str, Metric], truth: dict[str, Metric]) -> None:
-        for name, one in found.items():
-            if truth[name].value is not None:
-                self.end(name, cell).add(one.low, one.high, truth[name].value)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class Cell:
+    """Rows of a kind: how a sample of them is drawn and measured, and what is true of all."""
 
-    def end(self, name: str, cell: str) -> Ends:
-        return self.cells.setdefault(name, {}).setdefault(cell, Ends())
+    name: str
+    sample: Callable[[np.random.Generator], Measured]
+    truth: dict[str, float]
 
-    def lines(self) -> Iterator[str]:
-        yield "| measure | low end | high end | shown | worst cell |"
-        yield "|---|---|---|---|---|"
-        for name, cells in self.cells.items():
-            low, high = (max(cells, key=lambda c, side=side: cells[c].error(side)) for side in ("low", "high"))  # type: ignore[misc]
-            worst = max((cells[low].error("low"), low), (cells[high].error("high"), high))[1]
-            shown = [one.shown / one.samples for one in cells.values()]
-            yield (
-                f"| {name} | {cells[low].error('low'):.1%} | {cells[high].error('high'):.1%} | "
-                f"{min(shown):.0%} to {max(shown):.0%} | {worst} |"
-            )
+    def run(self, samples: int, seed: int, only: str | None = None) -> dict[str, Ends]:
+        """Count the ends that are beyond the truth."""
+        random = np.random.default_rng(seed)
+        found = {name: Ends() for name in self.truth if only in (None, name)}
+        for _ in range(samples):
+            measured = self.sample(random)
+            for name, ends in found.items():
+                one = measured[name]()
+                ends.add(one.low, one.high, self.truth[name])
+        return found
 
 
 def two_labels(
@@ -118,80 +117,145 @@ def three_labels(random: np.random.Generator, rows: int, share: float, draw: Dra
     return target, (score / score.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def of_labels(target: Array, probabilities: Array, seed: int) -> dict[str, Metric]:
-    """Measure classified rows as the report does: its metrics, those of the rarer label, and a calibration bin."""
+def of_labels(target: Array, probabilities: Array) -> Measured:
+    """Measure classified rows as the report does: its metrics, and those of the rarer label."""
     labels = probabilities.shape[1]
     given = probabilities.argmax(axis=1)
-    right = target == given
+    right, rare = target == given, labels - 1 if labels == 2 else 0
     table, support = metrics.confusion(target, given, labels), np.bincount(target, minlength=labels)
-    rare = metrics.class_scores([str(k) for k in range(labels)], target, given, probabilities, CONFIDENCE)[
-        -1 if labels == 2 else 0
-    ]
-    found = {
-        "accuracy": metrics.proportion(int(right.sum()), len(target), CONFIDENCE),
-        "balanced_accuracy": metrics.balanced_accuracy(table, support, CONFIDENCE),
-        "macro_f1": metrics.macro_f1(table, support, CONFIDENCE),
-        "auc": metrics.auc(target, probabilities, CONFIDENCE),
-        **metrics.probabilistic(target, right, probabilities, confidence=CONFIDENCE, bins=BINS, seed=seed),
-        **{f"label's {name}": getattr(rare, name) for name in ("precision", "recall", "f1", "auc")},
+
+    @cache
+    def rows() -> dict[str, Metric]:
+        return metrics.probabilistic(target, right, probabilities, confidence=CONFIDENCE, bins=BINS, seed=0)
+
+    hits, has, gave = int(table[rare, rare]), int(support[rare]), int(table[:, rare].sum())
+    return {
+        "accuracy": lambda: metrics.proportion(int(right.sum()), len(target), CONFIDENCE),
+        "precision of a label": lambda: metrics.proportion(hits, gave, CONFIDENCE),
+        "recall of a label": lambda: metrics.proportion(hits, has, CONFIDENCE),
+        "F1 of a label": lambda: metrics.f1(hits, has + gave - 2 * hits, CONFIDENCE),
+        "AUC of a label": lambda: metrics.one_auc(target == rare, probabilities[:, rare], CONFIDENCE),
+        "balanced_accuracy": lambda: metrics.balanced_accuracy(table, support, CONFIDENCE),
+        "macro_f1": lambda: metrics.macro_f1(table, support, CONFIDENCE),
+        "auc": lambda: metrics.auc(target, probabilities, CONFIDENCE),
+        **{name: lambda name=name: rows()[name] for name in ("log_loss", "brier", "ece")},  # type: ignore[misc]
     }
-    del found["calibration_rmse"]  # which never has an interval
-    return found
 
 
-def labels(table: Table, samples: int, rows: tuple[int, ...], shares: tuple[float, ...]) -> None:
+Labels = Callable[[np.random.Generator, int], tuple[Array, Array]]
+
+
+def labels(rows: tuple[int, ...] = ROWS, shares: tuple[float, ...] = SHARES) -> Iterator[Cell]:
+    """Labels: calibrated probabilities of two, probabilities that are not, and three labels."""
     for share in shares:
         for name, draw in SCORES.items():
-            ways: dict[str, Callable[[np.random.Generator, int], tuple[Array, Array]]] = {
-                "calibrated": lambda r, n, s=share, d=draw: two_labels(r, n, s, d, True),  # type: ignore[misc]
-                "2 labels": lambda r, n, s=share, d=draw: two_labels(r, n, s, d, False),  # type: ignore[misc]
-                "3 labels": lambda r, n, s=share, d=draw: three_labels(r, n, s, d),  # type: ignore[misc]
+            ways: dict[str, Labels] = {
+                "2 labels, calibrated": partial(two_labels, share=share, draw=draw, calibrated=True),
+                "2 labels": partial(two_labels, share=share, draw=draw, calibrated=False),
+                "3 labels": partial(three_labels, share=share, draw=draw),
             }
             for way, drawn in ways.items():
-                truth = of_labels(*drawn(np.random.default_rng(99), TRUTH_ROWS), 0)
-                if way == "calibrated":
-                    truth["ece"] = metrics.metric(0.0, (0, 0), "", 1)
+                truth = true_values(of_labels(*drawn(np.random.default_rng(99), TRUTH_ROWS)))
+                if "calibrated" in way:
+                    truth["ece"] = 0.0
                 for n in rows:
-                    random = np.random.default_rng(1)
-                    for sample in range(samples):
-                        found = of_labels(*drawn(random, n), sample)
-                        table.add(f"{n} rows, {share:.0%}, {name}, {way}", found, truth)
+                    yield Cell(
+                        f"{n} rows, {share:.0%}, {name}, {way}",
+                        lambda random, n=n, drawn=drawn: of_labels(*drawn(random, n)),  # type: ignore[misc]
+                        truth,
+                    )
 
 
-def numbers(table: Table, samples: int, rows: tuple[int, ...]) -> None:
-    def drawn(random: np.random.Generator, n: int, draw: Draw, spread: float) -> tuple[Array, Array]:
-        target = spread * random.normal(size=n)
-        return target, target + draw(random, n)
+def true_values(measured: Measured) -> dict[str, float]:
+    values = {name: measure().value for name, measure in measured.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
+
+def of_numbers(random: np.random.Generator, n: int, draw: Draw, spread: float) -> Measured:
+    target = spread * random.normal(size=n)
+
+    @cache
+    def found() -> dict[str, Metric]:
+        return metrics.regression(target, target + draw(random, n), confidence=CONFIDENCE)
+
+    names = ("rmse", "mae", "median_absolute_error", "r2", "bias")
+    return {name: lambda name=name: found()[name] for name in names}  # type: ignore[misc]
+
+
+def numbers(rows: tuple[int, ...] = ROWS) -> Iterator[Cell]:
+    """Numbers: a model whose errors are of a kind, on targets that spread little or much beside them."""
     for name, draw in ERRORS.items():
         for spread in (1.0, 4.0):
-            truth = metrics.regression(*drawn(np.random.default_rng(99), TRUTH_ROWS, draw, spread))
+            truth = true_values(of_numbers(np.random.default_rng(99), TRUTH_ROWS, draw, spread))
             for n in rows:
-                random = np.random.default_rng(1)
-                for _ in range(samples):
-                    found = metrics.regression(*drawn(random, n, draw, spread), confidence=CONFIDENCE)
-                    table.add(f"{n} rows, {name}, target's deviation {spread:g}", found, truth)
+                yield Cell(
+                    f"{n} rows, {name}, target's deviation {spread:g}",
+                    lambda random, n=n, draw=draw, spread=spread: of_numbers(random, n, draw, spread),  # type: ignore[misc]
+                    truth,
+                )
 
 
-def gates(table: Table, samples: int, rows: tuple[int, ...], shares: tuple[float, ...]) -> None:
+def of_pairs(random: np.random.Generator, n: int, share: float, win: float) -> Measured:
+    wins, lost, _ = random.multinomial(n, [share * win, share * (1 - win), 1 - share])
+    pair = intervals.tango(int(wins), int(lost), n, CONFIDENCE)
+    return {"gate: rows right": lambda: metrics.metric(0.0, pair, "", n)}
+
+
+def of_errors(random: np.random.Generator, n: int, draw: Draw, factor: float) -> Measured:
+    shared = draw(random, n)
+    new, old = abs(factor * (shared + draw(random, n))), abs(shared + draw(random, n))
+    return {"gate: growth of errors": lambda: metrics.metric(0.0, intervals.ratio(new, old, CONFIDENCE), "", n)}
+
+
+def gates(rows: tuple[int, ...] = ROWS, shares: tuple[float, ...] = SHARES) -> Iterator[Cell]:
     """The two differences that the gate bounds: of right rows, and of mean errors as a ratio."""
     for n in rows:
-        random = np.random.default_rng(1)
         for share in shares:
             for win in (0.1, 0.5, 0.9):
-                for wins, lost, _ in random.multinomial(n, [share * win, share * (1 - win), 1 - share], size=samples):
-                    low, high = intervals.tango(int(wins), int(lost), n, CONFIDENCE)
-                    table.end("gate: rows right", f"{n} rows, {share:.0%} differ, {win:.0%} won").add(
-                        low, high, share * (2 * win - 1)
-                    )
+                drawn: Callable[..., Measured] = partial(of_pairs, n=n, share=share, win=win)
+                truth = {"gate: rows right": share * (2 * win - 1)}
+                yield Cell(f"{n} rows, {share:.0%} differ, {win:.0%} won", drawn, truth)
         for name, draw in ERRORS.items():
-            for factor in (0.7, 1.0, 1.5):
-                for _ in range(samples):
-                    shared = draw(random, n)
-                    new, old = abs(factor * (shared + draw(random, n))), abs(shared + draw(random, n))
-                    low, high = intervals.ratio(new, old, CONFIDENCE)
-                    ends = (end if math.isfinite(end) else None for end in (low, high))
-                    table.end("gate: growth of errors", f"{n} rows, {name}, times {factor:g}").add(*ends, factor)
+            for factor in (0.7, 1.5):
+                drawn = partial(of_errors, n=n, draw=draw, factor=factor)
+                yield Cell(f"{n} rows, {name}, times {factor:g}", drawn, {"gate: growth of errors": factor})
+
+
+CELLS: list[Cell] = []
+
+
+def _run(job: tuple[int, int, int, str | None]) -> dict[str, Ends]:
+    cell, samples, seed, only = job
+    return CELLS[cell].run(samples, seed, only)
+
+
+def worst(
+    pool: ProcessPoolExecutor, first: list[dict[str, Ends]], name: str, side: str, samples: int
+) -> tuple[float, int]:
+    """Return the greatest error of a measure's end and its cell: the worst go on to more samples, drawn anew."""
+    left = [i for i, found in enumerate(first) if name in found]
+    errors = {i: first[i][name].error(side) for i in left}
+    for kept, more, seed in ((8, 3 * samples, 2), (2, 15 * samples, 3)):
+        left = sorted(left, key=lambda i: -errors[i])[:kept]
+        for i, found in zip(left, pool.map(_run, [(i, more, seed, name) for i in left]), strict=True):
+            errors[i] = found[name].error(side)
+    return max((errors[i], i) for i in left)
+
+
+def table(pool: ProcessPoolExecutor, samples: int) -> Iterator[str]:
+    """Say of each measure the error of each end: over all cells, and in the worst."""
+    first = list(pool.map(_run, [(i, samples, 1, None) for i in range(len(CELLS))], chunksize=4))
+    yield "| measure | low end: all | worst cell | high end: all | worst cell | shown |"
+    yield "|---|---|---|---|---|---|"
+    for name in dict.fromkeys(name for found in first for name in found):
+        ends = [found[name] for found in first if name in found]
+        shown = sum(one.shown for one in ends)
+        parts = [f"| {name} |"]
+        for side in ("low", "high"):
+            error, cell = worst(pool, first, name, side, samples)
+            parts.append(f" {sum(getattr(one, side) for one in ends) / max(shown, 1):.1%} |")
+            parts.append(f" {error:.1%} ({CELLS[cell].name}) |" if error else " 0.0% |")
+        yield "".join(parts) + f" {shown / sum(one.samples for one in ends):.0%} |"
 
 
 def marked(samples: int, n: int, columns: int, kind: str, seed: int = 3) -> float:
@@ -226,20 +290,20 @@ KINDS = ("97 % right", "70 % right", "few different errors", *(f"{name} errors" 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--samples", type=int, default=1000)
-    samples = parser.parse_args().samples
-    start, table = time.perf_counter(), Table()
-    labels(table, samples, ROWS, SHARES)
-    numbers(table, 2 * samples, ROWS)
-    gates(table, samples, ROWS, SHARES)
-    print(f"Intervals whose end is beyond the truth, the worst of all cells of {samples} samples; 2.5 % nominal:\n")
-    print("\n".join(table.lines()))
-    print("\nShare of reports that mark a slice of a model that is worse on none, 5 % nominal:\n")
-    print("| rows | columns | " + " | ".join(KINDS) + " |")
-    print("|---|---|" + "---|" * len(KINDS))
-    for n, columns in ((50, 4), (200, 2), (300, 20), (1000, 6)):
-        shares = (marked(samples // 2, n, columns, kind) for kind in KINDS)
-        print(f"| {n} | {columns} | " + " | ".join(f"{share:.1%}" for share in shares) + " |", flush=True)
+    parser.add_argument("--samples", type=int, default=40, help="of each cell; the worst get 15 times as many")
+    samples, start = parser.parse_args().samples, time.perf_counter()
+    CELLS[:] = [*labels(), *numbers(), *gates()]
+    print(f"Intervals whose end is beyond the truth, 2.5 % nominal; {len(CELLS)} cells, {samples} samples of each,")
+    print(f"{15 * samples} of the worst:\n")
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:  # the cells are not pickled
+        for line in table(pool, samples):
+            print(line, flush=True)
+        print(f"\nReports that mark a slice of a model that is worse on none, 5 % nominal; {5 * samples} of each:\n")
+        print("| rows | columns | " + " | ".join(KINDS) + " |")
+        print("|---|---|" + "---|" * len(KINDS))
+        for n, columns in ((50, 4), (200, 2), (300, 12)):
+            jobs = [pool.submit(marked, 5 * samples, n, columns, kind) for kind in KINDS]
+            print(f"| {n} | {columns} | " + " | ".join(f"{job.result():.1%}" for job in jobs) + " |", flush=True)
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,40 +15,44 @@ from boatyard.evaluation import intervals, metrics, slices
 SAMPLES = 200
 
 
-def errors(table: simulated.Table) -> dict[str, tuple[int, int, int]]:
-    """Over all cells: intervals shown, low ends beyond the truth, high ends."""
-    ends = {name: list(cells.values()) for name, cells in table.cells.items()}
-    return {n: (sum(e.shown for e in of), sum(e.low for e in of), sum(e.high for e in of)) for n, of in ends.items()}
-
-
 def most(shown: int) -> float:
     """3.5 %, and what chance adds to it in so many intervals (three deviations)."""
     return 0.035 * shown + 3 * math.sqrt(0.035 * shown)
+
+
+def run(cells: Iterator[simulated.Cell], samples: int) -> dict[str, list[simulated.Ends]]:
+    """Return each measure's ends by cell; none is beyond the truth too often, all cells together."""
+    found: dict[str, list[simulated.Ends]] = {}
+    for cell in cells:
+        for name, ends in cell.run(samples, seed=1).items():
+            found.setdefault(name, []).append(ends)
+    for name, cell_ends in found.items():
+        shown = sum(ends.shown for ends in cell_ends)
+        assert max(sum(ends.low for ends in cell_ends), sum(ends.high for ends in cell_ends)) <= most(shown), name
+    return found
 
 
 @pytest.mark.parametrize("kind", list(simulated.ERRORS))
 def test_intervals_of_errors_hold_or_are_not_shown(kind: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(simulated, "ERRORS", {kind: simulated.ERRORS[kind]})
     monkeypatch.setattr(simulated, "TRUTH_ROWS", 200_000)
-    table = simulated.Table()
-    simulated.numbers(table, SAMPLES // 2, (50, 100, 300))
-    for name, (shown, low, high) in errors(table).items():
-        assert max(low, high) <= most(shown), name
-    shown = {cell: ends.shown for cell, ends in table.cells["rmse"].items()}
-    if kind != "normal":  # no method's upper end holds there
-        assert sum(shown.values()) <= 2
-    else:
-        assert all((count > 0) == ("300 rows" in cell) for cell, count in shown.items())
+    few = run(simulated.numbers((50,)), 20)
+    assert not sum(ends.shown for name in ("rmse", "r2", "mae", "bias") for ends in few[name])
+    more = run(simulated.numbers((300,)), 100)
+    assert all(ends.shown == 100 for ends in more["mae"])
+    squares = sum(ends.shown for ends in more["rmse"])
+    assert squares > 50 if kind == "normal" else squares <= 2  # of heavy tails no method's upper end holds
 
 
 @pytest.mark.parametrize(("rows", "share"), [(50, 0.02), (300, 0.05)])
 def test_intervals_of_labels_hold_or_are_not_shown(rows: int, share: float, monkeypatch: Any) -> None:
     monkeypatch.setattr(simulated, "SCORES", {"t3": simulated.t3})
     monkeypatch.setattr(simulated, "TRUTH_ROWS", 200_000)
-    table = simulated.Table()
-    simulated.labels(table, SAMPLES // 4, (rows,), (share,))
-    for name, (shown, low, high) in errors(table).items():
-        assert max(low, high) <= most(shown), name
+    run(simulated.labels((rows,), (share,)), 50)
+
+
+def test_the_gate_s_bounds_hold() -> None:
+    run(simulated.gates((100,), (0.05,)), 100)
 
 
 @pytest.mark.parametrize(("positives", "negatives", "distance"), [(2, 98, 1.5), (5, 95, 1.5), (20, 180, 3.0)])

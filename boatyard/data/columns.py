@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from boatyard.data import kinds
 from boatyard.data.kinds.category import MAX_CATEGORIES
+from boatyard.data.rounding import Rounding
 from boatyard.data.schema import Array
 from boatyard.errors import DataError
 
@@ -105,6 +106,7 @@ class ColumnProfile:
     numbers: int = 0
     texts: set[str] = field(default_factory=set)
     many: bool = False
+    rounding: Rounding = field(default_factory=Rounding)
 
     @classmethod
     def of(cls, name: str, values: pa.Array, known_many: bool) -> ColumnProfile:
@@ -120,8 +122,11 @@ class ColumnProfile:
             profile.texts = set() if profile.many else set(categories(unique).to_pylist())
         if pa.types.is_floating(values.type):
             profile.numbers = len(there)
+            profile.rounding = Rounding.of(there.to_numpy(zero_copy_only=False))
             return profile
-        profile.numbers = int((~np.isnan(numbers(there)[0])).sum())
+        found = numbers(there)[0]
+        profile.numbers = int((~np.isnan(found)).sum())
+        profile.rounding = Rounding.of(found)
         return profile
 
     def merge(self, more: ColumnProfile) -> None:
@@ -129,6 +134,7 @@ class ColumnProfile:
         self.count += more.count
         self.missing += more.missing
         self.numbers += more.numbers
+        self.rounding = self.rounding.merged(more.rounding)
         self.texts |= more.texts
         self.many = self.many or more.many or len(self.texts) > MAX_CATEGORIES
         if self.many:

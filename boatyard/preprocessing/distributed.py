@@ -13,7 +13,7 @@ import itertools
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from boatyard.data import artifacts, datasets, kinds, statistics
 from boatyard.data.columns import ColumnProfile
 from boatyard.data.datasets import DATASET_KIND, SPLITS, Dataset, Split
+from boatyard.data.rounding import Rounding
 from boatyard.data.schema import Array, Task
 from boatyard.data.statistics import Statistic
 from boatyard.errors import ArtifactError, DataError
@@ -220,9 +221,13 @@ def _profile_values(profile: Profile) -> dict[str, Any]:
     place, row, value = profile.first or (None, 0, "")
     return {
         "total": profile.total,
-        "columns": [{**vars(column), "texts": sorted(column.texts)} for column in profile.columns.values()],
+        "columns": [
+            {**vars(column), "texts": sorted(column.texts), "rounding": astuple(column.rounding)}
+            for column in profile.columns.values()
+        ],
         "labels": sorted(profile.labels),
         "unlabelled": profile.unlabelled,
+        "target": astuple(profile.target),
         "first": [place(row), value] if place else None,
         "shape": list(profile.shape),
         "dtype": profile.dtype,
@@ -230,10 +235,16 @@ def _profile_values(profile: Profile) -> dict[str, Any]:
 
 
 def _profile_of(value: dict[str, Any]) -> Profile:
-    columns = {entry["name"]: ColumnProfile(**{**entry, "texts": set(entry["texts"])}) for entry in value["columns"]}
+    columns = {
+        entry["name"]: ColumnProfile(
+            **{**entry, "texts": set(entry["texts"]), "rounding": Rounding(*entry.get("rounding", ()))}
+        )
+        for entry in value["columns"]
+    }
     first = (RemotePlace(value["first"][0], np.zeros(0)), 0, value["first"][1]) if value["first"] else None
     shape, labels = tuple(value["shape"]), set(value["labels"])
-    return Profile(value["total"], columns, labels, value["unlabelled"], first, shape, value["dtype"])
+    target = Rounding(*value.get("target", ()))
+    return Profile(value["total"], columns, labels, value["unlabelled"], first, shape, value["dtype"], target)
 
 
 def _cleaned(cleaning: Cleaning) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from boatyard.data import columns, kinds
 from boatyard.data.columns import ColumnProfile
+from boatyard.data.rounding import Rounding
 from boatyard.data.schema import Array, Field, Task
 from boatyard.errors import DataError
 from boatyard.preprocessing.block import Block, Place, ordered
@@ -55,6 +56,7 @@ class Profile:
     first: tuple[Place, int, str] | None = None  # the first row without a target, and what stands there
     shape: tuple[int, ...] = ()
     dtype: str = ""
+    target: Rounding = field(default_factory=Rounding)  # of a target that is a number
 
     def merge(self, more: Profile) -> None:
         """Take in the next block."""
@@ -63,6 +65,7 @@ class Profile:
         self.unlabelled += more.unlabelled
         self.first = self.first or more.first
         self.shape, self.dtype = self.shape or more.shape, self.dtype or more.dtype
+        self.target = self.target.merged(more.target)
         for name, column in more.columns.items():
             if name in self.columns:
                 self.columns[name].merge(column)
@@ -103,7 +106,18 @@ def plan(profile: Profile, source: OpenSource, data: DataConfig, task: Task, tar
         labels = target.order(profile.labels, profile.total, data)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
+    _told_apart(f"{where}: the target {data.target!r}", profile.target)
+    for name, column in profile.columns.items():
+        if by_name[name] == "number":
+            _told_apart(f"{where}: column {name!r}", column.rounding)
     return DataPlan(task, by_name or _of_array(profile), profile.shape, profile.dtype, labels, profile.total)
+
+
+def _told_apart(about: str, rounding: Rounding) -> None:
+    """Raise DataError for numbers that float32 would make one number of: nothing could be learnt of them."""
+    if rounding.material:
+        found, fix = rounding.sentence()
+        raise DataError(about, expected="numbers that float32 can tell apart", found=found, fix=fix)
 
 
 def _of_array(profile: Profile) -> dict[str, str]:
@@ -121,6 +135,7 @@ def _profile_block(block: Block, features: tuple[str, ...], target: Target, many
     column = columns.plain(block.target)
     missing = target.missing(column)
     found.labels = target.labels(column, missing)
+    found.target = target.rounding(column)
     if missing.any():
         first = int(np.flatnonzero(missing)[0])
         found.unlabelled = int(missing.sum())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from boatyard.data.kinds.category import MAX_CATEGORIES
+from boatyard.data.rounding import Rounding
 from boatyard.data.schema import Array
 from boatyard.data.values import GREATEST
 from boatyard.errors import DataError
@@ -38,6 +39,10 @@ class Target(ABC):
     @abstractmethod
     def missing(self, column: pa.Array) -> Array:
         """Say which rows have no target that could be learnt from, bool [N]."""
+
+    def rounding(self, column: pa.Array) -> Rounding:
+        """Return what storing the column as float32 would lose; nothing where targets are no numbers."""
+        return Rounding()
 
     def labels(self, column: pa.Array, missing: Array) -> set[str]:
         """Return the labels of the rows that have one; none where targets are no labels."""
@@ -179,6 +184,11 @@ class NumberTarget(Target):
         from boatyard.data import columns
 
         return columns.numbers(column)[0].astype(np.float32)
+
+    def rounding(self, column: pa.Array) -> Rounding:
+        from boatyard.data import columns
+
+        return Rounding.of(columns.numbers(column)[0])
 
     def strata(self, values: Array) -> Array:
         """One stratum: chance alone balances numbers."""

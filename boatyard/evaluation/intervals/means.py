@@ -210,23 +210,26 @@ def spread_enough(values: Array, top: float) -> bool:
 
 def _betting(values: Array, tail: float) -> float:
     """Return the lower end of a mean of numbers from 0 to 1: the least that a gambler's wealth does not refute."""
+    from scipy import optimize
+
     count = np.arange(1, len(values) + 1)
     means = (0.5 + np.cumsum(values)) / (count + 1)
     variances = (0.25 + np.cumsum((values - means) ** 2)) / (count + 1)
     past = np.append(0.25, variances[:-1])  # a bet knows the rows before it, no other
     bets = np.sqrt(2 * math.log(1 / tail) / (len(values) * past))
-    wealth = math.log(1 / tail)
 
-    def refuted(m: float) -> bool:
-        return bool(np.cumsum(np.log1p(np.minimum(bets, STAKE / m) * (values - m))).max() >= wealth)
+    def excess(m: float) -> float:
+        """How far the gambler's greatest wealth is above what refutes a mean of m, in logarithms; it falls with m."""
+        wealth = np.cumsum(np.log1p(np.minimum(bets, STAKE / m) * (values - m))).max()
+        return float(wealth) - math.log(1 / tail)
 
-    low, high = 0.0, float(values.mean())
-    for _ in range(32):
-        middle = (low + high) / 2
-        if middle <= 0:
-            break
-        low, high = (middle, high) if refuted(middle) else (low, middle)
-    return low
+    mean = float(values.mean())
+    least = mean * 1e-9
+    if mean <= 0 or excess(least) <= 0:
+        return 0.0
+    if excess(mean) >= 0:  # rich for a while, on rows that happen to come first: the estimate stays inside
+        return mean
+    return float(optimize.brentq(excess, least, mean, xtol=mean * 1e-7))
 
 
 def median(values: Array, confidence: float) -> tuple[float, float]:

@@ -5,12 +5,13 @@ that need all the numbers have no value, with a note that says why. A metric who
 none, with a note that says so.
 """
 
-from boatyard.evaluation.metrics.areas import Roc, auc, delong, midranks, roc, worst_rocs
+from boatyard.evaluation.metrics.areas import Roc, auc, delong, midranks, one_auc, roc, worst_rocs
 from boatyard.evaluation.metrics.labels import (
     ClassScore,
     balanced_accuracy,
     class_scores,
     confusion,
+    f1,
     f1_scores,
     macro_f1,
 )
@@ -44,6 +45,7 @@ __all__ = (
     "class_scores",
     "confusion",
     "delong",
+    "f1",
     "f1_scores",
     "invalid_rows",
     "macro_f1",
@@ -51,6 +53,7 @@ __all__ = (
     "midranks",
     "nothing",
     "numbers",
+    "one_auc",
     "probabilistic",
     "proportion",
     "regression",

@@ -121,14 +121,15 @@ def class_scores(
                 int(given[k]),
                 proportion(hits, int(given[k]), confidence, "" if given[k] else "never predicted"),
                 proportion(hits, int(support[k]), confidence, "" if support[k] else "no test row has this label"),
-                _f1(hits, int(support[k] + given[k]) - 2 * hits, confidence),
+                f1(hits, int(support[k] + given[k]) - 2 * hits, confidence),
                 area,
             )
         )
     return tuple(scores)
 
 
-def _f1(hits: int, misses: int, confidence: float) -> Metric:
+def f1(hits: int, misses: int, confidence: float) -> Metric:
+    """Return the F1 of one label from its hits and its misses of both sorts."""
     if hits + misses == 0:
         return nothing(JACCARD, 0, "neither occurs nor is predicted")
     low, high = _f1_interval(hits, misses, confidence)
