@@ -101,6 +101,13 @@ def ready(running: Running) -> Running:
     raise AssertionError(running.process.communicate()[0])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def hung_up() -> Iterator[None]:
+    """Close the client that the tests share, whichever of them run."""
+    yield
+    CLIENT.close()
+
+
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
     folder = tmp_path_factory.mktemp("servers")
