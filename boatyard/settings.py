@@ -113,6 +113,11 @@ class Settings(BaseSettings):
     progress: Path | None = _variable(
         None, "BOATYARD_PROGRESS", description="file that a step writes its progress to, for the runner that follows it"
     )
+    observed: Path | None = _variable(
+        None,
+        "BOATYARD_OBSERVED",
+        description="file that a step writes what it read of code, files and environment to, for the run's cache",
+    )
     retries: FromZero = _variable(0, "BOATYARD_RETRIES", description="how often a step asks a store once more")
     threads: FromZero = _variable(
         0,

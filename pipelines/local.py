@@ -91,10 +91,15 @@ class _Runner:
     keys: dict[str, str] = field(default_factory=dict)
     errors: dict[str, dict[str, str]] = field(default_factory=dict)
     locks: dict[str, IO[bytes]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
 
     def work(self, name: str) -> Path:
         """Return the folder that a step goes on from after it was killed."""
         return self.folder / runs.FOLDER / ".work" / self.keys.get(name, name)[:16]
+
+    def observed(self, name: str) -> Path:
+        """Return the file that a step leaves what it read in."""
+        return self.run.path / "logs" / f".{name}.observed"
 
     def unlock(self, *names: str) -> None:
         """Let other runs have a step."""
@@ -128,18 +133,21 @@ class _Runner:
         """Run one step: its output to its log, its progress to the display; return its exit code."""
         name = _step_name(full_command)
         self.display.start(name)
-        self.note(runs.Step(name, "running"))
+        why = self.reasons.get(name, "")
+        self.note(runs.Step(name, "running", why=why))
         started = time.monotonic()
         work = self.work(name)
         _sweep(self.run.path / "artifacts" / name)
         events = ProgressFollower(self.run.path / "logs" / f".{name}.progress")
-        events.path.unlink(missing_ok=True)
+        for left in (events.path, self.observed(name)):
+            left.unlink(missing_ok=True)
         environment = {
             **os.environ,
             **(env_vars or {}),
             progress.VARIABLE: str(events.path),
             "BOATYARD_PROJECT": str(self.folder),
             "BOATYARD_WORK": str(work),
+            "BOATYARD_OBSERVED": str(self.observed(name)),
             "PYTHONUNBUFFERED": "1",
             "TMPDIR": tempfile.gettempdir(),  # one that can be written: KFP's shell takes what is set as it is
         }
@@ -157,7 +165,7 @@ class _Runner:
         if state == "succeeded":
             shutil.rmtree(work, ignore_errors=True)
         took = time.monotonic() - started
-        self.note(runs.Step(name, state, round(took, 3), self.keys.get(name, ""), self.outputs_of(name)))
+        self.note(runs.Step(name, state, round(took, 3), self.keys.get(name, ""), self.outputs_of(name), why))
         self.display.end(name, state, took)
         return code
 

@@ -52,6 +52,8 @@ ENVIRONMENT = {  # reads or changes it beside settings.py, and why
     "boatyard/running/step.py": "the descriptor of the runner's life, taken away so that no child has it",
     "pipelines/demands.py": "whether what a step's secrets are to be is there",
     "boatyard/api/serving.py": "hands the environment on to the server",
+    "pipelines/cache.py": "whether a step would read of it what it read",
+    "boatyard/provenance/observer.py": "sees what own code reads of it",
     "pipelines/local.py": "hands the environment on to the steps",
     "pipelines/process.py": "hands the environment on to the process of a run",
     "serving/pool.py": "hands the environment on to the workers",

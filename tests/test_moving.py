@@ -67,7 +67,7 @@ def as_before_numbers(folder: Path, original: Path) -> None:
         path.write_text(json.dumps(value))
     for path in (folder / "runs" / ".cache").glob("*.json"):
         value = json.loads(path.read_text())
-        for entry in value.values():
+        for entry in (entry for outcome in value["outcomes"] for entry in outcome["outputs"].values()):
             if below := entry.pop("below", None):
                 entry["artifact"]["uri"] = str(original / below)
         path.write_text(json.dumps(value))

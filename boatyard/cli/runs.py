@@ -50,7 +50,7 @@ def run(folder: Path, overrides: tuple[str, ...], resume: bool, run_id: str | No
 
 @click.command("runs", cls=Verb, place=40)
 @FOLDER
-@click.option("--steps", is_flag=True, help="Show each run's steps too.")
+@click.option("--steps", is_flag=True, help="Show each run's steps too, and why one ran again.")
 @JSON
 def runs(folder: Path, steps: bool, as_json: bool) -> None:
     """List a project's runs, the latest first.
@@ -68,6 +68,8 @@ def runs(folder: Path, steps: bool, as_json: bool) -> None:
         click.echo(f"{record.id}  {record.state:<12} {took:8.1f} s  {record.headline()}")
         for step in record.steps if steps else ():
             click.echo(f"    {step.name:<12} {step.state:<10} {step.seconds:8.1f} s  {record.log(step.name)}")
+            if step.why:
+                click.echo(f"        ran again: {step.why}")
 
 
 @click.command(cls=Verb, place=50)

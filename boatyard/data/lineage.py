@@ -67,9 +67,16 @@ def code_digest(*folders: Path) -> str:
     """Return one digest of the library's Python sources, and of those in further folders and the packages below."""
     library = Path(__file__).parents[1]
     sources = {f"boatyard/{file.relative_to(library).as_posix()}": file for file in library.rglob("*.py")}
+    digests = {name: artifacts.digest_file(file) for name, file in sorted(sources.items())}
     for number, folder in enumerate(folders):
-        sources |= {f"{number}/{file.relative_to(folder).as_posix()}": file for file in _own_sources(folder)}
-    return artifacts.digest_json({name: artifacts.digest_file(file) for name, file in sorted(sources.items())})
+        digests |= {f"{number}/{name}": digest for name, digest in source_digests(folder).items()}
+    return artifacts.digest_json(digests)
+
+
+def source_digests(folder: Path) -> dict[str, str]:
+    """Return the digests of the Python sources in a project's folder and the packages below, by path."""
+    files = {file.relative_to(folder).as_posix(): file for file in _own_sources(folder)}
+    return {name: artifacts.digest_file(file) for name, file in sorted(files.items())}
 
 
 def _own_sources(folder: Path) -> Iterator[Path]:

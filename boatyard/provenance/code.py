@@ -34,12 +34,12 @@ class Code:
         return hashing.digest_json([self.files, self.distributions])
 
 
-def code_of(kind: type, root: Path) -> Code:
+def code_of(kind: type, root: Path, texts: Iterable[str] = ()) -> Code:
     """Return what a recipe's class is made of: its package's files, data too, and all own code that it imports.
 
     Places are relative to `root`, the project's folder; `:` begins those elsewhere, from the folder on the search path.
-    Of a recipe in the project's folder itself the files beside it count that its code names: the folder holds the data,
-    runs and notes as well.
+    Of a recipe in the project's folder itself the files beside it count that its code names, or `texts` of its
+    settings: the folder holds the data, runs and notes as well.
     """
     modules = Modules(root)
     reached = reach(modules, [kind.__module__])
@@ -47,7 +47,7 @@ def code_of(kind: type, root: Path) -> Code:
     top = kind.__module__.partition(".")[0]
     for folder in package_folders(modules, top) if reached.files else ():
         files |= {modules.place(file, top): file for file in files_below(folder)}
-    for file in named_files(modules.root, reached.texts):
+    for file in named_files(modules.root, {*reached.texts, *texts} if reached.files else set()):
         files.setdefault(os.path.relpath(file, modules.root).replace(os.sep, "/"), file)
     return Code(digests(files), versions(modules, reached.distributions))
 
@@ -75,11 +75,13 @@ def reach(modules: Modules, names: Iterable[str]) -> Reached:
         file = _file(modules, name)
         if file is None:
             continue
+        if modules.is_library(file):
+            continue
         if owner := modules.owner(file):
             reached.distributions.add(owner.name)
         if modules.is_own(file):
             reached.files[modules.place(file, name.partition(".")[0])] = file
-            found, texts = _imports(modules, name, file)
+            found, texts = imports(modules, name, file)
             reached.texts |= texts
             waiting += found
     return reached
@@ -147,7 +149,7 @@ def _file(modules: Modules, name: str) -> str | None:
     return modules.find(name)
 
 
-def _imports(modules: Modules, name: str, file: str) -> tuple[list[str], set[str]]:
+def imports(modules: Modules, name: str, file: str) -> tuple[list[str], set[str]]:
     """Return the modules that a source may import, and the texts in it that may be names of files."""
     spec = modules.top(name.partition(".")[0])
     try:

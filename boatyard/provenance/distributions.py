@@ -55,7 +55,7 @@ class Distribution:
         else:
             yield from {self.name, self.name.replace("-", "_")}
 
-    @property
+    @cached_property
     def plugin_tops(self) -> frozenset[str]:
         """The top-level modules of its plug-ins of ours."""
         found, ours = set(), False
@@ -73,6 +73,7 @@ class Installed:
     def __init__(self, search: tuple[str, ...]) -> None:
         self.search = tuple(dict.fromkeys(os.path.abspath(folder or ".") for folder in search))
         self.written = _site_folders()  # what lies in them an installer wrote, whether it left a record or not
+        self._indexes: dict[str, dict[str, list[Distribution]]] = {}
 
     @cached_property
     def by_name(self) -> dict[str, Distribution]:
@@ -85,18 +86,18 @@ class Installed:
         return found
 
     @cached_property
-    def plugin_tops(self) -> frozenset[str]:
-        """The top-level modules that plug-ins of ours come from, those built in apart."""
-        others = (one for name, one in self.by_name.items() if name != LIBRARY)
-        return frozenset(top for one in others for top in one.plugin_tops)
+    def plugins(self) -> tuple[Distribution, ...]:
+        """The distributions that bring plug-ins of ours, this one apart."""
+        return tuple(one for name, one in self.by_name.items() if name != LIBRARY and one.plugin_tops)
 
-    @cached_property
-    def _by_top(self) -> dict[tuple[str, str], list[Distribution]]:
-        index: dict[tuple[str, str], list[Distribution]] = {}
-        for one in self.by_name.values():
-            for top in one.tops():
-                index.setdefault((one.folder, top), []).append(one)
-        return index
+    def _by_top(self, folder: str) -> dict[str, list[Distribution]]:
+        """Return the distributions of one folder by the names in it that are theirs; the records are read once."""
+        if folder not in self._indexes:
+            index = self._indexes.setdefault(folder, {})
+            for one in (one for one in self.by_name.values() if one.folder == folder):
+                for top in one.tops():
+                    index.setdefault(top, []).append(one)
+        return self._indexes[folder]
 
     def version(self, name: str) -> str:
         """Return a distribution's version, empty where it is not installed."""
@@ -113,7 +114,8 @@ class Installed:
             return None
         path = file[len(folder) :].lstrip(os.sep).replace(os.sep, "/")
         top = path.partition("/")[0]
-        owners = self._by_top.get((folder, top)) or self._by_top.get((folder, top.partition(".")[0])) or []
+        index = self._by_top(folder)
+        owners = index.get(top) or index.get(top.partition(".")[0]) or []
         for one in owners:
             if one.recorded is not None and path in one.recorded:
                 return one

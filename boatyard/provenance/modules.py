@@ -34,7 +34,8 @@ class Modules:
         return installed(self.root)
 
     @cached_property
-    def _standard(self) -> tuple[str, ...]:
+    def standard(self) -> tuple[str, ...]:
+        """The folders of Python's own modules."""
         return standard_library()
 
     @cached_property
@@ -42,29 +43,35 @@ class Modules:
         loaded = (m for name, m in sys.modules.items() if name == LIBRARY or (name.count(".") == 1 and _ours(name)))
         return tuple({path for module in loaded for path in getattr(module, "__path__", ())})
 
+    def is_library(self, file: str) -> bool:
+        """Say whether a file is of this library, however it is installed."""
+        return is_below(file, self._library)
+
     def is_own(self, file: str) -> bool:
         """Say whether a module's file is code without a version: a project's, a plug-in's, an editable install's.
 
         Plug-ins of ours count whatever installed them: who writes one edits it in place.
         """
-        if not file or file.startswith("<") or _below(file, self._library):
+        if not file or file.startswith("<") or self.is_library(file):
             return False
-        owner = self.installed.owner(file)
-        if owner is not None:
-            return self.is_plugin(file)
-        return self.is_below(file) or not _below(file, self._standard)
+        if self.is_plugin(file):
+            return True
+        if self.installed.owner(file) is not None:
+            return False
+        return self.is_below(file) or is_below(file, self.installed.written) or not is_below(file, self.standard)
 
     def is_plugin(self, file: str) -> bool:
-        """Say whether an installed distribution's file is of a plug-in of ours."""
-        owner = self.installed.owner(file)
-        if owner is None or not owner.plugin_tops:
-            return False
-        top = os.path.relpath(file, owner.folder).partition(os.sep)[0]
-        return top.partition(".")[0] in owner.plugin_tops
+        """Say whether a file is of a distribution that brings plug-ins of ours, in a package that they come from."""
+        for one in self.installed.plugins:
+            if is_below(file, (one.folder,)):
+                top = os.path.relpath(file, one.folder).partition(os.sep)[0]
+                if top.partition(".")[0] in one.plugin_tops:
+                    return True
+        return False
 
     def is_below(self, file: str) -> bool:
         """Say whether a file lies below the project's folder."""
-        return _below(file, (str(self.root),))
+        return is_below(file, (str(self.root),))
 
     def owner(self, file: str) -> Distribution | None:
         """Return the distribution that installed a module's file."""
@@ -101,7 +108,7 @@ class Modules:
             return os.path.relpath(file, self.root).replace(os.sep, "/")
         spec = self.top(top)
         for folder in _bases(spec) if spec else ():
-            if _below(file, (folder,)):
+            if is_below(file, (folder,)):
                 return ":" + os.path.relpath(file, folder).replace(os.sep, "/")
         return ":" + os.path.basename(file)
 
@@ -163,7 +170,8 @@ def _ours(name: str) -> bool:
     return name.startswith(f"{LIBRARY}.")
 
 
-def _below(file: str, folders: Iterable[str]) -> bool:
+def is_below(file: str, folders: Iterable[str]) -> bool:
+    """Say whether a path is one of some folders, or lies in one."""
     return any(file == folder or file.startswith(folder + os.sep) for folder in folders)
 
 

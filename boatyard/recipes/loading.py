@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+import sysconfig
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from boatyard import plugins
+from boatyard import plugins, provenance
 from boatyard.data.schema import Schema
 from boatyard.errors import ConfigError
 from boatyard.project import PreprocessConfig, TrainConfig
@@ -53,7 +54,7 @@ class ProjectFinder(MetaPathFinder):
     def search(self, root: Path, before: set[str]) -> None:
         """Take over a project's folder, and what was imported from it since."""
         self.root = root
-        self.imported = {name for name in set(sys.modules) - before if _is_below(sys.modules[name], root)}
+        self.imported = {name for name in set(sys.modules) - before if _is_below(name, root)}
         if self not in sys.meta_path:
             sys.meta_path.append(self)
 
@@ -81,7 +82,21 @@ def make(
     config: TrainConfig, how: PreprocessConfig, schema: Schema, statistics: Mapping[str, Any], *, root: Path
 ) -> Recipe:
     """Load the recipe that a configuration names and make it for a dataset; raises ConfigError."""
+    provenance.name(texts(config))
     return load(config.recipe, root)(config, how, schema, statistics)
+
+
+def texts(config: TrainConfig) -> Iterator[str]:
+    """Give the texts among a recipe's own settings, which may name files."""
+    waiting: list[Any] = [config.model]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
 
 
 def sources(kind: type[Recipe], root: Path) -> list[Path]:
@@ -129,16 +144,20 @@ def _import(module: str, file: Path, root: Path) -> Any:
             _finder.search(root, before)
 
 
-def _is_below(module: Any, root: Path) -> bool:
+def _is_below(name: str, root: Path) -> bool:
     """Say whether a module was read from a project's folder: not from the environment that may lie in it.
 
     A namespace package has no file, only folders.
     """
-    if module.__name__.partition(".")[0] == "boatyard":
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    if name.partition(".")[0] == "boatyard" or not isinstance(spec, ModuleSpec):
         return False
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-    paths = [Path(place) for place in places if isinstance(place, str)]
-    return any(path.is_relative_to(root) and not path.is_relative_to(sys.prefix) for path in paths)
+    paths = [Path(place) for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
+    return any(path.is_relative_to(root) and not _is_installed(path) for path in paths)
+
+
+def _is_installed(path: Path) -> bool:
+    return any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
 
 
 def _checked(found: Any, name: str) -> type[Recipe]:

@@ -38,13 +38,17 @@ MADE_BY = {  # artifact → the step that makes it
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a run: its state, how long it took, where its outputs are; `key` is what a later run finds it by."""
+    """One step of a run: its state, how long it took, where its outputs are; `key` is what a later run finds it by.
+
+    `why` says, of a step that ran though an earlier run has a result of it, what is not as it was then.
+    """
 
     name: str
     state: State
     seconds: float = 0.0
     key: str = ""
     outputs: dict[str, Any] = field(default_factory=dict)
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -229,7 +233,7 @@ def _located(record: _RunRecord) -> Run:
             else places.moved(value, former, record.root)
             for name, value in step.outputs.items()
         }
-        steps.append(Step(step.name, step.state, step.seconds, step.key, outputs))
+        steps.append(Step(step.name, step.state, step.seconds, step.key, outputs, step.why))
     return Run(**{**values, "steps": tuple(steps), "error": places.with_root(record.error, record.root)})
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from boatyard import provenance
 from boatyard.data import artifacts
 from boatyard.errors import BoatyardError, ConfigError
 from boatyard.project import ResourcesConfig
@@ -34,12 +35,18 @@ def step(name: str, path: str = "", *, watched: bool = True) -> Iterator[None]:
     logger.info("%s starts", name)
     with reasons.recording(name, path), progress.sent_to(_writer() if watched else None):
         try:
-            with translated(name):
+            with translated(name), _observing(watched):
                 yield
         except BoatyardError as error:
             progress.emit({"error": type(error).__name__, "message": str(error), **error.fields()})
             raise
     logger.info("%s done in %.1f s", name, time.monotonic() - started)
+
+
+def _observing(watched: bool) -> contextlib.AbstractContextManager[None]:
+    """See what the step's own code reads, where the runner asks for it."""
+    settings = Settings()
+    return provenance.observing(settings.project, settings.observed if watched else None)
 
 
 @contextlib.contextmanager
