@@ -382,7 +382,7 @@ def observing(root: Path, file: Path | None) -> Iterator[None]:
     observer = Observer(root, file.with_name(f"{file.name}.forked"))
     kinds = [(environment, environment.__class__) for environment in (os.environ, os.environb)]
     for environment, _ in kinds:
-        environment.__class__ = ObservedEnvironment  # type: ignore[assignment]
+        environment.__class__ = ObservedEnvironment
     if not _hooked:
         sys.addaudithook(_hear)
         _hooked = True
@@ -392,7 +392,7 @@ def observing(root: Path, file: Path | None) -> Iterator[None]:
     finally:
         _observer = None
         for environment, kind in kinds:
-            environment.__class__ = kind  # type: ignore[assignment]
+            environment.__class__ = kind
     artifacts.write_json(file, observer.inputs().values())
 
 
