@@ -10,6 +10,8 @@ from pathlib import Path
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU a period, as a container's limit sets it
 DEFAULT_MEMORY_BYTES = 4 << 30  # taken as free where the system does not say
 MEMINFO = Path("/proc/meminfo")
+CPUINFO = Path("/proc/cpuinfo")
+VECTOR = ("sse4", "avx", "fma", "f16c", "amx", "asimd", "neon", "sve", "bf16", "i8mm")  # begin what kernels choose by
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,10 @@ def processors() -> int:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = (CPU_QUOTA.read_text() if CPU_QUOTA.is_file() else "max 1").strip().partition(" ")
     return count if quota == "max" else max(1, min(count, math.ceil(int(quota) / int(period))))
+
+
+def vector_instructions() -> tuple[str, ...]:
+    """Return the vector instructions that this machine's processor has, as Linux calls them."""
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    flags = next((line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return tuple(sorted(flag for flag in flags.split() if flag.startswith(VECTOR)))

@@ -83,12 +83,6 @@ def pipeline(project: Project, cached: bool = True) -> Callable[..., Any]:
             pushed = place(
                 push_step(
                     name=name,
-                    task=task,
-                    data=data,
-                    preprocess=preprocess,
-                    train=train,
-                    evaluate=evaluate,
-                    gate=gate,
                     push=push,
                     dataset=dataset,
                     checkpoint=checkpoint,
@@ -190,7 +184,7 @@ def _launching(project: Project) -> StepConfig:
 def _place(common: KubeflowConfig, cached: bool, task: Any, title: str, step: StepConfig) -> Any:
     """Give a task its title, resources, retries and Kubernetes settings."""
     task.set_display_name(title)
-    if not cached:
+    if not (cached and step.cache):
         task.set_caching_options(False)
     task.set_cpu_request(step.cpu or CPU_REQUEST)
     task.set_memory_request(step.memory or MEMORY_REQUEST)

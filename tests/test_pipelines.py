@@ -318,3 +318,12 @@ def test_a_step_asks_for_little_and_may_take_more(tmp_path: Path) -> None:
     for step, limit in (("preprocess", "2Gi"), ("evaluate", "4Gi"), ("gate", "2Gi"), ("push", "2Gi")):
         assert asked[step]["resourceCpuRequest"] == "250m" and asked[step]["resourceMemoryRequest"] == "512Mi"
         assert asked[step]["resourceMemoryLimit"] == limit and "resourceCpuLimit" not in asked[step]
+
+
+def test_a_step_that_depends_on_what_nothing_sees_is_never_cached(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    values = {"name": "x", "data": {"source": "csv", "path": "d.csv"}, "resources": {"train": {"cache": False}}}
+    training.compile(project.check(values, "project"), spec)
+    found = tasks(next(yaml.safe_load_all(spec.read_text())))
+    cached = {name for name, task in found.items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert cached & STEPS == {"preprocess", "evaluate"}

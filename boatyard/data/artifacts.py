@@ -31,6 +31,7 @@ __all__ = [
     "digest_folder",
     "digest_json",
     "existing_parent",
+    "json_bytes",
     "list_files",
     "listed_files",
     "new_folder",
@@ -156,7 +157,12 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all. NaN and infinity are refused (ValueError)."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return a value as the JSON that is written; NaN and infinity are refused (ValueError)."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def write_numbers(path: Path, numbers: dict[str, float]) -> dict[str, float]:

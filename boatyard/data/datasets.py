@@ -22,7 +22,8 @@ DATASET_KIND = "dataset"
 
 @dataclass(frozen=True)
 class Dataset:
-    """A verified dataset. `manifest` holds schema, statistics, counts, cleaning and files; `digest` pins all of it.
+    """A verified dataset. `manifest` holds schema, statistics, counts, cleaning, files and, in `made`, how it was
+    made; `digest` pins all but the last.
 
     A shard has the columns `row` (int64, the row's number in its source), `target` (int64 label index, or float32),
     `field:NAME` for each field (as its kind stores it: an image as its bytes) and `slice:NAME` for columns kept
@@ -107,4 +108,11 @@ def read(path: Path) -> Dataset:
         _ = [int(manifest["rows"][split]) for split in SPLITS]
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path}: its manifest has no good {error}") from error
-    return Dataset(path, artifacts.digest_file(path / artifacts.MANIFEST), schema, manifest)
+    return Dataset(path, _digest(path, manifest), schema, manifest)
+
+
+def _digest(path: Path, manifest: dict[str, Any]) -> str:
+    """Return the digest of the manifest without `made`: the same rows are one dataset, whoever made it."""
+    if "made" not in manifest:
+        return artifacts.digest_file(path / artifacts.MANIFEST)
+    return artifacts.digest_bytes(artifacts.json_bytes({key: manifest[key] for key in manifest if key != "made"}))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from boatyard.data import artifacts
+from boatyard.machine import vector_instructions
 from boatyard.project import (
     DataConfig,
     EvaluateConfig,
@@ -21,6 +22,7 @@ from boatyard.project import (
     TrainConfig,
     section,
 )
+from boatyard.provenance import Code
 
 LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pillow", "safetensors")
 MADE = ("runs", "registry", "build")  # folders of a project that hold no code of its own
@@ -34,14 +36,42 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-def lineage(project: Mapping[str, Any], dataset: str, source: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what a package was made of: digests of data, code and project, and the versions that ran."""
+def made(code: Code | None = None, **sections: Any) -> dict[str, Any]:
+    """Say how an artifact is being made: by which sections of the project, which code, on what machine.
+
+    Nothing of the time or of the machine's paths is in it. `code` is what the project or plug-ins bring.
+    """
+    own = code or Code()
+    library = code_digest()
     return {
-        "project": _canonical(project),
+        "sections": {key: value.values() if isinstance(value, Section) else value for key, value in sections.items()},
+        "code": {
+            "digest": artifacts.digest_json([library, own.files, own.distributions]),
+            "boatyard": library,
+            "files": own.files,
+            "distributions": own.distributions,
+        },
+        "environment": {**environment(), **machine()},
+    }
+
+
+def lineage(
+    project: Mapping[str, Any], dataset: str, source: Mapping[str, Any], made: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Say what a package was made of, from what its artifacts say of themselves: `made` has what each of them says.
+
+    Environment and code are those that trained. `project` says what artifacts of earlier versions leave out.
+    """
+    said = {name: value for name, value in (made or {}).items() if value}
+    sections = {key: section for value in said.values() for key, section in value.get("sections", {}).items()}
+    trained = said.get("checkpoint", {})
+    return {
+        "project": _canonical({**project, **sections}),
         "dataset": dataset,
         "source": dict(source),
-        "code": code_digest(),
-        "environment": environment(),
+        "code": trained.get("code", {}).get("digest", ""),
+        "environment": trained.get("environment", {}),
+        "made": {name: {key: about[key] for key in about if key != "sections"} for name, about in said.items()},
     }
 
 
@@ -52,6 +82,15 @@ def _canonical(project: Mapping[str, Any]) -> dict[str, Any]:
         for key in ("name", "task", *SECTIONS)
         if key in project
     }
+
+
+def machine() -> dict[str, Any]:
+    """Return what bits of a result may depend on beside versions: image, vector instructions, number of threads."""
+    from boatyard.settings import Settings  # takes a tenth of a second to import
+
+    settings = Settings()
+    image = settings.image if "image" in settings.model_fields_set else ""
+    return {"image": image, "cpu": list(vector_instructions()), "threads": settings.threads}
 
 
 def environment() -> dict[str, str]:

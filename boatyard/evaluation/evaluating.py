@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from boatyard import __version__, tasks
-from boatyard.data import artifacts, checkpoints
+from boatyard.data import artifacts, checkpoints, lineage
 from boatyard.data.checkpoints import Checkpoint
 from boatyard.data.datasets import Dataset
 from boatyard.data.schema import Array, Batch, Schema
@@ -28,6 +28,7 @@ from boatyard.evaluation.measures import Sample
 from boatyard.evaluation.report import NUMBERS, PAGE, PREDICTIONS, REPORT_KIND, Example, Report, page
 from boatyard.prediction import Answers, Engine, OnnxRuntime
 from boatyard.project import EvaluateConfig
+from boatyard.provenance import plug_ins
 from boatyard.running.progress import Progress
 from boatyard.tasks import Predictions, Task
 
@@ -81,7 +82,8 @@ def evaluate(config: EvaluateConfig, dataset: Dataset, checkpoint: Path, out: Pa
         report = measure(config, answered, origin(trained, dataset))
         artifacts.write_json(folder / NUMBERS, report.to_dict())
         artifacts.write_bytes(folder / PAGE, page.render(report).encode())
-        artifacts.seal(folder, REPORT_KIND, {"graph": report.lineage["graph"], "dataset": dataset.digest})
+        made = lineage.made(plug_ins(Path()), evaluate=config)
+        artifacts.seal(folder, REPORT_KIND, {"graph": report.lineage["graph"], "dataset": dataset.digest, "made": made})
     main = report.metrics[report.main]
     logger.info("evaluate: %s %s [%s, %s], report at %s", report.main, main.value, main.low, main.high, out)
     return Report.read(out)

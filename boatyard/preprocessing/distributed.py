@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from boatyard.data import artifacts, datasets, kinds, statistics
+from boatyard.data import artifacts, datasets, kinds, lineage, statistics
 from boatyard.data.columns import ColumnProfile
 from boatyard.data.datasets import DATASET_KIND, SPLITS, Dataset, Split
 from boatyard.data.rounding import Rounding
@@ -35,6 +35,7 @@ from boatyard.preprocessing.sources.base import OpenSource
 from boatyard.preprocessing.splitting import CODES, Decision, RowIndex
 from boatyard.preprocessing.work import TARGET, Work, names, open_source, source_digests, target_of
 from boatyard.project import DataConfig, PreprocessConfig
+from boatyard.provenance import plug_ins
 from boatyard.running.progress import Progress
 from boatyard.settings import Settings
 from boatyard.storage import local
@@ -162,7 +163,9 @@ def merge(job: PreprocessJob, planned: Path, divided: Path, written: Sequence[Pa
         shards.merge(folders, folder)
         source = {name: digests[name] for name in _order(job)}
         values = work.manifest(decision, counts, fitted, dropped_at)
-        artifacts.seal(folder, DATASET_KIND, {**values, "source": source, "preprocess": job.preprocess.values()})
+        made = lineage.made(plug_ins(job.root), task=job.task, data=job.data, preprocess=job.preprocess)
+        about = {**values, "source": source, "preprocess": job.preprocess.values(), "made": made}
+        artifacts.seal(folder, DATASET_KIND, about)
     return datasets.read(out)
 
 

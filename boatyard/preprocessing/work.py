@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from boatyard import plugins, storage, tasks
-from boatyard.data import artifacts, datasets, kinds, statistics
+from boatyard.data import artifacts, datasets, kinds, lineage, statistics
 from boatyard.data.datasets import DATASET_KIND, SPLITS, Dataset, Split
 from boatyard.data.row_hashes import mix, text_hashes
 from boatyard.data.schema import Array, Schema, Task
@@ -39,6 +39,7 @@ from boatyard.preprocessing.profile import plan, profile
 from boatyard.preprocessing.sources.base import OpenSource, Source
 from boatyard.preprocessing.splitting import CODES, DROPPED, DUPLICATE, HELD, OPEN, Decision, RowIndex
 from boatyard.project import DataConfig, PreprocessConfig
+from boatyard.provenance import plug_ins
 from boatyard.running.progress import Progress
 from boatyard.settings import Settings
 from boatyard.tasks.targets import Target
@@ -65,7 +66,9 @@ def preprocess(data: DataConfig, preprocess: PreprocessConfig, out: Path, *, roo
         index = work.clean(scratch)
         work.cleaning.settle()
         manifest = work.write(folder, index)
-        artifacts.seal(folder, DATASET_KIND, {**manifest, "source": digests, "preprocess": preprocess.values()})
+        made = lineage.made(plug_ins(root), task=task, data=data, preprocess=preprocess)
+        about = {**manifest, "source": digests, "preprocess": preprocess.values(), "made": made}
+        artifacts.seal(folder, DATASET_KIND, about)
     logger.info("%s", summary(manifest))
     return datasets.read(out)
 

@@ -52,6 +52,15 @@ def code_of(kind: type, root: Path, texts: Iterable[str] = ()) -> Code:
     return Code(digests(files), versions(modules, reached.distributions))
 
 
+def plug_ins(root: Path) -> Code:
+    """Return the modules of plug-ins that this process has imported, and the distributions that they come from."""
+    modules = Modules(root)
+    loaded = [(name.partition(".")[0], file) for name, file in modules.loaded() if modules.is_plugin(file)]
+    files = {modules.place(file, top): file for top, file in loaded}
+    owners = {owner.name for file in files.values() if (owner := modules.owner(file))}
+    return Code(digests(files), versions(modules, owners))
+
+
 @dataclass
 class Reached:
     """What imports lead to: own files by place, names of installed distributions, and the texts in the sources."""

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from boatyard import waiting
+from boatyard.data import artifacts, checkpoints
 from boatyard.data.lineage import lineage
 from boatyard.errors import StorageError
 from boatyard.project import GateConfig, PushConfig
 
 if TYPE_CHECKING:
+    from boatyard.data.checkpoints import Record
+    from boatyard.data.datasets import Dataset
     from boatyard.gating import Verdict
     from boatyard.registry import Version
 
@@ -48,6 +51,7 @@ def judge(
     verdict = gating.gate(rules, report, checkpoint, datasets.read(dataset), production=production)
     verdict = _standing(verdict, production)
     verdict.write(out)
+    artifacts.write_json(out, {**artifacts.read_json(out), "gate": rules.values()})
     logger.info("%s", verdict.sentence)
     return verdict
 
@@ -64,7 +68,11 @@ def release(
     root: Path,
     retries: int = 0,
 ) -> Version:
-    """Pack what the stages made and push it to the registry; return the version. `project` is for the lineage."""
+    """Pack what the stages made and push it to the registry; return the version.
+
+    How they were made is what they say themselves; `project` says the model's name, and what artifacts of earlier
+    versions leave out.
+    """
     from boatyard import packages, registry
     from boatyard.data import datasets
 
@@ -77,12 +85,37 @@ def release(
         dataset=data,
         out=out,
         golden=config.golden,
-        lineage=lineage(project, data.digest, data.manifest.get("source", {})),
+        lineage=_lineage(project, config, data, checkpoint, report, verdict),
     )
     shelf = registry.open(config.registry, root)
     version = patiently(lambda: shelf.push(package.path, alias=config.alias), retries)
     logger.info("%s version %s at %s", version.name, version.version, version.uri)
     return version
+
+
+def _lineage(
+    project: Mapping[str, Any], push: PushConfig, data: Dataset, checkpoint: Path, report: Path, verdict: Path
+) -> dict[str, Any]:
+    """Return what dataset, checkpoint and report say of how they were made, put together."""
+    trained = checkpoints.read(checkpoint)
+    earlier = {"environment": trained.record.versions, "sections": _sections(trained.record)}
+    judged = artifacts.read_json(verdict)
+    gate = {"gate": judged["gate"]} if isinstance(judged, dict) and "gate" in judged else {}
+    return lineage(
+        {**project, **gate, "push": push.values()},
+        data.digest,
+        data.manifest.get("source", {}),
+        {
+            "dataset": data.manifest.get("made"),
+            "checkpoint": artifacts.read_manifest(checkpoint, checkpoints.CHECKPOINT_KIND).get("made", earlier),
+            "report": artifacts.read_manifest(report, "report").get("made"),
+        },
+    )
+
+
+def _sections(record: Record) -> dict[str, Any]:
+    sections = {"train": record.train, "preprocess": record.preprocess}
+    return {name: section.values() for name, section in sections.items() if section}
 
 
 def patiently(work: Callable[[], T], retries: int) -> T:

@@ -24,8 +24,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from boatyard import __version__, recipes
-from boatyard.data import artifacts, checkpoints
+from boatyard import __version__, provenance, recipes
+from boatyard.data import artifacts, checkpoints, lineage
 from boatyard.data.datasets import Dataset
 from boatyard.data.features import empty
 from boatyard.errors import ConfigError, Interrupted
@@ -98,6 +98,7 @@ class Trainer:
         self.work = work if self.world.first else None
         seed_all(config.seed)
         self.recipe = recipes.make(config, how, dataset.schema, copy.deepcopy(dataset.statistics), root=root)
+        self.code = provenance.code_of(type(self.recipe), root, recipes.texts(config))  # now: it may be edited later
         self.features = self.recipe.features().to(self.device)
         self.model = self.recipe.model().to(self.device)
         check_shape(self.recipe, self.features, self.model, self.device)
@@ -615,7 +616,8 @@ def write_checkpoint(
         training=found,
     )
     weights = safetensors.torch.save({name: value.contiguous() for name, value in trainer.best.items()})
-    about = {"graph": found.graph, "seal": seal, "dataset": dataset.digest}
+    made = lineage.made(trainer.code, train=trainer.config, preprocess=trainer.how)
+    about = {"graph": found.graph, "seal": seal, "dataset": dataset.digest, "made": made}
     with checkpoints.write(
         out,
         record,

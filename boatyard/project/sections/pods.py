@@ -62,6 +62,10 @@ class StepConfig(Section):
     secrets: dict[str, str] = Field({}, description="environment variable → secret/key")
     volumes: dict[str, Name] = Field({}, description="folder in the pod → claim that is mounted there")
     timeout: Duration | None = Field(None, description="such as 30m or 2h")
+    cache: bool = Field(
+        True,
+        description="whether an earlier run's result may be taken; false for code that reads network, clock or chance",
+    )
     retries: Annotated[int, BeforeValidator(finite_number), Field(ge=0, le=10)] = Field(
         0, description="further attempts after a failure"
     )
