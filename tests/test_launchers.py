@@ -103,7 +103,7 @@ def test_the_step_of_a_launcher_that_trains_elsewhere_asks_for_little(tmp_path: 
         pipeline.compile(project.check(value, "here"), tmp_path / f"{key}.yaml")
         spec = next(yaml.safe_load_all((tmp_path / f"{key}.yaml").read_text()))
         container = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
-        memory[key] = container["resources"]["resourceMemoryRequest"]
+        memory[key] = container["resources"]["resourceMemoryLimit"]
     assert memory == {"here": "4Gi", "elsewhere": "1Gi"}
 
 

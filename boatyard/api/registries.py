@@ -11,7 +11,7 @@ from boatyard.errors import ClusterError, Refused, Unreachable
 
 if TYPE_CHECKING:
     from boatyard.project import Project
-    from boatyard.registry import Problem, Registry, Version
+    from boatyard.registry import Damage, Registry, Version
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def remove_version(
     return RemovedVersion(shelf.remove(name, entry.version), asked)
 
 
-def check_registry(project: Project | str | Path = ".", *, repair: bool = False) -> tuple[Problem, ...]:
+def check_registry(project: Project | str | Path = ".", *, repair: bool = False) -> tuple[Damage, ...]:
     """Return all that is wrong with a project's registry, every byte read; with `repair`, all that was put right."""
     return _registry(project).check(repair=repair)
 

@@ -13,7 +13,7 @@ from boatyard.errors import ArtifactError, StorageError
 from boatyard.registry.history import History, Standing
 from boatyard.registry.journal import JOURNAL, MEND, Event
 
-__all__ = ["JOURNAL", "LATEST", "NAME_PATTERN", "Problem", "Registry", "Version", "check_alias", "check_name"]
+__all__ = ["JOURNAL", "LATEST", "NAME_PATTERN", "Damage", "Registry", "Version", "check_alias", "check_name"]
 
 NAME_PATTERN = re.compile(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?")
 NUMBER_PATTERN = re.compile(r"[1-9]\d{0,15}")
@@ -31,7 +31,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Problem:
+class Damage:
     """What is wrong in a registry, and what a repair does about it, or did."""
 
     found: str
@@ -86,7 +86,7 @@ class Registry(ABC):
         """Remove a version, whose number is never given again; raises Refused while an alias stands on it."""
 
     @abstractmethod
-    def check(self, *, repair: bool = False) -> tuple[Problem, ...]:
+    def check(self, *, repair: bool = False) -> tuple[Damage, ...]:
         """Return all that is wrong, every byte read; with `repair`, all that was put right.
 
         The journal is the record: what lies beside it is made to agree with it, and nothing is made up. An alias of

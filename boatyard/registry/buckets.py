@@ -24,7 +24,7 @@ from boatyard import packages, waiting
 from boatyard.errors import ArtifactError, Refused, StorageError
 from boatyard.packages.manifest import read_files
 from boatyard.registry import judging, records, repairing_buckets
-from boatyard.registry.base import LATEST, NUMBER_PATTERN, Problem, Registry, Version, check_alias, check_name
+from boatyard.registry.base import LATEST, NUMBER_PATTERN, Damage, Registry, Version, check_alias, check_name
 from boatyard.registry.history import History, Standing, histories, of
 from boatyard.registry.journal import JOURNAL, MEND, Event, chained, extended, stamped
 from boatyard.storage import transfer
@@ -123,7 +123,7 @@ class BucketRegistry(Registry):
             place.delete(place.list())
         return version
 
-    def check(self, *, repair: bool = False) -> tuple[Problem, ...]:
+    def check(self, *, repair: bool = False) -> tuple[Damage, ...]:
         """Return all that is wrong, every byte read; with `repair`, all that was put right."""
         plan, found = repairing_buckets.plan(self)
         if repair:

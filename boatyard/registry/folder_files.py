@@ -19,7 +19,7 @@ NOTES = ".versions.json"
 
 
 @dataclass(frozen=True)
-class Note:
+class RegistryNote:
     """What was last noted of a name: every version's digest, also of removed ones, and what aliases stood on."""
 
     versions: Mapping[int, str]
@@ -89,7 +89,7 @@ class RegistryFiles:
         several = sum(len(self.numbers(name)) for name in self.folders()) > 1
         return several or bool(self.notes()) or any(self.alias_files(name) for name in self.folders())
 
-    def notes(self) -> dict[str, Note]:
+    def notes(self) -> dict[str, RegistryNote]:
         """Return what was noted beside the journal, by name; nothing in a registry that an earlier Boatyard wrote."""
         try:
             found = artifacts.read_json(self.root / NOTES)
@@ -100,9 +100,9 @@ class RegistryFiles:
     def note(self, name: str, history: History) -> None:
         """Note what the journal says of a name, for the day on which it is lost or is an old one."""
         notes = self.notes()
-        before = notes.get(name, Note({}, {}))
+        before = notes.get(name, RegistryNote({}, {}))
         live = {alias: standing for alias, standing in history.aliases.items() if standing}
-        notes[name] = Note({**before.versions, **history.live()}, live)
+        notes[name] = RegistryNote({**before.versions, **history.live()}, live)
         values = {each: {"versions": n.versions, "aliases": _plain(n.aliases)} for each, n in notes.items()}
         if notes[name] != before:
             artifacts.write_json(self.root / NOTES, values)
@@ -143,11 +143,11 @@ def listing(folder: Path) -> list[str]:
         ) from error
 
 
-def _note(value: Any) -> Note:
+def _note(value: Any) -> RegistryNote:
     """Read a note from what may have been changed: what is none is left out."""
     parts = [value.get(part) if isinstance(value, dict) else None for part in ("versions", "aliases")]
     versions, aliases = [part if isinstance(part, dict) else {} for part in parts]
-    return Note(
+    return RegistryNote(
         {int(n): digest for n, digest in versions.items() if NUMBER_PATTERN.fullmatch(n) and isinstance(digest, str)},
         {alias: standing for alias, each in aliases.items() if (standing := _standing(each))},
     )

@@ -30,7 +30,7 @@ from boatyard.registry import judging, repairing_folders
 from boatyard.registry.base import (
     LATEST,
     NAME_PATTERN,
-    Problem,
+    Damage,
     Registry,
     Version,
     check_alias,
@@ -143,7 +143,7 @@ class FolderRegistry(RegistryFiles, Registry):
             self._unlink(name, number)
         return version
 
-    def check(self, *, repair: bool = False) -> tuple[Problem, ...]:
+    def check(self, *, repair: bool = False) -> tuple[Damage, ...]:
         """Return all that is wrong, every byte read; with `repair`, all that was put right."""
         if not self.root.is_dir():
             return ()

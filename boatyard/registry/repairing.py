@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from boatyard.registry.base import Problem
+from boatyard.registry.base import Damage
 from boatyard.registry.history import History, Standing, histories
 from boatyard.registry.journal import Event, segments, stamped
 
@@ -20,7 +20,7 @@ Named = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Traces:
     """What lies beside a journal: whole packages' digests, what is no whole package and why, what alias files say.
 
     `aliases` is None where a registry has no such files; one that cannot be read says None. `given` are numbers that
@@ -40,10 +40,10 @@ class Plan:
 
     events: tuple[Event, ...]
     rewritten: bool
-    problems: tuple[Problem, ...]
+    problems: tuple[Damage, ...]
 
 
-def plan(lines: list[bytes], evidence: Evidence, *, cut: bool = False, lost: bool = False) -> Plan:
+def plan(lines: list[bytes], evidence: Traces, *, cut: bool = False, lost: bool = False) -> Plan:
     """Decide how a journal and what lies beside it come to agree.
 
     `cut` says that something followed the last line, `lost` that there is no journal where there was one.
@@ -58,7 +58,7 @@ def plan(lines: list[bytes], evidence: Evidence, *, cut: bool = False, lost: boo
     behind = {name: n for name, n in evidence.given.items() if n > journal.get(name, History()).given}
     marks = [] if rewritten or not behind else [_older(behind, evidence)]
     if marks:
-        problems.append(Problem("the journal is older than versions that there were", "their numbers are written down"))
+        problems.append(Damage("the journal is older than versions that there were", "their numbers are written down"))
     pushes, about_versions = _versions(journal, evidence)
     after = _last_run(runs) if rewritten else set[Named]() if marks and evidence.aliases is None else None
     moves, about_aliases = _aliases([*events, *pushes], after, evidence, lost=lost)
@@ -67,17 +67,17 @@ def plan(lines: list[bytes], evidence: Evidence, *, cut: bool = False, lost: boo
     return Plan(tuple([*events, *news] if rewritten else news), rewritten, tuple(problems))
 
 
-def _older(behind: dict[str, int], evidence: Evidence) -> Event:
+def _older(behind: dict[str, int], evidence: Traces) -> Event:
     """Return the event that says which numbers were given; without alias files, lines about aliases are lost, too."""
     return stamped("repair", given=behind, **({"aliases": "unknown"} if evidence.aliases is None else {}))
 
 
-def _rewritten(lost: bool, runs: list[list[Event]]) -> Problem:
+def _rewritten(lost: bool, runs: list[list[Event]]) -> Damage:
     found = "the journal is gone" if lost else f"the journal has {len(runs) - 1} breaks"
-    return Problem(found, "written anew from what is there; a broken one is kept in set-aside")
+    return Damage(found, "written anew from what is there; a broken one is kept in set-aside")
 
 
-def _believed(runs: list[list[Event]], evidence: Evidence) -> list[Event]:
+def _believed(runs: list[list[Event]], evidence: Traces) -> list[Event]:
     """Return the events that agree with each other and with the packages that are there."""
     pushed: dict[Numbered, Any] = {}
     believed = []
@@ -96,7 +96,7 @@ def _believed(runs: list[list[Event]], evidence: Evidence) -> list[Event]:
     return believed
 
 
-def _versions(found: dict[str, History], evidence: Evidence) -> tuple[list[Event], list[Problem]]:
+def _versions(found: dict[str, History], evidence: Traces) -> tuple[list[Event], list[Damage]]:
     """Return the events that make the journal agree with the packages that are there."""
     news, problems = [], []
     journal = {(name, number): digest for name, each in found.items() for number, digest in each.pushed.items()}
@@ -105,22 +105,22 @@ def _versions(found: dict[str, History], evidence: Evidence) -> tuple[list[Event
         there, digest = evidence.packages.get(key), journal.get(key)
         if digest is None and there is not None:
             news.append(_event("push", name, number, there))
-            problems.append(Problem(f"{at} is not in the journal", "written down"))
+            problems.append(Damage(f"{at} is not in the journal", "written down"))
         elif digest is None:
-            problems.append(Problem(f"{at} is no package ({evidence.damaged[key]})", "set aside"))
+            problems.append(Damage(f"{at} is no package ({evidence.damaged[key]})", "set aside"))
         elif number in found[name].removed:
             if there is not None or key in evidence.damaged:
-                problems.append(Problem(f"{at} was removed, and lies there again", "set aside"))
+                problems.append(Damage(f"{at} was removed, and lies there again", "set aside"))
         elif there != digest:
             why = evidence.damaged.get(key) or ("is another package" if there else "is gone")
             news.append(_event("remove", name, number, digest, lost=True))
-            problems.append(Problem(f"{at}: {why}", "written down as lost; what lies there is set aside"))
+            problems.append(Damage(f"{at}: {why}", "written down as lost; what lies there is set aside"))
     return news, problems
 
 
 def _aliases(
-    events: list[Event], after: set[Named] | None, evidence: Evidence, *, lost: bool
-) -> tuple[list[Event], list[Problem]]:
+    events: list[Event], after: set[Named] | None, evidence: Traces, *, lost: bool
+) -> tuple[list[Event], list[Damage]]:
     """Return the events that let each alias stand where it surely stood, and else nowhere.
 
     `after` are the aliases of which lines after the last break speak; None: the journal has no break.
@@ -141,14 +141,14 @@ def _aliases(
             if files is not None and file != target:
                 says = f"version {file.version}" if file else "nothing"
                 what = f"the file of {alias} of {name} says {says}, the journal version {target.version}"
-                problems.append(Problem(what, f"put right: it stands on version {target.version}"))
+                problems.append(Damage(what, f"put right: it stands on version {target.version}"))
             continue
         if key in journal and standing is None and (files is None or key not in files):
             continue  # dropped before, and known to stand on nothing
         number, digest = (standing.version, standing.digest) if standing else (0, "")
         news.append(_event("drop", name, number, digest, alias=alias))
         mend = f"stands on nothing now: boatyard registry promote {name} VERSION {alias}"
-        problems.append(Problem(f"it cannot be said what {alias} of {name} stands on", mend))
+        problems.append(Damage(f"it cannot be said what {alias} of {name} stands on", mend))
     return news, problems
 
 
@@ -157,7 +157,7 @@ def _last_run(runs: list[list[Event]]) -> set[Named]:
     return {(str(each.get("name")), str(each.get("alias"))) for each in last if each.get("event") in ("alias", "drop")}
 
 
-def _given(lines: Iterable[bytes], evidence: Evidence) -> dict[str, int]:
+def _given(lines: Iterable[bytes], evidence: Traces) -> dict[str, int]:
     """Return the greatest number that was ever a version's, by name, believed or not."""
     given = dict(evidence.given)
     for name, number in [

@@ -13,7 +13,7 @@ from boatyard.registry import records, repairing
 from boatyard.registry.base import NAME_PATTERN
 from boatyard.registry.history import histories
 from boatyard.registry.journal import JOURNAL, Event, event, extended, segments
-from boatyard.registry.repairing import Evidence, Plan
+from boatyard.registry.repairing import Plan, Traces
 from boatyard.storage.buckets import Found
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def plan(registry: BucketRegistry) -> tuple[Plan, Found | None]:
     return repairing.plan(lines, beside, cut=cut, lost=lost), found
 
 
-def evidence(registry: BucketRegistry, events: list[Event]) -> Evidence:
+def evidence(registry: BucketRegistry, events: list[Event]) -> Traces:
     """Read the packages of the versions that the journal or a record names, and of which no line says the removal."""
     found = histories(events)
     whole, damaged, given = {}, {}, {}
@@ -47,7 +47,7 @@ def evidence(registry: BucketRegistry, events: list[Event]) -> Evidence:
                     damaged[name, number] = problem
             else:
                 whole[name, number] = digest
-    return Evidence(whole, {key: why for key, why in damaged.items() if why != GONE}, None, given)
+    return Traces(whole, {key: why for key, why in damaged.items() if why != GONE}, None, given)
 
 
 def apply(registry: BucketRegistry, plan: Plan, found: Found | None) -> None:

@@ -9,11 +9,11 @@ from boatyard import packages
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError
 from boatyard.registry import repairing
-from boatyard.registry.base import NAME_PATTERN, Problem
+from boatyard.registry.base import NAME_PATTERN, Damage
 from boatyard.registry.folder_files import listing
 from boatyard.registry.history import Standing, histories
 from boatyard.registry.journal import JOURNAL, event, extended
-from boatyard.registry.repairing import Evidence, Plan
+from boatyard.registry.repairing import Plan, Traces
 
 if TYPE_CHECKING:
     from boatyard.registry.folders import FolderRegistry
@@ -24,14 +24,14 @@ def plan(registry: FolderRegistry) -> Plan:
     lines = registry.lines()
     found = repairing.plan(lines, evidence(registry), lost=registry.is_lost(lines))
     odd = [
-        Problem(f"{name}/aliases/{entry} is no alias: lower-case letters, digits and -", "set aside")
+        Damage(f"{name}/aliases/{entry} is no alias: lower-case letters, digits and -", "set aside")
         for name in registry.folders()
         for entry in _odd_aliases(registry, name)
     ]
     return replace(found, problems=(*found.problems, *odd))
 
 
-def evidence(registry: FolderRegistry) -> Evidence:
+def evidence(registry: FolderRegistry) -> Traces:
     """Read what lies beside the journal."""
     whole, damaged = {}, {}
     for name in registry.folders():
@@ -46,7 +46,7 @@ def evidence(registry: FolderRegistry) -> Evidence:
     notes = registry.notes()
     given = {name: max(note.versions, default=0) for name, note in notes.items()}
     noted = {(name, alias): standing for name, note in notes.items() for alias, standing in note.aliases.items()}
-    return Evidence(whole, damaged, aliases, given, noted if notes else None)
+    return Traces(whole, damaged, aliases, given, noted if notes else None)
 
 
 def apply(registry: FolderRegistry, plan: Plan) -> None:

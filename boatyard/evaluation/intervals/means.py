@@ -21,7 +21,7 @@ CLOSEST = 1e-12  # of the spread of numbers that are one number
 
 
 @dataclass(frozen=True)
-class Moments:
+class ErrorMoments:
     """What the interval of a mean is made of."""
 
     rows: int
@@ -30,7 +30,7 @@ class Moments:
     third: float  # central
 
     @classmethod
-    def of(cls, values: Array) -> Moments:
+    def of(cls, values: Array) -> ErrorMoments:
         centred = values - values.mean()
         square = centred * centred
         return cls(
@@ -56,7 +56,7 @@ def student(values: Array, confidence: float) -> tuple[float, float]:
     """Return Student's t interval of a mean; infinite for fewer than two values. Of skewed numbers it does not hold."""
     if len(values) < 2:
         return -math.inf, math.inf
-    return _student(Moments.of(np.asarray(values, dtype=np.float64)), 1 - confidence)
+    return _student(ErrorMoments.of(np.asarray(values, dtype=np.float64)), 1 - confidence)
 
 
 def mean(values: Array, confidence: float) -> tuple[float, float]:
@@ -68,25 +68,25 @@ def mean(values: Array, confidence: float) -> tuple[float, float]:
     """
     if len(values) < MEAN_ROWS:
         return -math.inf, math.inf
-    return _outer(Moments.of(np.asarray(values, dtype=np.float64)), confidence, _share(len(values)))
+    return _outer(ErrorMoments.of(np.asarray(values, dtype=np.float64)), confidence, _share(len(values)))
 
 
 def _share(rows: int) -> float:
     return 1.0 if rows >= MANY else min(HALL_SHARE, rows / 500)
 
 
-def _outer(moments: Moments, confidence: float, share: float) -> tuple[float, float]:
+def _outer(moments: ErrorMoments, confidence: float, share: float) -> tuple[float, float]:
     low, high = _student(moments, 1 - confidence)
     hall_low, hall_high = _hall(moments, (1 - confidence) * share)
     return min(low, hall_low), max(high, hall_high)
 
 
-def _student(moments: Moments, tails: float) -> tuple[float, float]:
+def _student(moments: ErrorMoments, tails: float) -> tuple[float, float]:
     half = _quantile(moments.rows, tails) * moments.error
     return moments.mean - half, moments.mean + half
 
 
-def _hall(moments: Moments, tails: float) -> tuple[float, float]:
+def _hall(moments: ErrorMoments, tails: float) -> tuple[float, float]:
     quantile = _quantile(moments.rows, tails)
     bend, shift = moments.skewness / 3, moments.skewness / 6
     if abs(bend) < 1e-6:
@@ -107,19 +107,19 @@ def mean_of_squares(squares: Array, confidence: float) -> tuple[float, float]:
     Whether there is one shows in the skewness: of lognormal errors, or of errors with infinite fourth moments, no
     method's upper end holds on some thousand rows (Hall's is below the truth in 8 to 15 % of samples).
     """
-    moments = Moments.of(np.asarray(squares, dtype=np.float64))
+    moments = ErrorMoments.of(np.asarray(squares, dtype=np.float64))
     if not _light(moments):
         return -math.inf, math.inf
     return _outer(moments, confidence, SQUARE_SHARE)
 
 
-def _light(moments: Moments) -> bool:
+def _light(moments: ErrorMoments) -> bool:
     return moments.rows >= SQUARE_ROWS and abs(moments.skewness) <= LIGHT
 
 
 def ratio_of_squares(above: Array, below: Array, confidence: float) -> tuple[float, float]:
     """Return `ratio`'s interval of means of squares, where both have one."""
-    if not all(_light(Moments.of(np.asarray(squares, dtype=np.float64))) for squares in (above, below)):
+    if not all(_light(ErrorMoments.of(np.asarray(squares, dtype=np.float64))) for squares in (above, below)):
         return -math.inf, math.inf
     return ratio(above, below, confidence, SQUARE_SHARE)
 
@@ -172,7 +172,7 @@ class _Pairs:
         third = tuple(float(v.mean()) for v in (xx * x, xx * y, x * yy, yy * y))
         return cls(len(a), (float(a.mean()), float(b.mean())), second, third)  # type: ignore[arg-type]
 
-    def less(self, r: float) -> Moments:
+    def less(self, r: float) -> ErrorMoments:
         """Return the moments of a - r · b."""
         (aa, ab, bb), (aaa, aab, abb, bbb) = self.second, self.third
         variance = aa - 2 * r * ab + r * r * bb
@@ -180,7 +180,7 @@ class _Pairs:
         scale = aa + r * r * bb
         if variance <= CLOSEST * scale:  # one is r times the other, up to rounding
             variance, third = 0.0, 0.0
-        return Moments(self.rows, self.means[0] - r * self.means[1], variance, third)
+        return ErrorMoments(self.rows, self.means[0] - r * self.means[1], variance, third)
 
 
 def bounded(values: Array, top: float, confidence: float, seed: int) -> tuple[float, float]:
