@@ -5,7 +5,7 @@ rows; shares of the rarer label of 2, 5, 20 and 50 %; scores and errors that are
 with mean 0) and t with 3 degrees of freedom. The intervals are
 those of the report and the gate, by their own functions.
 
-    python benchmarks/intervals.py [--samples 40]
+    python benchmarks/intervals.py [--samples 20]
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ KINDS = ("97 % right", "70 % right", "few different errors", *(f"{name} errors" 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--samples", type=int, default=40, help="of each cell; the worst get 15 times as many")
+    parser.add_argument("--samples", type=int, default=20, help="of each cell; the worst get 15 times as many")
     samples, start = parser.parse_args().samples, time.perf_counter()
     CELLS[:] = [*labels(), *numbers(), *gates()]
     print(f"Intervals whose end is beyond the truth, 2.5 % nominal; {len(CELLS)} cells, {samples} samples of each,")
