@@ -2,6 +2,7 @@
 
     BoatyardError
     ├── ConfigError      the author of the project file
+    │   ├── RecipeError  … the author of the recipe: its code raises, or gives what cannot be trained or exported
     │   └── UsageError   … whoever typed or called: an argument that names nothing, or two things
     ├── DataError        the owner of the data
     ├── ArtifactError    whoever moved, cut or changed a file that we wrote
@@ -53,6 +54,10 @@ class BoatyardError(Exception):
 
 class ConfigError(BoatyardError):
     """The project file or an option of the command asks for something that cannot be."""
+
+
+class RecipeError(ConfigError):
+    """A recipe's code raises, or gives what cannot be trained or exported; `about` opens with its file and line."""
 
 
 class UsageError(ConfigError):

@@ -19,6 +19,7 @@ from boatyard import plugins, provenance
 from boatyard.data.schema import Schema
 from boatyard.errors import ConfigError
 from boatyard.project import PreprocessConfig, TrainConfig
+from boatyard.recipes.authoring import authored
 from boatyard.recipes.recipe import Recipe
 from boatyard.spelling import hint
 
@@ -83,7 +84,9 @@ def make(
 ) -> Recipe:
     """Load the recipe that a configuration names and make it for a dataset; raises ConfigError."""
     provenance.name(texts(config))
-    return load(config.recipe, root)(config, how, schema, statistics)
+    kind = load(config.recipe, root)
+    with authored(kind, f"{kind.__name__}()", "__init__"):
+        return kind(config, how, schema, statistics)
 
 
 def texts(config: TrainConfig) -> Iterator[str]:

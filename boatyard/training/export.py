@@ -6,11 +6,14 @@ the task. The same weights give the same bytes.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import io
+import itertools
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +22,17 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.onnx import symbolic_helper
+from torch.onnx.utils import register_custom_op_symbolic as register
+from torch.onnx.utils import unregister_custom_op_symbolic as unregister
 
 from boatyard import tasks
 from boatyard.data import kinds
 from boatyard.data.features import empty, tensors
 from boatyard.data.schema import Array, Schema
 from boatyard.errors import ConfigError
+from boatyard.prediction.engines.onnxruntime import FAILURES
 from boatyard.tasks import Head
 
 OPSET = 17  # known to every ONNX Runtime since 1.12 and to OpenVINO
@@ -32,6 +40,11 @@ ML_OPSET = 3  # LabelEncoder with strings
 IR = 8  # what opset 17 came with
 LARGEST = 1_500_000_000  # bytes; a protobuf file ends at 2 GiB
 CLOSE = 1e-5  # of probabilities; of values, in deviations of the target
+BATCH_SIZES = (1, 2, 7, 61, 256)  # that the graph is asked in, in turn: one row, few, and ragged ones
+UNLIKE = (
+    "a forward() that branches on its input, loops over its rows or is random in eval mode cannot be exported: write "
+    "it with tensor operations"
+)
 ONNX_TYPES = {
     "uint8": TensorProto.UINT8,
     "float32": TensorProto.FLOAT,
@@ -69,29 +82,74 @@ def export(graph: Graph, schema: Schema) -> bytes:
     return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
 
 
-def compare(data: bytes, graph: Graph, schema: Schema, inputs: Mapping[str, Array]) -> float:
+def compare(data: bytes, graph: Graph, schema: Schema, inputs: Mapping[str, Array], sizes: Sequence[int] = ()) -> float:
     """Return the greatest difference between a graph's answers in ONNX Runtime and in torch.
 
-    Raises ConfigError when it is more than 1e-5 (of values: deviations of the target), or a label differs.
+    The graph is asked for all rows at once and, where `sizes` are given, in batches of these sizes in turn. Raises
+    ConfigError when it is more than 1e-5 (of values: deviations of the target), or a label differs.
     """
+    return compare_all(data, graph, schema, [inputs], sizes)
+
+
+def compare_all(
+    data: bytes,
+    graph: Graph,
+    schema: Schema,
+    batches: Iterable[Mapping[str, Array]],
+    sizes: Sequence[int] = BATCH_SIZES,
+) -> float:
+    """Return the greatest difference over many batches of rows: see `compare`."""
     session = onnxruntime.InferenceSession(data, _options(), providers=["CPUExecutionProvider"])
-    feed = {t.name: _feed(inputs[t.name], t.dtype) for t in schema.tensors()}
-    found = dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))
+    return max((_compared(session, graph, schema, inputs, sizes) for inputs in batches), default=0.0)
+
+
+def _compared(session: Any, graph: Graph, schema: Schema, inputs: Mapping[str, Array], sizes: Sequence[int]) -> float:
     task = tasks.of(schema)
     with torch.no_grad():
         scores = graph.eval().model(graph.features(tensors(schema, inputs)))
         expected = dict(zip(task.computed(schema), map(Tensor.numpy, graph.head.answer(scores)), strict=True))
-    scores = scores.reshape(len(scores), -1).numpy()
-    difference = max(_difference(found[name], expected[name], scores, graph.head) for name in expected)
-    if not difference <= CLOSE:
-        raise ConfigError(
-            "the exported ONNX model predicts otherwise than the model: greatest difference "
-            f"{difference:.2g}, allowed {CLOSE:g}",
-            fix=("a forward() that branches on its input, or is random in eval mode, cannot be exported"),
-        )
-    if wrong := task.wrong_graph(found, expected, schema):
-        raise ConfigError(f"the exported graph gives {wrong}")
-    return difference
+    rows = len(scores)
+    scores, worst = scores.reshape(rows, -1).numpy(), 0.0
+    for cycle in ((rows,), sizes) if sizes else ((rows,),):
+        found = _answers(session, schema, inputs, rows, cycle)
+        difference = max(_difference(found[name], expected[name], scores, graph.head) for name in expected)
+        if not difference <= CLOSE:
+            raise ConfigError(
+                "the exported ONNX model predicts otherwise than the model: greatest difference "
+                f"{difference:.2g}, allowed {CLOSE:g}{_company(rows, cycle)}",
+                fix=UNLIKE,
+            )
+        if wrong := task.wrong_graph(found, expected, schema):
+            raise ConfigError(f"the exported graph gives {wrong}")
+        worst = max(worst, difference)
+    return worst
+
+
+def _answers(
+    session: Any, schema: Schema, inputs: Mapping[str, Array], rows: int, cycle: Sequence[int]
+) -> dict[str, Array]:
+    """Ask the graph for rows in batches whose sizes come in turn."""
+    feed = {t.name: _feed(inputs[t.name], t.dtype) for t in schema.tensors()}
+    parts, start, sizes = [], 0, itertools.cycle(cycle)
+    while start < rows:
+        end = min(start + next(sizes), rows)
+        try:
+            parts.append(session.run(None, {name: value[start:end] for name, value in feed.items()}))
+        except FAILURES as error:
+            raise ConfigError(
+                f"the exported ONNX model fails on {end - start} rows: {str(error).splitlines()[0][:200]}",
+                fix=UNLIKE,
+            ) from error
+        start = end
+    names = [output.name for output in session.get_outputs()]
+    try:
+        return {name: np.concatenate(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)}
+    except ValueError as error:
+        raise ConfigError("the exported ONNX model's outputs depend on the number of rows", fix=UNLIKE) from error
+
+
+def _company(rows: int, cycle: Sequence[int]) -> str:
+    return "" if tuple(cycle) == (rows,) else f", in batches of {', '.join(map(str, cycle))} rows"
 
 
 def _difference(found: Array, expected: Array, scores: Array, head: Head) -> float:
@@ -114,11 +172,12 @@ def _trace(graph: Graph, schema: Schema) -> Any:
     answers = [_answer(i) for i in range(len(tasks.of(schema).computed(schema)))]
     example = tuple(empty(schema, 2).values())
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is deprecated, and warns of constants that are constants
+    with warnings.catch_warnings(), _squeezes():
+        # it is deprecated, and warns of constants that are constants; `checks.branches` finds those that are none
+        warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                graph.eval(),
+                _plain(graph.eval()),
                 example,
                 buffer,  # type: ignore[arg-type]  # only the newer exporter wants a path
                 dynamo=False,
@@ -131,6 +190,51 @@ def _trace(graph: Graph, schema: Schema) -> Any:
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(f"the model cannot be exported to ONNX opset {OPSET}: {reason}") from error
     return onnx.load_from_string(buffer.getvalue())
+
+
+def _plain(graph: Graph) -> Graph:
+    """Return a graph without parametrizations: a weight that is computed of others (a spectral norm) is a constant."""
+    if not any(parametrize.is_parametrized(module) for module in graph.modules()):
+        return graph
+    graph = copy.deepcopy(graph)
+    for module in list(graph.modules()):
+        if parametrize.is_parametrized(module):
+            _fix_weights(module)
+    return graph
+
+
+def _fix_weights(module: nn.Module) -> None:
+    """Set a copied module's parametrized weights to their values.
+
+    `remove_parametrizations` would do it to the class too, which the copy shares with the module in training.
+    """
+    values = {name: getattr(module, name).detach() for name in module.parametrizations}  # type: ignore[union-attr]
+    del module.parametrizations
+    module.__class__ = type(module).__bases__[0]
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value, requires_grad=False))
+
+
+@contextlib.contextmanager
+def _squeezes() -> Iterator[None]:
+    """Within the block squeeze(dim) is recorded as ONNX's Squeeze where the exporter does not know the dimension.
+
+    It would record an If, which asks at each run whether the dimension is 1. Where it is not, torch leaves it and ONNX
+    refuses to run, which `compare` finds.
+    """
+
+    def squeeze(g: Any, value: Any, dim: Any = None) -> Any:
+        if dim is None:
+            return g.op("Squeeze", value)
+        axis = symbolic_helper._get_const(dim, "i", "dim")
+        size = symbolic_helper._get_tensor_dim_size(value, axis)
+        return symbolic_helper._squeeze_helper(g, value, [axis]) if size in (None, 1) else value
+
+    register("aten::squeeze", squeeze, OPSET)
+    try:
+        yield
+    finally:
+        unregister("aten::squeeze", OPSET)
 
 
 def _inner(index: int) -> str:

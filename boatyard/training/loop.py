@@ -27,17 +27,17 @@ from torch import Tensor, nn
 from boatyard import __version__, provenance, recipes
 from boatyard.data import artifacts, checkpoints, lineage
 from boatyard.data.datasets import Dataset
-from boatyard.data.features import empty
 from boatyard.errors import ConfigError, Interrupted
 from boatyard.project import PreprocessConfig, TrainConfig
 from boatyard.provenance.code import reach
 from boatyard.provenance.modules import Modules
+from boatyard.recipes.authoring import authored
 from boatyard.running.progress import Progress
 from boatyard.settings import Settings
-from boatyard.training import external_data, logged_metrics, losses, optimisers, state_key, states, tensorboard
+from boatyard.training import checks, external_data, logged_metrics, losses, optimisers, state_key, states, tensorboard
 from boatyard.training.augmentation import Augmentation
 from boatyard.training.distributed import World, joined
-from boatyard.training.export import Graph, compare, export
+from boatyard.training.export import compare_all
 from boatyard.training.live_state import Captured, LiveState, changed, unsaved
 from boatyard.training.loader import BatchSource, InMemory, Rows, open_split, seed_of, steps
 from boatyard.training.memory import keep_freed_blocks
@@ -51,7 +51,7 @@ ORDERED = 1024  # rows at once where nothing is learnt
 CLOSE = 1e-4  # relative: what a loss may differ by where sums are taken in another order
 MAX_NAMED = 8  # attributes that a message lists
 UNKNOWN = "none that is found in model, features, loss or recipe: a file, or a library's own state"
-CHECKED = 256  # validation rows that the exported graph is checked on
+CHECKED = 64  # rows that a model is tried on: whether it treats rows apart
 
 
 @dataclass
@@ -99,10 +99,10 @@ class Trainer:
         seed_all(config.seed)
         self.recipe = recipes.make(config, how, dataset.schema, copy.deepcopy(dataset.statistics), root=root)
         self.code = provenance.code_of(type(self.recipe), root, recipes.texts(config))  # now: it may be edited later
-        self.features = self.recipe.features().to(self.device)
-        self.model = self.recipe.model().to(self.device)
-        check_shape(self.recipe, self.features, self.model, self.device)
-        self.loss = self._loss().to(self.device)
+        self.features = checks.features_of(self.recipe).to(self.device)
+        self.model = checks.model_of(self.recipe).to(self.device)
+        checks.check_on(self.device, self.recipe, self.features, self.model)
+        self.loss = checks.loss_of(self.recipe, config).to(self.device)
         self.head = losses.target(config.loss, dataset.schema, dataset.statistics)
         self.optimizer = optimisers.optimizer(config, self.model)
         warn_of_unseen(dataset)
@@ -126,12 +126,6 @@ class Trainer:
         self.compared = False
         self.best, self.best_live = snapshot(self.model), self.live.start
         self.saved_at = time.monotonic()
-
-    def _loss(self) -> nn.Module:
-        schema, statistics, config = self.dataset.schema, self.dataset.statistics, self.config
-        if config.loss is None:
-            return self.recipe.loss()
-        return losses.named(config.loss, schema, statistics, config.class_weights)
 
     def _open(self, split: Any) -> BatchSource:
         return open_split(
@@ -550,6 +544,7 @@ def run(
         config = config.completed()
         about = state_key.depends_on(config, how, dataset, seal, root)
         key = state_key.digest(about)
+        try_recipe(config, how, dataset, root)
         trainer = Trainer(config, how, dataset, key=key, root=root, work=work, about=about, world=world)
         derived = trainer.derived()
         logger.info("train %s: %s", config.recipe, ", ".join(f"{k} {v}" for k, v in derived.items() if v is not None))
@@ -558,7 +553,8 @@ def run(
             states.clear(trainer.work)
         if trainer.work:
             start_metrics(trainer.work, trainer.run.history)
-        trainer.train()
+        with authored(type(trainer.recipe), "training"):
+            trainer.train()
         trainer.restore_best()
         if trainer.run.diverged:
             derived |= {"diverged": trainer.run.diverged}
@@ -592,10 +588,8 @@ def write_checkpoint(
     """Export the best weights, check the graph against them and write the checkpoint, whole or not at all."""
     dataset, schema = trainer.dataset, trainer.dataset.schema
     model = trainer.model.to("cpu")
-    graph = Graph(schema, trainer.features.to("cpu"), model, trainer.head).eval()
-    data = export(graph, schema)
-    sample = next(dataset.batches("validation", CHECKED))
-    derived = derived | {"graph_difference": compare(data, graph, schema, sample.inputs)}
+    data, difference = export_trained(trainer, model)
+    derived = derived | {"graph_difference": difference}
     onnx_model = external_data.split(data)
     found = summary(trainer, artifacts.digest_bytes(onnx_model.data), derived, seconds)
     record = checkpoints.Record(
@@ -629,6 +623,27 @@ def write_checkpoint(
     ) as folder:
         start_metrics(folder, trainer.run.history)
     return found
+
+
+def export_trained(trainer: Trainer, model: nn.Module) -> tuple[bytes, float]:
+    """Export a trained model that treats rows apart; return it and how far it is from the model on validation rows."""
+    dataset, schema = trainer.dataset, trainer.dataset.schema
+    sample = next(dataset.batches("validation", CHECKED))
+    trial = checks.trial_of(trainer.recipe, sample, trainer.features.to("cpu"), model, trainer.loss)
+    checks.check_trained(trial)
+    graph = checks.graph_of(trial)
+    data = checks.exported(trial, graph)
+    rows = (batch.inputs for batch in dataset.batches("validation", ORDERED))
+    with checks.located(trial):
+        return data, compare_all(data, graph, schema, rows)
+
+
+def try_recipe(config: TrainConfig, how: PreprocessConfig, dataset: Dataset, root: Path) -> None:
+    """Refuse a recipe with a mistake before any time is spent: its model is tried on rows, and exported."""
+    if not dataset.rows("train"):
+        return
+    recipe = recipes.make(config, how, dataset.schema, copy.deepcopy(dataset.statistics), root=root)
+    checks.check(recipe, next(dataset.batches("train", CHECKED)), graph=True)
 
 
 def summary(trainer: Trainer, graph: str, derived: dict[str, Any], seconds: float) -> checkpoints.Training:
@@ -687,24 +702,6 @@ def warn_of_unseen(dataset: Dataset) -> None:
     counts = dataset.statistics["__target__"].get("counts", {})
     if unseen := [label for label in dataset.schema.labels if not counts.get(label)]:
         logger.warning("no training row is %s: the model will not learn to say so", ", ".join(unseen))
-
-
-def check_shape(recipe: recipes.Recipe, features: nn.Module, model: nn.Module, device: torch.device) -> None:
-    """Refuse a model that does not give one score for each label before any time is spent."""
-    with torch.no_grad():
-        inputs = {name: value.to(device) for name, value in empty(recipe.schema, 2).items()}
-        try:
-            found = tuple(model.eval()(features.eval()(inputs)).shape)
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"the model of {recipe.config.recipe} fails on rows of shape {recipe.shape}: {error}"
-            ) from error
-    model.train()
-    if found not in ((2, recipe.outputs), (2,) if recipe.outputs == 1 else ()):
-        wanted = f"[2, {recipe.outputs}]: one score for each label" if recipe.schema.labels else "[2, 1]"
-        raise ConfigError(
-            f"the model of {recipe.config.recipe} gives {list(found)} for 2 rows", fix=f"expected {wanted}"
-        )
 
 
 def reseed(device: torch.device, seed: int) -> None:
