@@ -13,6 +13,7 @@ import pytest
 import rows
 import torch
 
+import boatyard
 from boatyard import recipes
 from boatyard.errors import RecipeError
 from boatyard.project import PreprocessConfig, TrainConfig
@@ -230,7 +231,6 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "too few class weights": (LINEAR + "    def loss(self): return nn.CrossEntropyLoss(weight=torch.ones(2))\n", "line 9: the loss raises RuntimeError: .*one class weight for each label"),
     "too many class weights": (LOSS + "(s.weight[t] * F.cross_entropy(o, t, reduction='none')).mean()\n    weight = torch.ones(4)\n", "weight of the loss: expected 3 numbers, one for each label, found 4"),
     "a class weight that is met late": (LOSS + "(s.w[t] * F.cross_entropy(o, t, reduction='none')).mean()\n    w = torch.ones(2)\n", "line 14: the loss raises IndexError"),
-    "extra state": (LINEAR.replace("nn.Linear", "M") + "class M(nn.Linear):\n    def get_extra_state(s): return {}\n    def set_extra_state(s, v): pass\n", "state _extra_state is a dict"),
     "complex weights": (net("s.w = nn.Parameter(torch.randn(i, o, dtype=torch.complex64))", "return (x.cfloat() @ s.w).abs()"), "w is complex64"),
     "complex outputs": (net("s.w = nn.Linear(i, o)", "return torch.fft.fft(s.w(x))"), r"line 11: the model gives complex64 \[2, 3\]"),
     "double outputs": (net("s.w = nn.Linear(i, o)", "return s.w(x).double()"), r"the model gives float64 \[2, 3\]"),
@@ -295,3 +295,22 @@ def test_checking_draws_from_no_generator_that_training_draws_from(tmp_path: Pat
     before = torch.get_rng_state()
     check(tmp_path, HONEST["layer left out at random"], graph=False)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project on a table of 200 rows, whose recipe is `net:R`."""
+    lines = [f"{k % 7},{k % 5},{'yes' if k % 7 > 3 else 'no'}" for k in range(200)]
+    (tmp_path / "rows.csv").write_text("\n".join(["a,b,label", *lines]))
+    (tmp_path / "boatyard.yaml").write_text(
+        "name: p\ntask: classification\ndata: {source: csv, path: rows.csv, target: label}\ntrain: {recipe: 'net:R'}\n"
+    )
+    return tmp_path
+
+
+def test_check_tries_the_recipe_on_the_first_rows(project: Path) -> None:
+    (project / "net.py").write_text(HEAD + net(*MIXING["mean of the batch"]))
+    with pytest.raises(RecipeError, match=r"net\.py, line 12: a row's scores depend on the rows around it"):
+        boatyard.check(project)
+    (project / "net.py").write_text(HEAD + HONEST["batch norm"])
+    assert boatyard.check(project).derived["recipe"] == "net:R"

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boatyard.errors import ConfigError
+from boatyard.errors import ConfigError, RecipeError
 
 if TYPE_CHECKING:
     from boatyard.plugins import Plugin
     from boatyard.project import Project
+    from boatyard.recipes import Recipe
 
 Overrides = Mapping[str, Any] | Iterable[str]
 
@@ -81,10 +82,31 @@ def check(project: Project | str | Path = ".", *, set: Overrides = ()) -> Checke
     if not storage.in_bucket(found.push.registry):
         storage.parse(found.push.registry, found.root)
     preprocessing.check(found.data, found.root)
-    settings = recipes.dials(recipes.load(found.train.recipe, found.root), found.train.model)
+    kind = recipes.load(found.train.recipe, found.root)
+    settings = recipes.dials(kind, found.train.model)
     shown = ", ".join(f"{key} {value}" for key, value in settings.model_dump().items())
     derived = {"recipe": found.train.recipe, **({"settings": shown} if shown else {}), **found.train.derived()}
-    return Checked(found, derived | _device(found))
+    return Checked(found, derived | _device(found) | _tried(found, kind))
+
+
+def _tried(project: Project, kind: type[Recipe]) -> dict[str, str]:
+    """Try the recipe on the first rows; raises RecipeError for a mistake in it, or says one that they may not show."""
+    from boatyard.preprocessing.sample import sample
+    from boatyard.recipes.authoring import authored
+    from boatyard.training import checks
+
+    rows = sample(project.data, project.preprocess, project.root, project.task)
+    if rows is None:
+        return {}
+    try:
+        with authored(kind, f"{kind.__name__}()", "__init__"):
+            recipe = kind(project.train, project.preprocess, rows.schema, rows.statistics)
+        checks.check(recipe, rows.batch, graph=True)
+    except RecipeError as error:
+        if rows.whole or not rows.schema.labels or project.data.labels:
+            raise
+        return {"recipe on the first rows": f"{error} (they may lack labels: a run tries it again)"}
+    return {}
 
 
 def _device(project: Project) -> dict[str, str]:

@@ -56,7 +56,7 @@ class Dataset:
 
     def load(self, split: Split) -> Batch:
         """Read a whole split into memory, in the order of its shards."""
-        return self._batch(pa.concat_tables([pq.read_table(path) for path in self.shards(split)]))
+        return self.batch(pa.concat_tables([pq.read_table(path) for path in self.shards(split)]))
 
     def shard_rows(self, split: Split) -> tuple[int, ...]:
         """Return how many rows each of a split's files has, in order."""
@@ -74,12 +74,13 @@ class Dataset:
                     count += part.num_rows
                     batch = batch.slice(part.num_rows)
                     if count == size:
-                        yield self._batch(pa.Table.from_batches(held))
+                        yield self.batch(pa.Table.from_batches(held))
                         held, count = [], 0
         if count:
-            yield self._batch(pa.Table.from_batches(held))
+            yield self.batch(pa.Table.from_batches(held))
 
-    def _batch(self, table: pa.Table) -> Batch:
+    def batch(self, table: pa.Table) -> Batch:
+        """Return the rows of a shard's table."""
         table = table.combine_chunks()
         columns = {
             field.name: kind.load(field, table.column(f"field:{field.name}"))

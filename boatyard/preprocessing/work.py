@@ -204,7 +204,7 @@ class Work:
         values = {name: statistic.values() for name, statistic in fitted.items()}
         target = cleaner.target.summary(values[TARGET], cleaner.plan.labels)
         return {
-            "schema": self._schema(values).to_dict(),
+            "schema": self.schema(values).to_dict(),
             "statistics": {**values, TARGET: target},
             "rows": counts,
             "cleaning": self.cleaning.values(),
@@ -230,7 +230,7 @@ class Work:
             rows = self.cleaner.rows(block)
             index = {split: np.flatnonzero(codes == CODES[split]) for split in SPLITS}
             batches = {split: shards.batch(rows, at, writer.columns, slices) for split, at in index.items() if len(at)}
-            return block, codes, batches, _fit(rows, index["train"], self.cleaner, step)
+            return block, codes, batches, fit(rows, index["train"], self.cleaner, step)
 
         for block, marked, batches, fitted in ordered(work, self._decided(codes), self.threads):
             writer.add(batches)
@@ -295,7 +295,7 @@ class Work:
             row -= len(block)
         return self._where()
 
-    def _schema(self, statistics: dict[str, Any]) -> Schema:
+    def schema(self, statistics: dict[str, Any]) -> Schema:
         """Pin the schema: each kind what it learnt of the training rows, and whether a value may be missing."""
         plan, data = self.cleaner.plan, self.cleaner.data
         gaps = {
@@ -310,7 +310,7 @@ class Work:
         return Schema(plan.task, fields, data.target, plan.labels)
 
 
-def _fit(rows: CleanedRows, index: Array, cleaner: Cleaner, step: int) -> dict[str, Statistic]:
+def fit(rows: CleanedRows, index: Array, cleaner: Cleaner, step: int) -> dict[str, Statistic]:
     """Return the statistics of a block's training rows, by field, and the target's."""
     if not len(index):
         return {}

@@ -21,9 +21,6 @@ FIXES = {  # by what torch and Python say
         "batch norm has one row to normalise by: in training give a greater train.batch_size, in eval mode let it use "
         "its running statistics"
     ),
-    "No module named": (
-        "import at the top of the file what lies beside it: the project's folder is searched only while it is imported"
-    ),
     "positional argument": "forward() takes one tensor beside self: what features() gives",
     "can't convert cuda": "keep everything in forward() on the device of its input",
     "Expected all tensors to be on the same device": "make tensors on the device of forward()'s input, or as buffers",
