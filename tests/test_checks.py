@@ -310,7 +310,7 @@ def project(tmp_path: Path) -> Path:
 
 def test_check_tries_the_recipe_on_the_first_rows(project: Path) -> None:
     (project / "net.py").write_text(HEAD + net(*MIXING["mean of the batch"]))
-    with pytest.raises(RecipeError, match=r"net\.py, line 12: a row's scores depend on the rows around it"):
+    with pytest.raises(RecipeError, match=r"net\.py, line 11: a row's scores depend on the rows around it"):
         boatyard.check(project)
     (project / "net.py").write_text(HEAD + HONEST["batch norm"])
     assert boatyard.check(project).derived["recipe"] == "net:R"
