@@ -10,6 +10,7 @@ from typing import Any
 
 import graphs
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -254,3 +255,18 @@ def test_a_package_is_shown_to_people_and_programs(good: Path, tmp_path: Path) -
     assert np.array(packages.question(image, 7)).shape == (4, 4)
     with pytest.raises(ConfigError, match="8"):
         packages.question(image, 8)
+
+
+def test_a_model_whose_rows_see_each_other_is_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of the batch is taken off the scores: what no training of ours writes any more, others may."""
+    schema = graphs.numbers_schema()
+    model = onnx.load_from_string(graphs.graph(schema))
+    last = model.graph.node[-1]
+    mean = onnx.helper.make_node("ReduceMean", ["out"], ["mean"], axes=[0], keepdims=1)
+    centred = onnx.helper.make_node("Sub", ["out", "mean"], ["centred"])
+    last.input[0] = "centred"
+    del model.graph.node[-1]
+    model.graph.node.extend([mean, centred, last])
+    monkeypatch.setattr(graphs, "graph", lambda *_: model.SerializeToString())
+    with pytest.raises(Refused, match=r"answer for a row depends on the rows that it comes with: found value of a row"):
+        graphs.package(tmp_path, schema)

@@ -16,6 +16,7 @@ from boatyard.data import artifacts, checkpoints
 from boatyard.errors import ArtifactError, Refused
 from boatyard.packages import manifest
 from boatyard.packages.manifest import Needs
+from boatyard.packages.row_independence import check_rows
 from boatyard.packages.verifying import GRAPH, Package, read_schema, verify
 from boatyard.prediction.decoding import encode
 from boatyard.prediction.engines import Engine
@@ -66,6 +67,7 @@ def pack(
         shutil.copytree(report, folder / "report")
         schema = read_schema((folder / "schema.json").read_bytes())
         engine = OnnxRuntime(folder / GRAPH, schema)
+        check_rows(engine, dataset.load("test"))
         artifacts.write_json(folder / "labels.json", list(schema.labels))
         artifacts.write_json(folder / "golden.json", _golden_of(dataset, engine, golden))
         artifacts.write_json(folder / "verdict.json", ruling)
