@@ -197,9 +197,12 @@ class Narrow(Recipe):
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (Leaky, "Leaky breaks [12] of 11 rules\nanswers a row the same in any batch: a row's score changes by"),
-        (Idle, "every weight learns: the loss does not depend on spare"),
-        (Narrow, r"Narrow cannot be tried: expected \(1, 3\) of model\(features\), found \(1, 2\)"),
+        (
+            Leaky,
+            "Leaky breaks [12] of 12 rules\nanswers a row the same in any batch: .* on the rows around it",
+        ),
+        (Idle, r"every weight learns: .*test_recipes\.py, line \d+: the loss does not depend on spare"),
+        (Narrow, r"Narrow cannot be tried: .*the model gives \[2, 2\] for 2 rows: expected a float32 tensor \[2, 3\]"),
         (Recipe, r"Recipe cannot be tried: NotImplementedError: Recipe has no model\(self\)"),
     ],
 )

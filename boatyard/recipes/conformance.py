@@ -21,14 +21,21 @@ import torch
 from torch import Tensor, nn
 
 from boatyard import tasks
-from boatyard.data.features import empty, tensors
-from boatyard.data.schema import Array, Field, Schema
+from boatyard.data.features import tensors
+from boatyard.data.schema import Array, Batch, Field, Schema
 from boatyard.errors import BoatyardError, Refused
 from boatyard.project import PreprocessConfig, TrainConfig
 from boatyard.recipes import Recipe
 from boatyard.tasks import Problem
-from boatyard.training import losses, optimisers
-from boatyard.training.export import Graph, compare, export
+from boatyard.training import optimisers
+from boatyard.training.checks.branches import check_branches
+from boatyard.training.checks.graph import check_graph, exported, graph_of
+from boatyard.training.checks.learning import check_learning
+from boatyard.training.checks.metrics import check_metrics
+from boatyard.training.checks.outputs import check_norms, check_outputs, check_state
+from boatyard.training.checks.pairing import check_pairing
+from boatyard.training.checks.row_independence import check_rows
+from boatyard.training.checks.trial import Trial, loss_of, trial_of
 
 ROWS = 96
 STEPS = 25
@@ -120,11 +127,9 @@ def name(rule: Callable[[Subject], None]) -> str:
 
 
 def gives_one_score_for_each_label(subject: Subject) -> None:
-    recipe = subject.make()
-    for rows in (1, 2, 5):
-        with torch.no_grad():
-            found = tuple(subject.model(recipe).eval()(recipe.features()(empty(subject.schema, rows))).shape)
-        _want(found == (rows, recipe.outputs), f"expected ({rows}, {recipe.outputs}) of model(features), found {found}")
+    trial = _trial(subject)
+    check_outputs(trial)
+    check_state(trial)
 
 
 def starts_from_the_same_weights_for_a_seed(subject: Subject) -> None:
@@ -151,22 +156,12 @@ def learns_the_same_twice(subject: Subject) -> None:
 
 
 def every_weight_learns(subject: Subject) -> None:
-    recipe = subject.make()
-    model = subject.model(recipe)
-    _loss(subject, recipe, model).backward()
-    idle = [key for key, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
-    _want(not idle, f"the loss does not depend on {', '.join(idle)}; remove them or set requires_grad=False")
-    _want(any(weight.requires_grad for weight in model.parameters()), "the model has no weights to learn")
+    check_learning(_trial(subject))
 
 
 def answers_a_row_the_same_in_any_batch(subject: Subject) -> None:
-    model = _trained(subject)
-    whole = _answers(subject, model, slice(None))
-    alone = torch.cat([_answers(subject, model, slice(row, row + 1)) for row in range(8)])
-    worst = float((whole[:8] - alone).abs().max())
-    _want(
-        worst < 1e-4, f"a row's score changes by {worst:.2g} with the rows around it; nothing may mix rows in eval mode"
-    )
+    check_norms(_trial(subject))
+    check_rows(_trial(subject, _trained(subject)))
 
 
 def remembers_nothing_between_calls(subject: Subject) -> None:
@@ -199,21 +194,19 @@ def survives_a_saved_state(subject: Subject) -> None:
 
 
 def exports_a_graph_that_answers_as_it_does(subject: Subject) -> None:
-    recipe = subject.make()
-    model, _ = _train(subject, recipe, subject.model(recipe))
-    head = losses.target(None, subject.schema, subject.statistics)
-    graph = Graph(subject.schema, recipe.features(), model, head)
-    data = export(graph, subject.schema)
-    for rows in (1, 3, ROWS):
-        compare(data, graph, subject.schema, {key: value[:rows] for key, value in subject.inputs.items()})
-    _want(export(graph, subject.schema) == data, "the same weights gave two different graphs")
+    trial = _trial(subject, _trained(subject))
+    check_branches(trial)
+    check_graph(trial)
+    data = exported(trial, graph_of(trial))
+    _want(exported(trial, graph_of(trial)) == data, "the same weights gave two different graphs")
+
+
+def compares_each_output_with_its_own_target(subject: Subject) -> None:
+    check_pairing(_trial(subject))
 
 
 def gives_numbers_as_metrics(subject: Subject) -> None:
-    recipe = subject.make()
-    outputs = _answers(subject, subject.model(recipe), slice(None))
-    for key, value in recipe.metrics(outputs, torch.from_numpy(subject.target)).items():
-        _want(isinstance(value, float) and np.isfinite(value), f"metric {key} is {value!r}; expected a finite float")
+    check_metrics(_trial(subject))
 
 
 RULES: tuple[Callable[[Subject], None], ...] = (
@@ -222,6 +215,7 @@ RULES: tuple[Callable[[Subject], None], ...] = (
     learns_on_tiny_data,
     learns_the_same_twice,
     every_weight_learns,
+    compares_each_output_with_its_own_target,
     answers_a_row_the_same_in_any_batch,
     remembers_nothing_between_calls,
     leaves_its_inputs_alone,
@@ -244,13 +238,21 @@ def _broken(rule: Callable[[Subject], None], subject: Subject) -> str:
         AttributeError,
         IndexError,
     ) as error:
-        return f"{error}" if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+        return f"{error}" if isinstance(error, BoatyardError) else f"{type(error).__name__}: {error}"
     return ""
 
 
 def _want(kept: bool, sentence: str) -> None:
     if not kept:
         raise Refused(sentence)
+
+
+def _trial(subject: Subject, model: nn.Module | None = None) -> Trial:
+    """Put the recipe on the subject's rows as training does, with fresh weights or those of a model."""
+    recipe = subject.make()
+    batch = Batch(subject.inputs, subject.target, np.arange(ROWS), {})
+    model = subject.model(recipe) if model is None else model
+    return trial_of(recipe, batch, recipe.features(), model, loss_of(recipe, recipe.config))
 
 
 def _loss(subject: Subject, recipe: Recipe, model: nn.Module) -> Tensor:
