@@ -91,11 +91,11 @@ def check(project: Project | str | Path = ".", *, set: Overrides = ()) -> Checke
 
 def _tried(project: Project, kind: type[Recipe]) -> dict[str, str]:
     """Try the recipe on the first rows; raises RecipeError for a mistake in it, or says one that they may not show."""
-    from boatyard.preprocessing.sample import sample
+    from boatyard.preprocessing.first_rows import first_rows
     from boatyard.recipes.authoring import authored
     from boatyard.training import checks
 
-    rows = sample(project.data, project.preprocess, project.root, project.task)
+    rows = first_rows(project.data, project.preprocess, project.root, project.task)
     if rows is None:
         return {}
     try:

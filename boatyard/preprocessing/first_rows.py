@@ -27,7 +27,7 @@ ROWS = 64
 
 
 @dataclass(frozen=True)
-class Sample:
+class FirstRows:
     """Some rows, with the schema and statistics of the block that they are from; `whole` if there are no others."""
 
     schema: Schema
@@ -36,17 +36,19 @@ class Sample:
     whole: bool
 
 
-def sample(data: DataConfig, preprocess: PreprocessConfig, root: Path, task: Task) -> Sample | None:
+def first_rows(data: DataConfig, preprocess: PreprocessConfig, root: Path, task: Task) -> FirstRows | None:
     """Read the first block of a source; None where that alone makes no dataset, as of rows of one label."""
     source = open_source(data, preprocess, root)
     blocks = list(itertools.islice(source.blocks(), 2))
     try:
-        return _sample(_FirstBlock(source, blocks[0]), data, preprocess, task, len(blocks) == 1) if blocks else None
+        return _first_rows(_FirstBlock(source, blocks[0]), data, preprocess, task, len(blocks) == 1) if blocks else None
     except DataError:  # whoever preprocesses is told, of all rows
         return None
 
 
-def _sample(source: OpenSource, data: DataConfig, preprocess: PreprocessConfig, task: Task, whole: bool) -> Sample:
+def _first_rows(
+    source: OpenSource, data: DataConfig, preprocess: PreprocessConfig, task: Task, whole: bool
+) -> FirstRows:
     target = target_of(task)
     planned = plan(profile(source, data, target, 1), source, data, task, target)
     cleaner = Cleaner(planned, target, data, preprocess)
@@ -61,7 +63,7 @@ def _sample(source: OpenSource, data: DataConfig, preprocess: PreprocessConfig, 
     statistics["__target__"] = target.summary(statistics["__target__"], planned.labels)
     layout = shards.layout(planned, target, data.slices)
     table = pa.Table.from_batches([shards.batch(rows, kept[:ROWS], layout, data.slices)])
-    return Sample(schema, statistics, Dataset(Path(), "", schema, {}).batch(table), whole)
+    return FirstRows(schema, statistics, Dataset(Path(), "", schema, {}).batch(table), whole)
 
 
 class _FirstBlock(OpenSource):
