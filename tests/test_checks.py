@@ -17,6 +17,7 @@ import boatyard
 from boatyard import recipes
 from boatyard.errors import RecipeError
 from boatyard.project import PreprocessConfig, TrainConfig
+from boatyard.recipes.authoring import located
 from boatyard.training import checks
 
 HEAD = """\
@@ -283,6 +284,20 @@ def test_batch_norm_and_batches_of_one_row_are_refused(tmp_path: Path) -> None:
     code = net("s.n = nn.BatchNorm1d(i); s.l = nn.Linear(i, o)", "return s.l(s.n(x))")
     with pytest.raises(RecipeError, match=r"net\.py, line 12: .*give a greater train\.batch_size"):
         check(tmp_path, code, batch_size=1)
+
+
+def test_only_what_comes_from_a_line_of_the_author_is_theirs(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(HEAD + "class R(Recipe):\n    def width(self): return {}['width']\n")
+    kind = recipes.load("net:R", tmp_path)
+    with (
+        pytest.raises(RecipeError, match=r"net\.py, line 8: training raises KeyError: 'width'"),
+        located(kind, "training"),
+    ):
+        kind.width(None)  # type: ignore[attr-defined]
+    with pytest.raises(ZeroDivisionError), located(kind, "training"):
+        _ = 1 / 0
+    with pytest.raises(OSError, match="disk"), located(kind, "training"):
+        raise OSError("disk")
 
 
 def test_the_error_itself_stays_as_the_cause(tmp_path: Path) -> None:

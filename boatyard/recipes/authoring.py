@@ -27,6 +27,7 @@ FIXES = {  # by what torch and Python say
     "Numpy is not": "stay with torch's functions in forward()",
     "Can't call numpy()": "stay with torch's functions in forward()",
     "through the graph a second time": "compute in forward() what depends on weights, not once in __init__()",
+    "deterministic": "that operation gives other bits each time: use another, so that a run can be made again",
     "inplace operation": "write it without changing a tensor that the gradient needs",
     "weight tensor": "a loss needs one class weight for each label",
     "mat1 and mat2 shapes": "self.shape is the shape of a row as the model sees it",
@@ -47,6 +48,22 @@ def authored(kind: type[Any], doing: str, method: str = "model") -> Iterator[Non
         if type(error).__name__ == "OutOfMemoryError":  # torch's: the loop says what to do
             raise
         raise failure(kind, doing, method, error) from error
+
+
+@contextlib.contextmanager
+def located(kind: type[Any], doing: str) -> Iterator[None]:
+    """Within the block, where ours runs around the author's, what comes from a line of theirs becomes a RecipeError.
+
+    A full disk is nobody's line.
+    """
+    try:
+        yield
+    except (BoatyardError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError" or not raised_at(kind, error):
+            raise
+        raise failure(kind, doing, "model", error) from error
 
 
 def failure(kind: type[Any], doing: str, method: str, error: BaseException) -> RecipeError:

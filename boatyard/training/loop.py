@@ -31,7 +31,7 @@ from boatyard.errors import ConfigError, Interrupted
 from boatyard.project import PreprocessConfig, TrainConfig
 from boatyard.provenance.code import reach
 from boatyard.provenance.modules import Modules
-from boatyard.recipes.authoring import authored
+from boatyard.recipes.authoring import located
 from boatyard.running.progress import Progress
 from boatyard.settings import Settings
 from boatyard.training import checks, external_data, logged_metrics, losses, optimisers, state_key, states, tensorboard
@@ -553,7 +553,7 @@ def run(
             states.clear(trainer.work)
         if trainer.work:
             start_metrics(trainer.work, trainer.run.history)
-        with authored(type(trainer.recipe), "training"):
+        with located(type(trainer.recipe), "training"):
             trainer.train()
         trainer.restore_best()
         if trainer.run.diverged:
