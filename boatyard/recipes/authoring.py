@@ -78,7 +78,7 @@ def failure(kind: type[Any], doing: str, method: str, error: BaseException) -> R
 def is_own(kind: type[Any], file: str) -> bool:
     """Say whether a file is the recipe's: below the folder that its module lies in, and no installed library."""
     base, path = _folder(kind), Path(file)
-    if base is None or not path.is_absolute() or not path.is_relative_to(base):
+    if base is None or not path.is_absolute() or not path.is_relative_to(base) or file == __file__:
         return False
     library = path.is_relative_to(LIBRARY) and not base.is_relative_to(LIBRARY)
     return not library and not set(INSTALLED) & set(path.relative_to(base).parts)

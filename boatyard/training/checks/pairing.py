@@ -27,7 +27,7 @@ def check_pairing(trial: Trial) -> None:
     """Refuse a loss that broadcasts, that does not change with the order of the targets, or not with them at all."""
     outputs, target = samples(trial)
     outputs = outputs.squeeze(1) if _flat(trial) else outputs
-    with torch.no_grad(), _Broadcast(trial, len(target)) as broadcast:
+    with _Broadcast(trial, len(target)) as broadcast:
         loss = _loss(trial, outputs, target)
     if broadcast.place:
         raise broadcasts(broadcast.place, len(target))
@@ -50,8 +50,7 @@ def check_pairing(trial: Trial) -> None:
 
 
 def _loss(trial: Trial, outputs: Tensor, target: Tensor) -> float:
-    with torch.no_grad():
-        return float(loss_of_rows(trial, outputs, target))
+    return float(loss_of_rows(trial, outputs.clone().requires_grad_(), target).detach())  # as a step takes it
 
 
 def _differs(loss: float, other: float) -> bool:

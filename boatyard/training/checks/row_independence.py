@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from boatyard.errors import RecipeError
 from boatyard.training.checks.trial import COMPANY, Trial
+from boatyard.training.live_state import LiveState, changed
 
 # Kernels sum in another order for another number of rows: float32 keeps 7 digits, of which sums over some thousand
 # terms lose 2. What mixes rows moves scores by a share of their size; so a ten thousandth of the greatest is the line.
 TOLERANCE = 1e-4
 ALONE = 8
+AGAIN = "other scores the second time, in eval mode"
+MAX_NAMES = 8
 NOISE = 0.3  # of a weight's spread
 
 
@@ -76,7 +79,7 @@ def _restore(model: nn.Module, before: list[Tensor]) -> None:
 def _companies(count: int) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Give ways to ask for rows: in words, the rows to put together, and which of them are compared with the whole."""
     every = torch.arange(count)
-    yield "asked again", every, every
+    yield AGAIN, every, every
     for row in range(min(ALONE, count)):
         yield "for a row alone", every[row : row + 1], every[row : row + 1]
     for size in (2, 5):
@@ -85,17 +88,23 @@ def _companies(count: int) -> Iterator[tuple[str, Tensor, Tensor]]:
             yield f"in batches of {size}", part, part
     order = torch.randperm(count, generator=torch.Generator().manual_seed(3))
     yield "in another order", order, order
-    yield "asked again", every, every
+    yield AGAIN, every, every
 
 
 def _mixes(trial: Trial, company: str, difference: float, greatest: float) -> RecipeError:
-    again = company == "asked again"
-    what = "the same rows get other scores when" if again else "a row's scores depend on the rows around it:"
-    return RecipeError(
-        f"{trial.at_forward}: {what} {company}",
-        found=f"a difference of {difference:.2g} where the greatest score is {greatest:.2g}",
-        fix=_cause(trial.model, again),
-    )
+    again = company == AGAIN
+    what = "the same rows get" if again else "a row's scores depend on the rows around it:"
+    found = f"a difference of {difference:.2g} where the greatest score is {greatest:.2g}"
+    if again and (names := _changed(trial)):
+        found += f"; changed while it answered: {', '.join(names[:MAX_NAMES])}"
+    return RecipeError(f"{trial.at_forward}: {what} {company}", found=found, fix=_cause(trial.model, again))
+
+
+def _changed(trial: Trial) -> list[str]:
+    """Return the names of what the model changes beside its outputs when it is asked."""
+    live = LiveState(trial.model, {"recipe": trial.recipe}, {})
+    trial.answer(trial.take(torch.arange(2)))
+    return [name for name in changed(live.start, live.capture()) if name.startswith(("model", "recipe"))]
 
 
 def _cause(model: nn.Module, again: bool) -> str:
