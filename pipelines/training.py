@@ -67,8 +67,6 @@ def pipeline(project: Project, cached: bool = True) -> Callable[..., Any]:
             "Train",
             _launching(project) if together else pods.train,
         )
-        if together:  # the TrainJob's pods run what the step runs
-            model.set_env_variable("BOATYARD_IMAGE", IMAGE)
         checkpoint = model.outputs["checkpoint"]
         measured = place(
             evaluate_step(evaluate=evaluate, dataset=dataset, checkpoint=checkpoint), "Evaluate", pods.evaluate
@@ -184,6 +182,7 @@ def _launching(project: Project) -> StepConfig:
 def _place(common: KubeflowConfig, cached: bool, task: Any, title: str, step: StepConfig) -> Any:
     """Give a task its title, resources, retries and Kubernetes settings."""
     task.set_display_name(title)
+    task.set_env_variable("BOATYARD_IMAGE", IMAGE)  # what artifacts say they were made in, and a TrainJob's pods run
     if not (cached and step.cache):
         task.set_caching_options(False)
     task.set_cpu_request(step.cpu or CPU_REQUEST)

@@ -48,6 +48,7 @@ def test_two_nodes_with_a_gpu_each_are_this_trainjob() -> None:
         },
         "env": [
             {"name": "BOATYARD_THREADS", "value": "2"},
+            {"name": "BOATYARD_IMAGE", "value": "boatyard/train:1"},
             {"name": "BOATYARD_CLAIMS", "value": "/mnt/pvc"},
             {"name": "BOATYARD_PATIENCE", "value": "90"},
             {"name": "AWS_ENDPOINT_URL", "value": "http://store:9000"},
@@ -349,13 +350,13 @@ def test_a_step_gives_its_nodes_the_image_that_it_runs(tmp_path: Path, monkeypat
         assert launching._settings(cluster).image == image
 
 
-def test_the_train_step_that_makes_a_trainjob_is_told_the_image_of_the_spec(tmp_path: Path) -> None:
+def test_every_step_is_told_the_image_of_the_spec(tmp_path: Path) -> None:
     text = "name: flowers\ndata: {source: csv, path: s3://b/d.csv, target: y}\n"
-    for section, there in (("recipe: mlp, nodes: 2", True), ("recipe: mlp", False)):
+    for section in ("recipe: mlp, nodes: 2", "recipe: mlp"):
         compiled = tmp_path / "pipeline.yaml"
         (tmp_path / "boatyard.yaml").write_text(f"{text}train: {{{section}}}\n")
         training.compile(project.load(tmp_path), compiled)
         spec = yaml.safe_load(compiled.read_text().split("\n---")[0])
-        container = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
-        env = {each["name"]: each["value"] for each in container.get("env", [])}
-        assert (env.get("BOATYARD_IMAGE") == container["image"]) is there
+        for executor in spec["deploymentSpec"]["executors"].values():
+            env = {each["name"]: each["value"] for each in executor["container"]["env"]}
+            assert env["BOATYARD_IMAGE"] == executor["container"]["image"]

@@ -82,6 +82,7 @@ def _environment(config: TrainConfig, pod: StepConfig, settings: Settings) -> It
     """As many threads as the request has CPUs, wherever the pod lands: the bits of a sum depend on their number."""
     threads = math.ceil(_cores(pod.cpu or CPU_REQUEST)) // max(config.gpus, 1)
     yield {"name": "BOATYARD_THREADS", "value": str(max(threads, 1))}
+    yield {"name": "BOATYARD_IMAGE", "value": settings.image}
     yield {"name": "BOATYARD_CLAIMS", "value": str(CLAIMS)}
     yield {"name": "BOATYARD_PATIENCE", "value": str(settings.patience)}
     if settings.project.is_absolute():
