@@ -122,3 +122,9 @@ class StepFailed(BoatyardError):
 
 class Interrupted(BoatyardError):
     """A signal ended the work; what was done is saved and the next run goes on from it."""
+
+
+def kind_of(error: BaseException) -> str:
+    """Return what an error is called where another process reads it: the nearest class that stands here, or its own."""
+    kinds = (kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__)
+    return next(kinds, type(error).__name__)

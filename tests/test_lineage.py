@@ -2,6 +2,9 @@
 
 import importlib.metadata
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +90,13 @@ def test_nothing_of_the_time_or_of_the_machines_paths_is_in_a_lineage(built: Pat
     for artifact in ("dataset", "checkpoint", "report"):
         made = artifacts.read_json(built / "build" / artifact / "manifest.json")["made"]
         assert str(built) not in json.dumps(made) and "seconds" not in json.dumps(made)
+
+
+def test_the_code_of_a_tree_is_that_of_what_is_installed_of_it(tmp_path: Path) -> None:
+    library = Path(boatyard.__file__).parent
+    shutil.copytree(library, tmp_path / "boatyard", ignore=shutil.ignore_patterns("__pycache__"))
+    for beside in ("components", "pipelines", "serving"):
+        shutil.copytree(library.parent / beside, tmp_path / "boatyard" / beside)
+    code = "from boatyard.data.lineage import code_digest; print(code_digest())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == lineage.code_digest()

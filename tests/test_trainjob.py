@@ -21,6 +21,7 @@ from boatyard.project import GateConfig, GpuConfig, PreprocessConfig, StepConfig
 from boatyard.settings import Settings
 from boatyard.training import node, trainjobs
 from boatyard.training.launchers import trainjob as launching
+from boatyard.training.loop import Diverged
 from boatyard.training.trainjobs import TrainingJob, TrainJobFollower, following
 
 JOB = TrainingJob({"nodes": 2}, {}, {}, "s3://b/f/dataset", "s3://b/f/checkpoint", "pvc://shared/f/work")
@@ -292,8 +293,9 @@ def test_an_exit_code_says_whether_starting_again_may_help(error: errors.Boatyar
 
 def test_a_process_leaves_its_last_words_where_torchrun_takes_them(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
-    node.say(errors.ConfigError("the loss is nan"))
-    assert json.loads((tmp_path / "error.json").read_text())["message"] == "ConfigError: the loss is nan"
+    for error in (errors.ConfigError("the loss is nan"), Diverged("the loss is nan")):
+        node.say(error)
+        assert json.loads((tmp_path / "error.json").read_text())["message"] == "ConfigError: the loss is nan"
 
 
 def test_a_node_without_its_dataset_says_so_and_is_not_started_again(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from boatyard.provenance import Code
 
 LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pillow", "safetensors")
 MADE = ("runs", "registry", "build")  # folders of a project that hold no code of its own
+BESIDE = ("components", "pipelines", "serving")  # beside the library in a tree, within it where it is installed
 SECTIONS: dict[str, type[Section]] = {
     "data": DataConfig,
     "preprocess": PreprocessConfig,
@@ -103,9 +104,13 @@ def environment() -> dict[str, str]:
 
 
 def code_digest(*folders: Path) -> str:
-    """Return one digest of the library's Python sources, and of those in further folders and the packages below."""
+    """Return one digest of the library's Python sources, and of those in further folders and the packages below.
+
+    It is the same of a tree and of what is installed of it.
+    """
     library = Path(__file__).parents[1]
-    sources = {f"boatyard/{file.relative_to(library).as_posix()}": file for file in library.rglob("*.py")}
+    files = (file for file in library.rglob("*.py") if file.relative_to(library).parts[0] not in BESIDE)
+    sources = {f"boatyard/{file.relative_to(library).as_posix()}": file for file in files}
     digests = {name: artifacts.digest_file(file) for name, file in sorted(sources.items())}
     for number, folder in enumerate(folders):
         digests |= {f"{number}/{name}": digest for name, digest in source_digests(folder).items()}

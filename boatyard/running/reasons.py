@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from boatyard import storage
 from boatyard.data import artifacts
-from boatyard.errors import BoatyardError, StorageError
+from boatyard.errors import BoatyardError, StorageError, kind_of
 
 logger = logging.getLogger(__name__)
 FOLDER = "reasons"
@@ -48,7 +48,7 @@ class Reason:
         if not isinstance(error, BoatyardError):
             return cls(step, type(error).__name__, f"{type(error).__name__}: {text}"[:MAX_SENTENCE_CHARS])
         fields = (" ".join(field.split())[:MAX_SENTENCE_CHARS] for field in (error.expected, error.found, error.fix))
-        return cls(step, type(error).__name__, text[:MAX_SENTENCE_CHARS], *fields)
+        return cls(step, kind_of(error), text[:MAX_SENTENCE_CHARS], *fields)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:

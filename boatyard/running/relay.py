@@ -54,7 +54,7 @@ def replay(event: Event, display: Display) -> None:
 
 def ended(error: BoatyardError | None) -> Event:
     """Return the last event of a run: how it ended."""
-    return {"ended": type(error).__name__ if error else "", **(error.fields() if error else {})}
+    return {"ended": errors.kind_of(error) if error else "", **(error.fields() if error else {})}
 
 
 def error_of(event: Event) -> BoatyardError | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from boatyard import provenance
 from boatyard.data import artifacts
-from boatyard.errors import BoatyardError, ConfigError
+from boatyard.errors import BoatyardError, ConfigError, kind_of
 from boatyard.project import ResourcesConfig
 from boatyard.running import progress, reasons
 from boatyard.settings import Settings
@@ -38,7 +38,7 @@ def step(name: str, path: str = "", *, watched: bool = True) -> Iterator[None]:
             with translated(name), _observing(watched):
                 yield
         except BoatyardError as error:
-            progress.emit({"error": type(error).__name__, "message": str(error), **error.fields()})
+            progress.emit({"error": kind_of(error), "message": str(error), **error.fields()})
             raise
     logger.info("%s done in %.1f s", name, time.monotonic() - started)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from boatyard import storage, training
 from boatyard.data import artifacts, checkpoints, datasets
-from boatyard.errors import BoatyardError, Interrupted, PeerLost, StorageError
+from boatyard.errors import BoatyardError, Interrupted, PeerLost, StorageError, kind_of
 from boatyard.project import GateConfig, PreprocessConfig, TrainConfig, section
 from boatyard.running.step import step
 from boatyard.settings import Settings
@@ -61,7 +61,7 @@ def node(job: TrainingJob, text: str) -> tuple[int, str]:
                 SCRATCH / "checkpoint", storage.open(job.out), read=artifacts.reader(checkpoints.CHECKPOINT_KIND)
             )
     except BoatyardError as error:
-        return code_of(error), f"{type(error).__name__}: {error}"
+        return code_of(error), f"{kind_of(error)}: {error}"
     return code, reason
 
 
@@ -110,7 +110,7 @@ def local(uri: str, name: str) -> Path:
 
 def say(error: BoatyardError) -> None:
     """Log an error, and leave it where torchrun takes a process's last words from."""
-    text = f"{type(error).__name__}: {error}"
+    text = f"{kind_of(error)}: {error}"
     logger.error("%s", text)
     if isinstance(error, PeerLost):
         time.sleep(LEAD)

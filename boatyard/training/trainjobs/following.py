@@ -18,6 +18,7 @@ from boatyard.errors import (
     ConfigError,
     DataError,
     Interrupted,
+    RecipeError,
     StorageError,
     Unreachable,
 )
@@ -141,7 +142,7 @@ class TrainJobFollower:
 
 def error_of(name: str, reason: str) -> BoatyardError:
     """Return the error that a pod's last words name; all else is the cluster's."""
-    for kind in (ConfigError, DataError, ArtifactError, StorageError):
+    for kind in (RecipeError, ConfigError, DataError, ArtifactError, StorageError):
         _, named, message = reason.partition(f"{kind.__name__}: ")
         if named:
             return kind(message)
