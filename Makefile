@@ -19,7 +19,7 @@ PIP_EXTRA_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 KIND_CLUSTER ?= boatyard
 export KIND_CLUSTER
 SHELL = /bin/bash
-.PHONY: setup setup-dev data demo test test-beside test-alone test-python test-slow lint schema examples docs constraints wheel bench bench-small bench-answers bench-engines bench-intervals bench-serving bench-serving-small bad-requests soak images test-cluster test-kind measure-cluster measure-kills cluster-demo bare-root clean
+.PHONY: setup setup-dev data demo test test-beside test-alone test-python test-slow lint schema examples docs constraints wheel bench bench-small bench-answers bench-engines bench-intervals bench-serving bench-serving-small bad-requests soak soak-registry images test-cluster test-kind measure-cluster measure-kills cluster-demo bare-root clean
 
 # $(call install,EXTRAS): the project and what it requires into the environment, by uv where it is there or can be had, else by pip.
 define install
@@ -142,6 +142,9 @@ bench-small: setup-dev data  ## the same, small, for CI
 	@$(BIN)/python benchmarks/preprocess_memory.py
 	@$(MAKE) bench-answers
 	@$(MAKE) soak SOAK=60
+
+soak-registry: setup-dev  ## pushes, removals, moves, restores and damage in random order, some twenty minutes
+	@REGISTRY_TIMES=25 $(BIN)/python -m pytest -m slow tests/test_registry_machine.py
 
 images:  ## boatyard/serve:dev and boatyard/train:dev onto the cluster's node
 	@set -eu; for target in serve train; do \

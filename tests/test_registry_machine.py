@@ -7,6 +7,7 @@ before, or was put there by name; no number is ever two packages'; and every err
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import uuid
@@ -337,7 +338,8 @@ def run(machine: type[RegistryMachine], made: list[Path], examples: int, steps: 
     run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=steps, **options))
 
 
-BUDGETS = [pytest.param(1, id="few"), pytest.param(25, id="many", marks=pytest.mark.slow)]
+MANY = int(os.environ.get("REGISTRY_TIMES", "3"))  # `make soak-registry` runs more
+BUDGETS = [pytest.param(1, id="few"), pytest.param(MANY, id="many", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("times", BUDGETS)

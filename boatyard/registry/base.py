@@ -214,4 +214,5 @@ def check_alias(alias: str) -> None:
 
 
 def _others(history: History) -> str:
-    return f"versions: {', '.join(map(str, history.live())) or 'none'}"
+    live = ", ".join(map(str, history.live()))
+    return f"versions: {live}" if live else "no version is left: push one with push.alias null"

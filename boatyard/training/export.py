@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import math
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -34,6 +35,8 @@ from boatyard.data.schema import Array, Schema
 from boatyard.errors import ConfigError
 from boatyard.prediction.engines.onnxruntime import FAILURES
 from boatyard.tasks import Head
+
+EXPORTING = threading.Lock()  # torch's exporter and Python's warnings have one state for all threads of a process
 
 OPSET = 17  # known to every ONNX Runtime since 1.12 and to OpenVINO
 ML_OPSET = 3  # LabelEncoder with strings
@@ -172,7 +175,7 @@ def _trace(graph: Graph, schema: Schema) -> Any:
     answers = [_answer(i) for i in range(len(tasks.of(schema).computed(schema)))]
     example = tuple(empty(schema, 2).values())
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), _squeezes():
+    with EXPORTING, warnings.catch_warnings(), _squeezes():
         # it is deprecated, and warns of constants that are constants; `checks.branches` finds those that are none
         warnings.simplefilter("ignore")
         try:
