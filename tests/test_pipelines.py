@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from boatyard import packages, preprocessing, project, registry, stages
+from boatyard.components.image import IMAGE
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError, ConfigError
 from boatyard.pipelines import training
@@ -196,7 +197,10 @@ def test_kfps_own_local_runner_runs_the_spec_whole_without_us(tmp_path: Path) ->
     assert [version.version for version in registry.open("registry", tmp_path).versions("digits")] == [1]
 
 
-def test_shared_out_preprocessing_runs_whole_and_makes_the_dataset_that_one_machine_makes(tmp_path: Path) -> None:
+def test_shared_out_preprocessing_runs_whole_and_makes_the_dataset_that_one_machine_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOATYARD_IMAGE", IMAGE)  # as every step is told, for what a dataset says of its making
     rng = random.Random(0)
     (tmp_path / "rows").mkdir()
     for number in range(5):
