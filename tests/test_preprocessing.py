@@ -113,7 +113,10 @@ def test_the_bytes_are_the_same_whoever_many_work(
     found = []
     for workers in ("3", threads):
         monkeypatch.setenv("BOATYARD_THREADS", workers)
-        found.append(sources.hashes(sources.made(tmp_path, source="csv", path="rows.csv").path))
+        path = sources.made(tmp_path, source="csv", path="rows.csv").path
+        manifest = json.loads((path / "manifest.json").read_text())
+        assert manifest.pop("made")["environment"]["threads"] == int(workers)  # what it says of its making, and no more
+        found.append({**sources.hashes(path), "manifest.json": manifest})
     assert len(found[0]) > 8
     assert found[0] == found[1]
 
