@@ -84,3 +84,10 @@ def test_check_says_which_steps_there_is_room_for(tmp_path: Path, monkeypatch: p
         problems = {each["step"]: each["problem"] for each in json.loads(done.output)["placements"]}
         assert problems["gate"] == "" and problems["train"] and problems["endpoint"] == ""
         assert [each.step for each in boatyard.placements(tmp_path) if each.problem] == ["train"]
+
+
+def test_a_node_that_has_as_many_pods_as_it_takes_has_no_room() -> None:
+    with api_server(lambda digest, body: []) as (server, cluster):
+        node(server, "full", pods="1")
+        pod(server, "only", "full")
+        assert "no node has 1 of pods free" in unplaced(rooms(cluster), ask(cpu="1"))

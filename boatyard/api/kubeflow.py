@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from boatyard.project import Project
 
 Say = Callable[[str], None]
-KUBEFLOW, RUNNER = "kubeflow", "pipeline-runner"  # the namespace and account of runs, unless something else is said
+RUNNER = "pipeline-runner"  # the account of runs, unless the project says another
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ def _check_reach(project: Project) -> None:
 def _check_training(project: Project, namespace: str | None, say: Say) -> None:
     """Raise ClusterError where the run's namespace lacks what a TrainJob needs, as far as can be seen from here."""
     from boatyard.kubernetes import cluster
+    from boatyard.kubernetes.kinds import KUBEFLOW
     from boatyard.training import launchers, trainjobs
 
     if not launchers.launcher(project.train).elsewhere:

@@ -12,7 +12,7 @@ from boatyard.diagnosis.snapshot import (
     ObjectReference,
     Right,
     Snapshot,
-    asked_of,
+    asked_by_node,
     condition,
     containers,
     owner,
@@ -174,13 +174,11 @@ class Collector:
             self.all("StorageClass")
 
     def _nodes(self) -> None:
-        for node in self.all("Node"):
-            node["asked"] = {}
         nothing: list[Object] = []
-        for pod in self._try("list", "Pod", lambda: list(self.cluster.list("Pod", "*")), nothing):
-            node = self.found.get(("Node", pod["spec"].get("nodeName", "")), {})
-            if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed") and "asked" in node:
-                _add(node["asked"], pod)
+        nodes = self.all("Node")
+        asked = asked_by_node(self._try("list", "Pod", lambda: list(self.cluster.list("Pod", "*")), nothing))
+        for node in nodes:
+            node["asked"] = asked.get(node["metadata"]["name"], {})
 
     def _try(self, verb: str, kind: str, read: Callable[[], T], otherwise: T) -> T:
         """Read, and note when it may not be or when the API server does not know the kind."""
@@ -205,14 +203,6 @@ def claims(pod: Object) -> list[str]:
     """Return the claims that a pod mounts."""
     volumes = pod.get("spec", {}).get("volumes") or [] if pod.get("kind") == "Pod" else []
     return [volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume]
-
-
-def _add(asked: dict[str, float], pod: Object) -> None:
-    names = {
-        name for container in pod["spec"]["containers"] for name in container.get("resources", {}).get("requests", {})
-    }
-    for name in names:
-        asked[name] = asked.get(name, 0.0) + asked_of(pod, name)
 
 
 KEEP = ("name", "namespace", "annotations", "labels", "creationTimestamp", "deletionTimestamp", "generation")

@@ -8,13 +8,11 @@ from dataclasses import replace
 
 from boatyard.diagnosis.diagnose import Answer, diagnose
 from boatyard.diagnosis.gathering import LABELS, Reader, gather
-from boatyard.diagnosis.snapshot import Object, ObjectReference, Snapshot
+from boatyard.diagnosis.snapshot import ENDED, Object, ObjectReference, Snapshot
 from boatyard.errors import Forbidden, MissingKind
-from boatyard.kubernetes.kinds import RUN_LABEL
+from boatyard.kubernetes.kinds import KUBEFLOW, RUN_LABEL
 
 OURS = {"app.kubernetes.io/managed-by": "boatyard"}
-KUBEFLOW = "kubeflow"  # where Kubeflow runs pipelines unless it has profiles
-ENDED = ("Succeeded", "Failed")
 
 
 def namespace_of(cluster: Reader, run: str, fallback: str) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from boatyard.diagnosis.causes import Diagnosis, Evidence, one_line
 from boatyard.diagnosis.gathering import claims
-from boatyard.diagnosis.snapshot import Object, Snapshot, asked_of, condition, quantity, shown
+from boatyard.diagnosis.snapshot import Object, Snapshot, asked_of, condition, shown
+from boatyard.project.fields import quantity
 
 INSUFFICIENT = re.compile(r"Insufficient (\S+?)(?=[,.]?(?:\s|$))")
 OWN = ("node-role.kubernetes.io/", "node.kubernetes.io/")  # taints that no pod of ours should tolerate

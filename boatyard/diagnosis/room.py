@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from boatyard.diagnosis.gathering import Reader
-from boatyard.diagnosis.snapshot import Object, asked_of, quantity, shown
+from boatyard.diagnosis.snapshot import Object, asked_by_node, shown
+from boatyard.project.fields import quantity
 
-ENDED = ("Succeeded", "Failed")
 KEEPS_OUT = ("NoSchedule", "NoExecute")
 
 
@@ -34,17 +34,14 @@ class Ask:
 
 def rooms(cluster: Reader) -> tuple[Room, ...]:
     """Return the nodes that take pods, and what is free on each; raises ClusterError."""
-    pods = [pod for pod in cluster.list("Pod", "*") if pod.get("status", {}).get("phase") not in ENDED]
+    asked = asked_by_node(cluster.list("Pod", "*"))
     nodes = [node for node in cluster.list("Node") if not node["spec"].get("unschedulable")]
-    return tuple(
-        _room(node, [p for p in pods if p["spec"].get("nodeName") == node["metadata"]["name"]]) for node in nodes
-    )
+    return tuple(_room(node, asked.get(node["metadata"]["name"], {})) for node in nodes)
 
 
-def _room(node: Object, pods: list[Object]) -> Room:
+def _room(node: Object, asked: Mapping[str, float]) -> Room:
     allocatable = node.get("status", {}).get("allocatable", {})
-    free = {name: quantity(amount) - sum(asked_of(pod, name) for pod in pods) for name, amount in allocatable.items()}
-    free["pods"] = quantity(allocatable.get("pods", 0)) - len(pods)
+    free = {name: quantity(amount) - asked.get(name, 0.0) for name, amount in allocatable.items()}
     meta, spec = node["metadata"], node["spec"]
     return Room(meta["name"], free, meta.get("labels", {}), tuple(spec.get("taints") or ()))
 
@@ -54,14 +51,15 @@ def unplaced(nodes: Iterable[Room], ask: Ask) -> str:
     open_to = [node for node in nodes if _admits(node, ask)]
     if not open_to:
         return "no node has its labels and lets it in by its taints"
+    amounts = {**ask.amounts, "pods": "1"}
     lacks = [
-        [name for name, amount in ask.amounts.items() if node.free.get(name, 0) < quantity(amount)] for node in open_to
+        [name for name, amount in amounts.items() if node.free.get(name, 0) < quantity(amount)] for node in open_to
     ]
     if not all(lacks):
         return ""
     short = sorted({name for names in lacks for name in names})
     most = {name: max(node.free.get(name, 0) for node in open_to) for name in short}
-    wanted = ", ".join(f"{ask.amounts[name]} of {name}" for name in short)
+    wanted = ", ".join(f"{amounts[name]} of {name}" for name in short)
     return f"no node has {wanted} free; the most is {', '.join(f'{shown(max(most[n], 0), n)} of {n}' for n in short)}"
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
+
+from boatyard.project.fields import UNITS, quantity
 
 Object = dict[str, Any]
 SHORT = {"InferenceService": "isvc", "TrainJob": "trainjob", "Pod": "pod", "Run": "run"}
 INITIALIZER = "storage-initializer"  # the init container of KServe that fetches the model
 RECENT_S = 600  # seconds that an end of a container is news, when it runs again
 REVISION = "deployment.kubernetes.io/revision"
-UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+ENDED = ("Succeeded", "Failed")  # phases of a pod that asks its node for nothing any more
 
 
 @dataclass(frozen=True)
@@ -232,12 +233,6 @@ def owner(value: Object) -> tuple[str, str]:
     return (owners[0]["kind"], owners[0]["name"]) if owners else ("", "")
 
 
-def quantity(text: Any) -> float:
-    """Return a quantity of Kubernetes as a number: 10m of cpu, 64Mi of memory."""
-    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)([A-Za-z]*)", str(text))
-    return float(match[1]) * UNITS.get(match[2], 1.0) if match else 0.0
-
-
 def asked_of(pod: Object, resource: str) -> float:
     """Return how much of a resource a pod asks its node for."""
     spec = pod["spec"]
@@ -247,6 +242,20 @@ def asked_of(pod: Object, resource: str) -> float:
         return quantity(resources.get("requests", {}).get(resource, resources.get("limits", {}).get(resource, 0)))
 
     return max([sum(map(of, spec["containers"])), *map(of, spec.get("initContainers", []))])
+
+
+def asked_by_node(pods: Iterable[Object]) -> dict[str, dict[str, float]]:
+    """Return how much the pods on each node ask it for, by node and resource; a pod that has ended asks for nothing."""
+    asked: dict[str, dict[str, float]] = {}
+    for pod in pods:
+        if pod.get("status", {}).get("phase") in ENDED or not (node := pod["spec"].get("nodeName")):
+            continue
+        mine = asked.setdefault(node, {"pods": 0.0})
+        mine["pods"] += 1
+        requests = (each.get("resources", {}).get("requests", {}) for each in pod["spec"]["containers"])
+        for name in {name for each in requests for name in each}:
+            mine[name] = mine.get(name, 0.0) + asked_of(pod, name)
+    return asked
 
 
 def shown(amount: float, resource: str) -> str:

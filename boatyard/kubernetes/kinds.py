@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from boatyard.errors import ConfigError
 
+KUBEFLOW = "kubeflow"  # the namespace that Kubeflow runs pipelines in unless it has profiles
 RUN_LABEL = "boatyard/run"  # of a TrainJob: the run on Kubeflow whose step follows it
 # kind → apiVersion, plural; those of CLUSTER_SCOPED have no namespace
 KINDS = {

@@ -55,8 +55,7 @@ Count = Annotated[int, BeforeValidator(finite_number), Field(ge=1, le=EXACT)]
 Seed = Annotated[int, BeforeValidator(finite_number), Field(ge=0, le=EXACT)]
 Number = Annotated[float, BeforeValidator(finite_number)]
 Bound = Annotated[Number | None, BeforeValidator(null_of_false)]
-SUFFIXES = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-SUFFIXES |= {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 Fraction = Annotated[float, BeforeValidator(finite_number), Field(ge=0, le=1)]
 Positive = Annotated[float, BeforeValidator(finite_number), Field(gt=0)]
 Cpu = Annotated[str, BeforeValidator(_quantity)]
@@ -70,10 +69,10 @@ def seconds(duration: str) -> int:
     return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
 
 
-def amount(quantity: str) -> float:
-    """Return a quantity of Kubernetes such as 500m, 2 or 4Gi as a number."""
-    found = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", quantity)
-    return float(found[1]) * SUFFIXES[found[2]] if found and found[2] in SUFFIXES else 0.0
+def quantity(text: Any) -> float:
+    """Return a quantity of Kubernetes as a number: 10m of cpu, 64Mi of memory; 0 for what is none."""
+    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)([A-Za-z]*)", str(text))
+    return float(match[1]) * UNITS.get(match[2], 1.0) if match else 0.0
 
 
 def _without_null(value: Any) -> Any:

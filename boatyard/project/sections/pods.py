@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from boatyard.project.fields import Count, Cpu, Duration, Memory, Name, Section, amount, finite_number
+from boatyard.project.fields import Count, Cpu, Duration, Memory, Name, Section, finite_number, quantity
 
 CPU_REQUEST, MEMORY_REQUEST = "250m", "512Mi"  # of a step: a small cluster places it, and steps run one after another
 
@@ -74,7 +74,7 @@ class StepConfig(Section):
     def _named(self) -> Self:
         _check_secrets(self.secrets)
         _check_volumes(self.volumes)
-        if self.memory and self.memory_limit and amount(self.memory) > amount(self.memory_limit):
+        if self.memory and self.memory_limit and quantity(self.memory) > quantity(self.memory_limit):
             raise ValueError(f"memory_limit: expected {self.memory} (memory) or more, found {self.memory_limit}")
         return self
 

@@ -10,6 +10,7 @@ from typing import Any
 from boatyard import __version__
 from boatyard.kubernetes.kinds import RUN_LABEL
 from boatyard.project import StepConfig, TrainConfig, seconds
+from boatyard.project.fields import quantity
 from boatyard.settings import Settings
 from boatyard.training.trainjobs.job import TrainingJob
 
@@ -80,7 +81,7 @@ def _gpu(pod: StepConfig) -> str:
 
 def _environment(config: TrainConfig, pod: StepConfig, settings: Settings) -> Iterator[Object]:
     """As many threads as the request has CPUs, wherever the pod lands: the bits of a sum depend on their number."""
-    threads = math.ceil(_cores(pod.cpu or CPU_REQUEST)) // max(config.gpus, 1)
+    threads = math.ceil(quantity(pod.cpu or CPU_REQUEST)) // max(config.gpus, 1)
     yield {"name": "BOATYARD_THREADS", "value": str(max(threads, 1))}
     yield {"name": "BOATYARD_IMAGE", "value": settings.image}
     yield {"name": "BOATYARD_CLAIMS", "value": str(CLAIMS)}
@@ -92,10 +93,6 @@ def _environment(config: TrainConfig, pod: StepConfig, settings: Settings) -> It
     for variable, secret in pod.secrets.items():
         secret_name, key = secret.split("/")
         yield {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret_name, "key": key}}}
-
-
-def _cores(cpu: str) -> float:
-    return float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
 
 
 def _patch(config: TrainConfig, pod: StepConfig) -> Object:
