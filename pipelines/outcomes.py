@@ -75,12 +75,11 @@ def outcome(state: RunState, why: str = "") -> BoatyardError | None:
 
 def _folder(state: RunState) -> str:
     """Return the folder that a run's steps leave things in; empty where it is not known, or not to be read here."""
-    if not state.root.startswith("s3://") or not Settings().credentials:
-        return f"{state.root.rstrip('/')}/{state.name}/{state.run}" if state.root and state.name else ""
-    if state.name:
+    if state.root and state.name:
         return f"{state.root.rstrip('/')}/{state.name}/{state.run}"
-    with contextlib.suppress(StorageError):  # the version that it was made of is gone
-        return reasons.find(state.root, state.run)
+    if state.root.startswith("s3://") and Settings().credentials:
+        with contextlib.suppress(StorageError):  # the version that it was made of is gone
+            return reasons.find(state.root, state.run)
     return ""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -94,14 +94,11 @@ class _Requests(BaseHTTPRequestHandler):
         if path in objects:
             return 200, objects.pop(path) if self.command == "DELETE" else objects[path]
         if len(path.partition("/namespaces/")[2].split("/")) == 2:  # NAMESPACE/PLURAL: a collection
-            labels = dict(pair.split("=") for pair in query.get("labelSelector", "").split(",") if pair)
-            below = [value for key, value in objects.items() if key.rpartition("/")[0] == path]
-            return 200, {"items": [o for o in below if labels.items() <= o["metadata"].get("labels", {}).items()]}
+            return 200, _chosen((v for k, v in objects.items() if k.rpartition("/")[0] == path), query)
         if len(path.split("/")) == (4 if path.startswith("/api/") else 5):  # of every namespace, or of none
             above, _, plural = path.rpartition("/")
-            labels = dict(pair.split("=") for pair in query.get("labelSelector", "").split(",") if pair)
-            every = [v for k, v in objects.items() if k.startswith(f"{above}/") and k.split("/")[-2] == plural]
-            return 200, {"items": [o for o in every if labels.items() <= o["metadata"].get("labels", {}).items()]}
+            every = (v for k, v in objects.items() if k.startswith(f"{above}/") and k.split("/")[-2] == plural)
+            return 200, _chosen(every, query)
         return 404, {"kind": "Status", "reason": "NotFound", "message": "not found", "details": {"name": "x"}}
 
     def _patch(self, path: str, query: dict[str, str], body: Object) -> tuple[int, Any]:
@@ -121,6 +118,12 @@ class _Requests(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
+
+
+def _chosen(objects: Iterable[Object], query: dict[str, str]) -> Object:
+    """Return the list of the objects that have the labels asked for."""
+    labels = dict(pair.split("=") for pair in query.get("labelSelector", "").split(",") if pair)
+    return {"items": [each for each in objects if labels.items() <= each["metadata"].get("labels", {}).items()]}
 
 
 def _merged(one: Object, other: Object) -> Object:
