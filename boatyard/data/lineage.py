@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from boatyard.project import (
     section,
 )
 from boatyard.provenance import Code
+from boatyard.provenance.code import project_files
 
 LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pillow", "safetensors")
-MADE = ("runs", "registry", "build")  # folders of a project that hold no code of its own
 BESIDE = ("components", "pipelines", "serving")  # beside the library in a tree, within it where it is installed
 SECTIONS: dict[str, type[Section]] = {
     "data": DataConfig,
@@ -119,19 +118,5 @@ def code_digest(*folders: Path) -> str:
 
 def source_digests(folder: Path) -> dict[str, str]:
     """Return the digests of the Python sources in a project's folder and the packages below, by path."""
-    files = {file.relative_to(folder).as_posix(): file for file in _own_sources(folder)}
-    return {name: artifacts.digest_file(file) for name, file in sorted(files.items())}
-
-
-def _own_sources(folder: Path) -> Iterator[Path]:
-    """Find a project's Python files: not what runs left, nor an environment that lies below it."""
-    for where, folders, files in os.walk(folder):
-        here = Path(where)
-        made = here == folder
-        folders[:] = [
-            name
-            for name in folders
-            if not (name.startswith(".") or name == "__pycache__" or (made and name in MADE))
-            and not (here / name / "pyvenv.cfg").exists()
-        ]
-        yield from (here / name for name in files if name.endswith(".py"))
+    sources = (Path(file) for file in project_files(folder) if file.endswith(".py"))
+    return {file.relative_to(folder).as_posix(): artifacts.digest_file(file) for file in sorted(sources)}

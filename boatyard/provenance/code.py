@@ -119,11 +119,16 @@ def files_below(folder: str | Path) -> Iterator[str]:
 def named_files(root: Path, texts: set[str]) -> Iterator[str]:
     """Give the files of a project whose names stand in texts of its code."""
     names = {os.path.basename(text) for text in texts} - {"boatyard.yaml", ""}
-    for where, folders, files in os.walk(root, followlinks=False):
+    return (file for file in project_files(root) if os.path.basename(file) in names)
+
+
+def project_files(root: Path) -> Iterator[str]:
+    """Give the files of a project's folder: not what its runs left, nor an environment that lies below it."""
+    for where, folders, files in os.walk(root):
         folders[:] = [
             name for name in folders if _counts(where, name) and not (Path(where) == root and name in OUTPUTS)
         ]
-        yield from (os.path.join(where, name) for name in files if name in names)
+        yield from (os.path.join(where, name) for name in files)
 
 
 def digests(files: dict[str, str]) -> dict[str, str]:
