@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from boatyard.data import artifacts
 from boatyard.errors import ArtifactError
 
 FILE = "verdict.json"
+LATER = ("alias", "gate")  # fields that verdicts were once written without
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Verdict:
     """The gate's answer: yes or no, one sentence, every rule, and the digests of what it is about.
 
     `notes` qualify it without changing it. `digests` has graph, dataset, report, seal and, where compared, production:
-    what `alias` stood on. A push that finds it on another version asks for another verdict.
+    what `alias` stood on. A push that finds it on another version asks for another verdict. `gate` is the section that
+    the report was held against.
     """
 
     passed: bool
@@ -40,6 +43,7 @@ class Verdict:
     notes: tuple[str, ...]
     digests: dict[str, str]
     alias: str = ""
+    gate: dict[str, Any] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write verdict.json, whole or not at all."""
@@ -52,11 +56,11 @@ class Verdict:
         if not isinstance(value, dict) or value.get("kind") != "verdict" or value.get("format") != 1:
             raise ArtifactError(f"{path}: expected a verdict of format 1", fix="run the gate again")
         try:
-            given = {field.name: value[field.name] for field in fields(cls) if field.name != "alias"}
-            given["alias"] = str(value.get("alias", ""))  # verdicts were written without it
+            given = {each.name: value[each.name] for each in fields(cls) if each.name not in LATER}
+            given |= {"alias": str(value.get("alias", "")), "gate": dict(value.get("gate", {}))}
             given["rules"] = tuple(Rule(**rule) for rule in given["rules"])
             verdict = cls(**{**given, "notes": tuple(given["notes"])})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
                 f"{path} is not a verdict of this version ({error})", fix="run the gate again"
             ) from error

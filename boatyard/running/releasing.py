@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,9 +50,8 @@ def judge(
         alias = rules.not_worse.alias
         production = patiently(lambda: shelf.find(name, alias), retries)
     verdict = gating.gate(rules, report, checkpoint, datasets.read(dataset), production=production)
-    verdict = _standing(verdict, production)
+    verdict = replace(_standing(verdict, production), gate=rules.values())
     verdict.write(out)
-    artifacts.write_json(out, {**artifacts.read_json(out), "gate": rules.values()})
     logger.info("%s", verdict.sentence)
     return verdict
 
@@ -97,12 +97,13 @@ def _lineage(
     project: Mapping[str, Any], push: PushConfig, data: Dataset, checkpoint: Path, report: Path, verdict: Path
 ) -> dict[str, Any]:
     """Return what dataset, checkpoint and report say of how they were made, put together."""
+    from boatyard import gating
+
     trained = checkpoints.read(checkpoint)
     earlier = {"environment": trained.record.versions, "sections": _sections(trained.record)}
-    judged = artifacts.read_json(verdict)
-    gate = {"gate": judged["gate"]} if isinstance(judged, dict) and "gate" in judged else {}
+    gate = gating.Verdict.read(verdict).gate
     return lineage(
-        {**project, **gate, "push": push.values()},
+        {**project, **({"gate": gate} if gate else {}), "push": push.values()},
         data.digest,
         data.manifest.get("source", {}),
         {
