@@ -94,7 +94,7 @@ def ours(recipe: str, data: Rows, arguments: argparse.Namespace) -> Callable[[],
     )
     config = config.completed()
     keep_freed_blocks()
-    trainer = loop.Trainer(config, PreprocessConfig(), data, key="", root=Path(), work=None)
+    trainer = loop.Trainer(config, PreprocessConfig(), data, seal="", root=Path(), work=None)
 
     def epoch() -> float:
         with loop.reproducible():

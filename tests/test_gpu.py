@@ -108,7 +108,7 @@ def test_steps_are_not_held_up_by_looking_at_the_loss() -> None:
     """60 000 images in a second or two: hundreds of times what one image at a time allows."""
     dataset = rows.images(60000, side=28)
     config = TrainConfig(recipe="cnn", batch_size=512, device="cuda").completed()
-    trainer = loop.Trainer(config, PreprocessConfig(), dataset, key="", root=Path(), work=None)
+    trainer = loop.Trainer(config, PreprocessConfig(), dataset, seal="", root=Path(), work=None)
     from boatyard.running.progress import Progress
 
     with loop.reproducible():

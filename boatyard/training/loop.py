@@ -13,7 +13,6 @@ import random
 import sys
 import time
 import types
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,19 +85,20 @@ class Trainer:
         how: PreprocessConfig,
         dataset: Dataset,
         *,
-        key: str,
+        seal: str,
         root: Path,
         work: Path | None,
-        about: Mapping[str, Any] | None = None,
         world: World | None = None,
     ) -> None:
-        self.config, self.how, self.dataset, self.key, self.about = config, how, dataset, key, about or {}
+        self.config, self.how, self.dataset, self.seal = config, how, dataset, seal
         self.world = world or World(device_of(config))
         self.device = self.world.device
         self.work = work if self.world.first else None
         seed_all(config.seed)
         self.recipe = recipes.make(config, how, dataset.schema, copy.deepcopy(dataset.statistics), root=root)
         self.code = provenance.code_of(type(self.recipe), root, recipes.texts(config))  # now: it may be edited later
+        self.about = state_key.depends_on(config, how, dataset, seal, self.code)
+        self.key = state_key.digest(self.about)
         self.features = checks.features_of(self.recipe).to(self.device)
         self.model = checks.model_of(self.recipe).to(self.device)
         checks.check_on(self.device, self.recipe, self.features, self.model)
@@ -312,17 +312,15 @@ class Trainer:
         self.model.train()
         return {"loss": loss, **self.checked(metrics)}
 
-    def predict(self, source: BatchSource, most: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return the model's outputs, in eval mode, and the targets of a split's rows, or of its first ones."""
+    def predict(self, source: BatchSource) -> tuple[Tensor, Tensor]:
+        """Return the model's outputs, in eval mode, and the targets of a split's rows."""
         outputs, targets = [], []
         reseed(self.device, seed_of("validate", self.config.seed, self.run.step))
         self.model.eval()
         with torch.no_grad():
-            for rows in source.ordered(min(most or ORDERED, ORDERED)):
+            for rows in source.ordered(ORDERED):
                 outputs.append(self.world.whole(self.model(self.features(rows.inputs)).float(), len(rows)))
                 targets.append(rows.target)
-                if most:
-                    break
         return torch.cat(outputs), torch.cat(targets)
 
     def loss_of(self, outputs: Tensor, target: Tensor) -> float:
@@ -342,20 +340,6 @@ class Trainer:
             return logged_metrics.checked(metrics, self.config.recipe, self.run.epoch + 1)
         except ConfigError as error:
             raise Diverged(error.about, expected=error.expected, found=error.found, fix=error.fix) from error
-
-    def probe_metrics(self) -> None:
-        """Refuse names of metrics that the log itself has, before any step; what a few rows do leaves no trace."""
-        outputs, target = self.predict(self.validation, CHECKED)
-        self.model.train()
-        try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of few rows, of a model that has learnt nothing
-                metrics = self.recipe.metrics(outputs, target)
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-            return  # on so few rows it may; on the whole split it is an error
-        finally:
-            self.live.restore(self.live.start)
-        logged_metrics.checked(metrics, self.config.recipe)
 
     # what ships
 
@@ -542,13 +526,10 @@ def run(
         started = time.monotonic()
         keep_freed_blocks()
         config = config.completed()
-        about = state_key.depends_on(config, how, dataset, seal, root)
-        key = state_key.digest(about)
         try_recipe(config, how, dataset, root)
-        trainer = Trainer(config, how, dataset, key=key, root=root, work=work, about=about, world=world)
+        trainer = Trainer(config, how, dataset, seal=seal, root=root, work=work, world=world)
         derived = trainer.derived()
         logger.info("train %s: %s", config.recipe, ", ".join(f"{k} {v}" for k, v in derived.items() if v is not None))
-        trainer.probe_metrics()
         if not trainer.resume() and trainer.work:
             states.clear(trainer.work)
         if trainer.work:
@@ -558,7 +539,7 @@ def run(
         trainer.restore_best()
         if trainer.run.diverged:
             derived |= {"diverged": trainer.run.diverged}
-        found = finish(trainer, out, seal, derived, started)
+        found = finish(trainer, out, derived, started)
     logger.info(
         "trained %s: %d of %d epochs in %.1f s, %.0f rows/s, best epoch %d with validation loss %.4g",
         found.recipe,
@@ -572,19 +553,17 @@ def run(
     return found
 
 
-def finish(trainer: Trainer, out: Path, seal: str, derived: dict[str, Any], started: float) -> checkpoints.Training:
+def finish(trainer: Trainer, out: Path, derived: dict[str, Any], started: float) -> checkpoints.Training:
     """Have the first process write the checkpoint, and every process say what the run came to."""
     if trainer.world.first:
-        found = write_checkpoint(trainer, out, seal, derived, time.monotonic() - started)
+        found = write_checkpoint(trainer, out, derived, time.monotonic() - started)
     else:
         found = summary(trainer, "", derived, time.monotonic() - started)
     trainer.world.wait()
     return found
 
 
-def write_checkpoint(
-    trainer: Trainer, out: Path, seal: str, derived: dict[str, Any], seconds: float
-) -> checkpoints.Training:
+def write_checkpoint(trainer: Trainer, out: Path, derived: dict[str, Any], seconds: float) -> checkpoints.Training:
     """Export the best weights, check the graph against them and write the checkpoint, whole or not at all."""
     dataset, schema = trainer.dataset, trainer.dataset.schema
     model = trainer.model.to("cpu")
@@ -597,7 +576,7 @@ def write_checkpoint(
         model=trainer.recipe.dials.model_dump(mode="json"),
         train=trainer.config,
         preprocess=trainer.how,
-        seal=seal,
+        seal=trainer.seal,
         dataset=dataset.digest,
         schema=schema.digest,
         epoch=found.best_epoch,
@@ -611,7 +590,7 @@ def write_checkpoint(
     )
     weights = safetensors.torch.save({name: value.contiguous() for name, value in trainer.best.items()})
     made = lineage.made(trainer.code, train=trainer.config, preprocess=trainer.how)
-    about = {"graph": found.graph, "seal": seal, "dataset": dataset.digest, "made": made}
+    about = {"graph": found.graph, "seal": trainer.seal, "dataset": dataset.digest, "made": made}
     with checkpoints.write(
         out,
         record,

@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from boatyard import __version__, recipes
+from boatyard import __version__
 from boatyard.data import artifacts
 from boatyard.data.datasets import Dataset
 from boatyard.project import PreprocessConfig, TrainConfig
-from boatyard.provenance import code_of
+from boatyard.provenance import Code
 
 WHERE = {"device", "nodes", "gpus", "claim", "storage"}  # settings that say where a run is computed, not what
 MAX_NAMED = 6
 FORMAT = 2  # of what a state holds; raised when an older one lacks something that a run goes on from
 
 
-def depends_on(config: TrainConfig, how: PreprocessConfig, dataset: Dataset, seal: str, root: Path) -> dict[str, Any]:
-    """Return everything that decides what a run comes to, as JSON values."""
+def depends_on(config: TrainConfig, how: PreprocessConfig, dataset: Dataset, seal: str, code: Code) -> dict[str, Any]:
+    """Return everything that decides what a run comes to, as JSON values; `code` is what its recipe is made of."""
     return {
         "train": config.model_dump(mode="json", exclude=WHERE),
         "preprocess": how.model_dump(mode="json"),
         "dataset": dataset.digest,
         "gate": seal,
-        "code": code(config.recipe, root),
+        "code": {**code.files, **code.distributions},
         "boatyard": __version__,
         "torch": torch.__version__.partition("+")[0],
         "numpy": np.__version__,
         "state": FORMAT,
     }
-
-
-def code(recipe: str, root: Path) -> dict[str, str]:
-    """Return the digest of every file that a recipe is made of, by its path, and the versions of what it imports."""
-    made_of = code_of(recipes.load(recipe, root), root)
-    return {**made_of.files, **made_of.distributions}
 
 
 def digest(values: Mapping[str, Any]) -> str:
