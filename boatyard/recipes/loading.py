@@ -102,14 +102,6 @@ def texts(config: TrainConfig) -> Iterator[str]:
             waiting += value
 
 
-def sources(kind: type[Recipe], root: Path) -> list[Path]:
-    """Return the file that a recipe's class was read from, and what else was imported from the project's folder."""
-    files = {name: Path(file) for name, module in sys.modules.items() if (file := getattr(module, "__file__", None))}
-    below = [path for path in files.values() if path.is_relative_to(root.absolute()) and path.suffix == ".py"]
-    own = [files[kind.__module__]] if kind.__module__ in files else []
-    return sorted({*own, *(below if own and own[0] in below else [])})
-
-
 def _own(name: str, root: Path) -> type[Recipe]:
     """Import `module:Class` from the project's folder, freshly, with all that it imports from there.
 
