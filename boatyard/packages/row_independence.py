@@ -54,11 +54,11 @@ def _difference(whole: Array, found: Array, index: Array) -> tuple[float, float]
     if whole.dtype.kind not in "fiu":
         return float(not np.array_equal(whole[index], found)), 0.0
     values = whole[np.isfinite(whole)].astype(np.float64)
-    if not len(values):
-        return 0.0, 0.0
-    allowed = max(OF_SPREAD * float(np.ptp(values)), OF_SIZE * float(np.abs(values).max()))
-    difference = np.abs(whole[index].astype(np.float64) - found)
-    return float(np.nanmax(difference, initial=0.0)), allowed
+    allowed = max(OF_SPREAD * float(np.ptp(values)), OF_SIZE * float(np.abs(values).max())) if len(values) else 0.0
+    among, apart = whole[index].astype(np.float64), found.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # infinite minus infinite
+        difference = np.where((among == apart) | (np.isnan(among) & np.isnan(apart)), 0.0, np.abs(among - apart))
+    return float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0)), allowed
 
 
 def _mixes(what: str) -> Refused:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-from boatyard.evaluation.intervals.proportions import clopper_pearson, z_value
+from boatyard.evaluation.intervals.proportions import clopper_pearson, crossing, z_value
 
-CERTAIN = (
-    50  # rows on the smaller side from which a variance says enough: with 20, an end can be wrong in 8 % of samples
-)
+CERTAIN = 50  # rows on the smaller side from which a variance says enough
 
 
 def auc(value: float, variance: float, positives: int, negatives: int, confidence: float) -> tuple[float, float]:
@@ -56,21 +53,8 @@ def _score(value: float, positives: int, negatives: int, confidence: float) -> t
     z = z_value(confidence)
     balance = (positives + negatives) / 2 - 1
 
-    def inside(area: float) -> bool:
+    def beyond(area: float) -> bool:
         spread = 1 + balance * ((1 - area) / (2 - area) + area / (1 + area))
-        return abs(area - value) <= z * math.sqrt(area * (1 - area) * spread / (positives * negatives))
+        return abs(area - value) > z * math.sqrt(area * (1 - area) * spread / (positives * negatives))
 
-    return _last_inside(inside, value, 0.0), _last_inside(inside, value, 1.0)
-
-
-def _last_inside(inside: Callable[[float], bool], start: float, end: float) -> float:
-    """Halve between a point inside an interval and one beyond it; `end` itself when it is inside."""
-    if start == end:
-        return end
-    for _ in range(40):
-        middle = (start + end) / 2
-        if inside(middle):
-            start = middle
-        else:
-            end = middle
-    return start
+    return crossing(value, 0.0, beyond), crossing(value, 1.0, beyond)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from boatyard.data.schema import Array
+from boatyard.evaluation.intervals.proportions import crossing
 
 MEAN_ROWS = 100  # fewer rows of a skewed number do not show its tail: no interval held with 50 (lognormal errors)
 SQUARE_ROWS = 300  # the same of squares, whose tail is twice as heavy
@@ -105,7 +106,7 @@ def mean_of_squares(squares: Array, confidence: float) -> tuple[float, float]:
     """Return the interval of a mean of squared numbers; infinite for fewer than 300, and for a heavy tail among more.
 
     Whether there is one shows in the skewness: of lognormal errors, or of errors with infinite fourth moments, no
-    method's upper end holds on some thousand rows (Hall's is below the truth in 8 to 15 % of samples).
+    method's upper end holds on some thousand rows.
     """
     moments = ErrorMoments.of(np.asarray(squares, dtype=np.float64))
     if not _light(moments):
@@ -135,24 +136,13 @@ def ratio(above: Array, below: Array, confidence: float, share: float | None = N
     pair = _Pairs.of(np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64))
     level = share or _share(len(above))
     start = float(above.mean() / below.mean())
-    low = _crossing(start, 0.0, lambda r: _outer(pair.less(r), confidence, level)[0] > 0)
+    low = crossing(start, 0.0, lambda r: _outer(pair.less(r), confidence, level)[0] > 0)
     top = max(2 * start, 1.0)
     while not _outer(pair.less(top), confidence, level)[1] < 0:
         top *= 2
         if top > 1e6 * max(start, 1.0):
             return low, math.inf
-    return low, _crossing(start, top, lambda r: _outer(pair.less(r), confidence, level)[1] < 0)
-
-
-def _crossing(inside: float, beyond: float, surely: object) -> float:
-    """Halve between a ratio that is inside and one that is beyond; `beyond` itself where it is inside."""
-    assert callable(surely)
-    if not surely(beyond):
-        return beyond
-    for _ in range(60):
-        middle = (inside + beyond) / 2
-        inside, beyond = (inside, middle) if surely(middle) else (middle, beyond)
-    return beyond
+    return low, crossing(start, top, lambda r: _outer(pair.less(r), confidence, level)[1] < 0)
 
 
 @dataclass(frozen=True)

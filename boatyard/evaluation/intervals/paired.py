@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from boatyard.evaluation.intervals.proportions import z_value
+from boatyard.evaluation.intervals.proportions import crossing, z_value
 
 CORRECTION = 0.5  # of a row: wins and losses are whole numbers, the score takes them for a continuous one
 
@@ -43,14 +43,11 @@ def tango(wins: int, losses: int, rows: int, confidence: float, correction: floa
 
 def _tango_end(wins: int, losses: int, rows: int, z: float, correction: float) -> float:
     """Find the lower end by halving: the score falls as the difference grows."""
-    low, high = -1.0, (wins - losses) / rows
-    for _ in range(60):  # 2^-60 of the range is below a float's resolution
-        middle = (low + high) / 2
-        if tango_score(wins, losses, rows, middle, correction) > z:
-            low = middle
-        else:
-            high = middle
-    return low
+
+    def beyond(difference: float) -> bool:
+        return difference <= -1 or tango_score(wins, losses, rows, difference, correction) > z
+
+    return crossing((wins - losses) / rows, -1.0, beyond)
 
 
 def mcnemar(wins: int, losses: int) -> float:

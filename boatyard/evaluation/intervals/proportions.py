@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 
@@ -47,3 +48,13 @@ def mover(values: Array, low: Array, high: Array, correlation: Array | None = No
 
 def _length(parts: Array, correlation: Array) -> float:
     return math.sqrt(max(float(parts @ correlation @ parts), 0.0))
+
+
+def crossing(inside: float, beyond: float, is_beyond: Callable[[float], bool]) -> float:
+    """Halve between a number that is inside an interval and one that is beyond its end; `beyond` where it is inside."""
+    if not is_beyond(beyond):
+        return beyond
+    for _ in range(60):  # 2^-60 of the range is below a float's resolution
+        middle = (inside + beyond) / 2
+        inside, beyond = (inside, middle) if is_beyond(middle) else (middle, beyond)
+    return beyond
