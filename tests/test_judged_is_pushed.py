@@ -43,22 +43,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [graphs.package(folder / str(seed), graphs.numbers_schema(), seed).path for seed in range(3)]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> FolderRegistry:
-    return FolderRegistry(tmp_path / "registry")
-
-
-@pytest.fixture
-def remote(bucket: str) -> BucketRegistry:
-    return BucketRegistry(storage.open(bucket))
-
-
-@pytest.fixture(params=["folder", "remote"])
-def shelf(request: pytest.FixtureRequest) -> registry.Registry:
-    found: registry.Registry = request.getfixturevalue(request.param)
-    return found
-
-
 def lose(shelf: registry.Registry, number: int) -> None:
     """Remove a version's package as `rm -rf` does."""
     version = shelf.resolve("insects", number)
@@ -251,6 +235,23 @@ def test_an_older_journal_put_over_a_newer_one_is_told_and_gives_no_number_again
     remote.check(repair=True)
     assert remote.push(made[2]).version == 3
     assert remote.resolve("insects", 2).digest == judged.digest(made[1])
+
+
+def test_a_journal_that_does_not_know_that_an_alias_stood_is_never_nothing_to_compare_with(
+    remote: BucketRegistry, made: list[Path]
+) -> None:
+    remote.push(made[0], alias=ALIAS)
+    first, *_ = remote.bucket.read("journal.jsonl").split(b"\n")  # chained as ever, without the alias's line
+    assert remote.bucket.write("journal.jsonl", first + b"\n", remote.bucket.find("journal.jsonl"))
+    for ask in (lambda: remote.find("insects", ALIAS), lambda: remote.push(made[1], alias=ALIAS)):
+        with pytest.raises(ArtifactError, match=f"does not know that {ALIAS} of insects stood on a version.*{MEND}"):
+            ask()
+    assert any(f"what {ALIAS} of insects stands on" in each.found for each in remote.check(repair=True))
+    with pytest.raises(StorageError, match=rf"is lost; boatyard registry promote insects VERSION {ALIAS}; versions: 1"):
+        remote.find("insects", ALIAS)
+    remote.promote("insects", 1, ALIAS)
+    assert judged.digest(remote.find("insects", ALIAS)) == packages.verify(made[0]).digest
+    assert remote.check() == ()
 
 
 @pytest.mark.parametrize("damage", ["empty", "edited", "missing", "case", "journal"])

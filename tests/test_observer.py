@@ -1,9 +1,8 @@
 """What a step's own code reads while it runs is seen, and what differs afterwards is said; all else is left alone."""
 
-import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,8 @@ from boatyard import provenance, recipes
 from boatyard.data import artifacts
 from boatyard.provenance import Here, Inputs
 from boatyard.provenance.observer import _original
+
+pytestmark = pytest.mark.usefixtures("forgotten")
 
 RECIPE = """
 import glob, importlib, os, pathlib, sqlite3, subprocess, sys, tempfile, json
@@ -32,14 +33,6 @@ class R(Recipe):
     def model(self):
         {body}
 """
-
-
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    path = list(sys.path)
-    yield
-    sys.path[:] = path
-    importlib.invalidate_caches()
 
 
 def observe(root: Path, name: str = "model:R") -> Inputs:

@@ -1,17 +1,18 @@
 """What a recipe is made of: own code and data by content, wherever they lie; what is installed by its version."""
 
-import importlib
 import itertools
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from boatyard import provenance, recipes
 from boatyard.provenance import Code
+
+pytestmark = pytest.mark.usefixtures("forgotten")
 
 RECIPE = """
 from boatyard.recipes import Recipe
@@ -20,18 +21,6 @@ class R(Recipe):
     def model(self):
         {body}
 """
-
-
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    """Forget what a test imported from folders of its own."""
-    before, path = set(sys.modules), list(sys.path)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - before:
-        if "/pytest-" in str(getattr(sys.modules[name], "__file__", None) or ""):
-            del sys.modules[name]
-    importlib.invalidate_caches()
 
 
 def write(folder: Path, **files: str) -> Path:

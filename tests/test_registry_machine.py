@@ -78,10 +78,12 @@ class RegistryMachine(RuleBasedStateMachine):
         elif "push.alias null" in text:
             self.mended(lambda: self.registry.push(self.judge(0, compared=False)))
         elif "registry promote" in text:
-            live = self.registry.versions(NAME)
-            self.put(self.mended(lambda: self.registry.promote(NAME, live[-1].version, ALIAS)).digest)
+            self.put(self.mended(lambda: self.registry.promote(NAME, self.newest(), ALIAS)).digest)
         else:
             raise AssertionError(f"names no mend: {text}")
+
+    def newest(self) -> int:
+        return self.registry.versions(NAME)[-1].version
 
     def put(self, digest: str) -> None:
         self.stood.add(digest)
@@ -172,7 +174,7 @@ class RegistryMachine(RuleBasedStateMachine):
         del lines[which % len(lines)]
         self.write_journal(b"".join(lines))
 
-    @precondition(lambda self: self.journal())
+    @precondition(lambda self: self.journal().endswith(b"\n"))
     @rule(which=ANY)
     def edit_a_line(self, which: int) -> None:
         lines = self.journal().splitlines(keepends=True)

@@ -27,6 +27,7 @@ from boatyard.registry import judging, records, repairing_buckets
 from boatyard.registry.base import LATEST, NUMBER_PATTERN, Damage, Registry, Version, check_alias, check_name
 from boatyard.registry.history import History, Standing, histories, of
 from boatyard.registry.journal import JOURNAL, MEND, Event, chained, extended, stamped
+from boatyard.registry.records import Records
 from boatyard.storage import transfer
 from boatyard.storage.buckets import Bucket, Found
 
@@ -196,14 +197,17 @@ class BucketRegistry(Registry):
                 f"{self.place}: others wrote before us {ATTEMPTS} times", fix="push again when fewer push at once"
             ) from error
 
-    def _check_recent(self, name: str, history: History, noted: dict[int, str]) -> None:
-        """Raise ArtifactError for a journal that does not know a version that there was: it is an old one."""
-        unknown = [number for number in noted if number not in history.pushed and number > history.given]
-        unlike = [number for number, digest in history.live().items() if noted.get(number, digest) != digest]
-        if unknown or unlike:
+    def _check_recent(self, name: str, history: History, noted: Records) -> None:
+        """Raise ArtifactError for a journal that does not know a version or an alias that there was: an old one."""
+        versions = noted.versions
+        unknown = [number for number in versions if number not in history.pushed and number > history.given]
+        unlike = [number for number, digest in history.live().items() if versions.get(number, digest) != digest]
+        lost = [] if history.unknown else sorted(noted.aliases - history.aliases.keys())
+        what = f"version {max([*unknown, *unlike])} of {name} as it was pushed" if unknown or unlike else ""
+        if what or lost:
             raise ArtifactError(
-                f"{self.place}/{JOURNAL} is not the newest: it does not know version {max([*unknown, *unlike])} of "
-                f"{name} as it was pushed",
+                f"{self.place}/{JOURNAL} is not the newest: it does not know "
+                + (what or f"that {', '.join(lost)} of {name} stood on a version"),
                 fix=f"restore the newer journal, or run {MEND}",
             )
 
@@ -228,7 +232,7 @@ class BucketRegistry(Registry):
     def _find_journal(self) -> tuple[Found | None, bool]:
         """Return the journal's object; where there is none, whether there was one: a version is noted."""
         found = self.bucket.find(JOURNAL)
-        if found is None and any(records.read(self.bucket, name) for name in records.names(self.bucket)):
+        if found is None and any(records.read(self.bucket, name).versions for name in records.names(self.bucket)):
             found = self.bucket.find(JOURNAL)  # the first push of all may have come in between
             return found, found is None
         return found, False

@@ -24,7 +24,8 @@ class Traces:
     """What lies beside a journal: whole packages' digests, what is no whole package and why, what alias files say.
 
     `aliases` is None where a registry has no such files; one that cannot be read says None. `given` are numbers that
-    were versions' by another record, and `noted` is what aliases stood on by it (None: there is no such record).
+    were versions' by another record, `noted` is what aliases stood on by it (None: there is no such record), and
+    `stood` are aliases of which it says only that they stood.
     """
 
     packages: Mapping[Numbered, str]
@@ -32,6 +33,7 @@ class Traces:
     aliases: Mapping[Named, Standing | None] | None = None
     given: Mapping[str, int] = field(default_factory=dict)
     noted: Mapping[Named, Standing] | None = None
+    stood: frozenset[Named] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _aliases(
     found, files = histories(events), evidence.aliases
     news, problems = [], []
     journal = {(name, alias): standing for name, each in found.items() for alias, standing in each.aliases.items()}
-    for name, alias in sorted({*journal, *(files or {})}):
+    for name, alias in sorted({*journal, *(files or {}), *evidence.stood}):
         key, history = (name, alias), found.get(name, History())
         standing, file = journal.get(key), (files or {}).get(key)
         agreed = evidence.noted is None or evidence.noted.get(key) == file

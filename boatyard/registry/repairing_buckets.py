@@ -33,13 +33,14 @@ def plan(registry: BucketRegistry) -> tuple[Plan, Found | None]:
 def evidence(registry: BucketRegistry, events: list[Event]) -> Traces:
     """Read the packages of the versions that the journal or a record names, and of which no line says the removal."""
     found = histories(events)
-    whole, damaged, given = {}, {}, {}
+    whole, damaged, given, stood = {}, {}, {}, set()
     for name in sorted({*records.names(registry.bucket), *filter(NAME_PATTERN.fullmatch, found)}):
         noted, journal = records.read(registry.bucket, name), found.get(name)
         pushed, removed = (journal.pushed, journal.removed) if journal else ({}, set())
-        if noted:
-            given[name] = max(noted)
-        for number, digest in {**pushed, **noted}.items():
+        if noted.versions:
+            given[name] = max(noted.versions)
+        stood |= {(name, alias) for alias in noted.aliases}
+        for number, digest in {**pushed, **noted.versions}.items():
             if number in removed:
                 continue
             if problem := _problem(registry, name, digest):
@@ -47,7 +48,7 @@ def evidence(registry: BucketRegistry, events: list[Event]) -> Traces:
                     damaged[name, number] = problem
             else:
                 whole[name, number] = digest
-    return Traces(whole, {key: why for key, why in damaged.items() if why != GONE}, None, given)
+    return Traces(whole, {key: why for key, why in damaged.items() if why != GONE}, None, given, stood=frozenset(stood))
 
 
 def apply(registry: BucketRegistry, plan: Plan, found: Found | None) -> None:
