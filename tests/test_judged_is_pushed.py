@@ -254,6 +254,22 @@ def test_a_journal_that_does_not_know_that_an_alias_stood_is_never_nothing_to_co
     assert remote.check() == ()
 
 
+def test_an_alias_whose_line_and_then_whose_file_are_lost_is_never_nothing_to_compare_with(
+    folder: FolderRegistry, made: list[Path]
+) -> None:
+    folder.push(made[0], alias=ALIAS)
+    journal = folder.root / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes().splitlines(keepends=True)[0])
+    folder.push(made[1])  # which notes what the journal says, and forgets nothing
+    (folder.root / "insects/aliases" / f"{ALIAS}.json").unlink()
+    for ask in (lambda: folder.find("insects", ALIAS), lambda: folder.push(made[2], alias=ALIAS)):
+        with pytest.raises(ArtifactError, match=f"does not know that {ALIAS} of insects stood on a version.*{MEND}"):
+            ask()
+    assert any(f"what {ALIAS} of insects stands on" in each.found for each in folder.check(repair=True))
+    folder.promote("insects", 1, ALIAS)
+    assert folder.check() == ()
+
+
 @pytest.mark.parametrize("damage", ["empty", "edited", "missing", "case", "journal"])
 def test_an_alias_that_the_journal_does_not_know_is_an_error_with_a_mend(
     folder: FolderRegistry, made: list[Path], damage: str

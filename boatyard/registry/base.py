@@ -175,6 +175,13 @@ class Registry(ABC):
             )
         return standing
 
+    def _not_newest(self, unknown: str) -> ArtifactError:
+        """Return the error for a journal that does not know what there was: an old one, or one that lost lines."""
+        return ArtifactError(
+            f"{self.place}/{JOURNAL} is not the newest: it does not know {unknown}",
+            fix=f"restore the newer journal, or run {MEND}",
+        )
+
     def _promotion(self, name: str, alias: str) -> str:
         """Say how an alias that stands on nothing comes to stand again."""
         numbers = ", ".join(str(version.version) for version in self.versions(name))

@@ -203,13 +203,10 @@ class BucketRegistry(Registry):
         unknown = [number for number in versions if number not in history.pushed and number > history.given]
         unlike = [number for number, digest in history.live().items() if versions.get(number, digest) != digest]
         lost = [] if history.unknown else sorted(noted.aliases - history.aliases.keys())
-        what = f"version {max([*unknown, *unlike])} of {name} as it was pushed" if unknown or unlike else ""
-        if what or lost:
-            raise ArtifactError(
-                f"{self.place}/{JOURNAL} is not the newest: it does not know "
-                + (what or f"that {', '.join(lost)} of {name} stood on a version"),
-                fix=f"restore the newer journal, or run {MEND}",
-            )
+        if unknown or unlike:
+            raise self._not_newest(f"version {max([*unknown, *unlike])} of {name} as it was pushed")
+        if lost:
+            raise self._not_newest(f"that {', '.join(lost)} of {name} stood on a version")
 
     # Looking up
 

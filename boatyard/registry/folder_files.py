@@ -101,8 +101,9 @@ class RegistryFiles:
         """Note what the journal says of a name, for the day on which it is lost or is an old one."""
         notes = self.notes()
         before = notes.get(name, RegistryNote({}, {}))
-        live = {alias: standing for alias, standing in history.aliases.items() if standing}
-        notes[name] = RegistryNote({**before.versions, **history.live()}, live)
+        known = {**before.aliases, **history.aliases}  # an alias that the journal does not know any more, stood
+        standing = {alias: found for alias, found in known.items() if found}
+        notes[name] = RegistryNote({**before.versions, **history.live()}, standing)
         values = {each: {"versions": n.versions, "aliases": _plain(n.aliases)} for each, n in notes.items()}
         if notes[name] != before:
             artifacts.write_json(self.root / NOTES, values)

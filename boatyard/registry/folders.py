@@ -158,6 +158,7 @@ class FolderRegistry(RegistryFiles, Registry):
     def _check_judged(self, package: packages.Package, alias: str, history: History) -> None:
         """Refuse a package whose verdict was held against another version than the one that its alias stands on."""
         for each in {alias, str(package.verdict.get("alias") or alias)}:
+            self._check_known(package.name, each, history)
             if history.aliases.get(each) is not None:
                 self._standing(package.name, each)  # its file, too
             elif each not in history.aliases and each in self.alias_files(package.name):
@@ -303,7 +304,9 @@ class FolderRegistry(RegistryFiles, Registry):
         """Return what journal and file say an alias stands on; the file may be the journal's last line behind."""
         if self.is_lost(lines):
             raise ArtifactError(f"{self.root / JOURNAL} is gone, and there are versions", fix=f"run {MEND}")
-        standing = self._of_journal(name, alias, of(events, name))
+        history = of(events, name)
+        self._check_known(name, alias, history)
+        standing = self._of_journal(name, alias, history)
         files = self.alias_files(name)
         if files.get(alias) == standing and (alias in files) == (standing is not None):
             return standing
@@ -313,6 +316,12 @@ class FolderRegistry(RegistryFiles, Registry):
         if readable and (last.get("name"), last.get("alias")) == (name, alias) and files.get(alias) == behind:
             return standing
         raise self._unlike(name, alias, standing)
+
+    def _check_known(self, name: str, alias: str, history: History) -> None:
+        """Raise ArtifactError for a journal that does not know that an alias stood."""
+        noted = self.notes().get(name)
+        if noted and alias in noted.aliases and alias not in history.aliases and not history.unknown:
+            raise self._not_newest(f"that {alias} of {name} stood on a version")
 
     def _unlike(self, name: str, alias: str, standing: Standing | None) -> ArtifactError:
         file = self.alias_files(name).get(alias)

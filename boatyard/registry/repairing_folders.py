@@ -46,7 +46,7 @@ def evidence(registry: FolderRegistry) -> Traces:
     notes = registry.notes()
     given = {name: max(note.versions, default=0) for name, note in notes.items()}
     noted = {(name, alias): standing for name, note in notes.items() for alias, standing in note.aliases.items()}
-    return Traces(whole, damaged, aliases, given, noted if notes else None)
+    return Traces(whole, damaged, aliases, given, noted if notes else None, stood=frozenset(noted))
 
 
 def apply(registry: FolderRegistry, plan: Plan) -> None:
