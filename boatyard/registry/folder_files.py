@@ -20,10 +20,11 @@ NOTES = ".versions.json"
 
 @dataclass(frozen=True)
 class RegistryNote:
-    """What was last noted of a name: every version's digest, also of removed ones, and what aliases stood on."""
+    """What was last noted of a name: every version's digest, also of removed ones, and of every alias that ever stood
+    what it stands on, None for nothing now."""
 
     versions: Mapping[int, str]
-    aliases: Mapping[str, Standing]
+    aliases: Mapping[str, Standing | None]
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,8 @@ class RegistryFiles:
         """Note what the journal says of a name, for the day on which it is lost or is an old one."""
         notes = self.notes()
         before = notes.get(name, RegistryNote({}, {}))
-        known = {**before.aliases, **history.aliases}  # an alias that the journal does not know any more, stood
-        standing = {alias: found for alias, found in known.items() if found}
-        notes[name] = RegistryNote({**before.versions, **history.live()}, standing)
+        aliases = {**before.aliases, **history.aliases}  # also those that the journal does not know any more
+        notes[name] = RegistryNote({**before.versions, **history.live()}, aliases)
         values = {each: {"versions": n.versions, "aliases": _plain(n.aliases)} for each, n in notes.items()}
         if notes[name] != before:
             artifacts.write_json(self.root / NOTES, values)
@@ -150,9 +150,9 @@ def _note(value: Any) -> RegistryNote:
     versions, aliases = [part if isinstance(part, dict) else {} for part in parts]
     return RegistryNote(
         {int(n): digest for n, digest in versions.items() if NUMBER_PATTERN.fullmatch(n) and isinstance(digest, str)},
-        {alias: standing for alias, each in aliases.items() if (standing := _standing(each))},
+        {alias: _standing(each) for alias, each in aliases.items()},
     )
 
 
-def _plain(aliases: Mapping[str, Standing]) -> dict[str, dict[str, Any]]:
-    return {alias: vars(standing) for alias, standing in aliases.items()}
+def _plain(aliases: Mapping[str, Standing | None]) -> dict[str, dict[str, Any] | None]:
+    return {alias: vars(standing) if standing else None for alias, standing in aliases.items()}

@@ -45,8 +45,9 @@ def evidence(registry: FolderRegistry) -> Traces:
     }
     notes = registry.notes()
     given = {name: max(note.versions, default=0) for name, note in notes.items()}
-    noted = {(name, alias): standing for name, note in notes.items() for alias, standing in note.aliases.items()}
-    return Traces(whole, damaged, aliases, given, noted if notes else None, stood=frozenset(noted))
+    stood = {(name, alias): standing for name, note in notes.items() for alias, standing in note.aliases.items()}
+    noted = {key: standing for key, standing in stood.items() if standing} if notes else None
+    return Traces(whole, damaged, aliases, given, noted, stood=frozenset(stood))
 
 
 def apply(registry: FolderRegistry, plan: Plan) -> None:
