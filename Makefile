@@ -99,8 +99,9 @@ constraints: setup-dev  ## constraints.txt of pyproject.toml, versions as they a
 	    diff constraints.txt build/constraints/$$version.txt && echo "constraints.txt is what Python $$version takes"; \
 	done
 
-examples: setup-dev  ## what examples/cluster has for a cluster: two pipelines, an InferenceService
+examples: setup-dev  ## what examples/cluster has for a cluster: two pipelines, an InferenceService; and components/*.yaml
 	@$(BIN)/python examples/cluster/make.py examples/cluster
+	@$(BIN)/python examples/mixed/make.py components
 
 wheel: setup-dev  ## build/dist
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m build -q --outdir build/dist $$(test -x $(BIN)/uv && echo --installer uv)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from boatyard.data import artifacts
 from boatyard.data.lineage import SECTIONS, code_digest, environment, lineage
-from boatyard.errors import Refused
+from boatyard.errors import ConfigError, Refused
 from boatyard.project import (
     DataConfig,
     EvaluateConfig,
@@ -66,19 +66,25 @@ __all__ = [
 logger = logging.getLogger(__name__)
 Numbers = dict[str, float]
 Values = Mapping[str, Any]
+OF_TRAINING = {"normalise", "encode", "augment"}  # of the section preprocess; the rest says what rows there are
+ROWS = "rows"  # what a dataset calls files that a step before made: of a temporary folder their digests alone are kept
 
 
-def preprocess(data: Values, how: Values, task: str, out: str, numbers: str) -> Numbers:
-    """Source files in, dataset out; return rows by split and rows dropped or repaired."""
+def preprocess(data: Values, how: Values, task: str, out: str, numbers: str, rows: str = "") -> Numbers:
+    """Source files in, dataset out; return rows by split and rows dropped or repaired.
+
+    `rows` are files that a step before made, read in place of `data.path`: the dataset calls that ROWS.
+    """
     from boatyard import preprocessing
 
     with step("preprocess", out):
         dataset = preprocessing.preprocess(
-            section(DataConfig, data),
+            section(DataConfig, {**data, "path": ROWS} if rows else data),
             section(PreprocessConfig, how),
             Path(out),
             root=Settings().project,
             task=task,
+            rows=Path(rows) if rows else None,
         )
         return artifacts.write_numbers(Path(numbers), dataset.numbers())
 
@@ -189,8 +195,23 @@ def train(
             name,
             section(StepConfig, pod or {}),
         )
+        _check_made_so(launch.dataset, launch.preprocess)
         result = launchers.launcher(launch.train).train(launch)
         return artifacts.write_numbers(Path(numbers), result.numbers())
+
+
+def _check_made_so(dataset: Path, preprocess: PreprocessConfig) -> None:
+    """Raise ConfigError when a dataset's rows were made by other settings than training is given, and records."""
+    manifest = artifacts.read_manifest(dataset, "dataset")
+    made, given = section(PreprocessConfig, manifest.get("preprocess", {})).values(), preprocess.values()
+    for key in sorted({*made, *given} - OF_TRAINING):
+        if made.get(key) != given.get(key):
+            raise ConfigError(
+                f"preprocess.{key} of the train step",
+                expected=f"{made.get(key)}, as the dataset was made",
+                found=f"{given.get(key)}",
+                fix="give train the section that preprocess had",
+            )
 
 
 def evaluate(config: Values, dataset: str, checkpoint: str, out: str, numbers: str) -> Report:

@@ -13,9 +13,9 @@ def deploy(serve: dict[str, Any], version: str, package: Input[Model], endpoint:
     """Roll the version out, prove it by its golden examples, and go back to the former one when it does not serve.
 
     Args:
-        serve: The project's serve section.
-        version: URI of the version in the registry.
-        package: The sealed package.
+        serve: The section serve; {} is all of its defaults.
+        version: What push returns: URI of the version in the registry.
+        package: What push left.
         endpoint: What serves now, as JSON.
 
     Returns:

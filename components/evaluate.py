@@ -22,9 +22,9 @@ def evaluate(
     """Measure the exported graph on the test split, with the engine that serves.
 
     Args:
-        evaluate: The project's evaluate section.
-        dataset: Shards and manifest.
-        checkpoint: The exported graph.
+        evaluate: The section evaluate; {} is all of its defaults.
+        dataset: The dataset that the checkpoint was trained on: another is refused.
+        checkpoint: What train left.
         report: Metrics with intervals, predictions, page.
         page: The report as one self-contained HTML page.
         metrics: Metrics on the test split, with the ends of their intervals.

@@ -21,13 +21,13 @@ def gate(
     """Hold the report against the sealed rules and against the version in production.
 
     Args:
-        gate: The project's gate section.
-        push: The project's push section (where the version in production is).
+        gate: The section gate as train had it: changed rules are refused.
+        push: The section push: registry and alias say where the version in production is.
         name: The model's name in the registry.
-        dataset: Shards and manifest: the test rows that the version in production is asked.
-        checkpoint: The exported graph and the seal.
-        report: What evaluate measured.
-        verdict: verdict.json: every rule with what was wanted, found and the margin.
+        dataset: The dataset that was evaluated: the version in production is asked its test rows.
+        checkpoint: What train left.
+        report: What evaluate left.
+        verdict: JSON: every rule with what was wanted, found and the margin.
 
     Returns:
         passed: whether every rule holds.

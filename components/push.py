@@ -28,12 +28,12 @@ def push(
 
     Args:
         name: The model's name in the registry.
-        push: The project's push section.
-        dataset: Shards and manifest: golden examples are taken from the test split.
-        checkpoint: Weights and exported graph.
-        report: What evaluate measured.
-        verdict: What gate decided.
-        package: The sealed package.
+        push: The section push: registry is a URI or folder that outlives the pod.
+        dataset: The dataset that was gated: golden examples are taken from its test split.
+        checkpoint: What train left.
+        report: What evaluate left.
+        verdict: What gate left; one that did not pass is refused.
+        package: The sealed package; version, digest and the registry's URI as metadata.
         task: Not used: the artifacts say how they were made; as the following five, for pipelines that give them.
         data: Not used.
         preprocess: Not used.

@@ -25,15 +25,15 @@ def train(
     With several nodes or GPUs the work is done by the pods of a TrainJob, which this step starts and follows.
 
     Args:
-        train: The project's train section.
-        preprocess: The project's preprocess section (normalising and encoding are part of the graph).
-        gate: The project's gate section, sealed before the first step.
-        dataset: Shards and manifest.
+        train: The section train, such as {"recipe": "mlp"}; {} is all of its defaults.
+        preprocess: The section that preprocess had (normalising and encoding are part of the graph).
+        gate: The section gate, sealed before the first step; the gate step needs the same.
+        dataset: Shards and manifest, as preprocess leaves them.
         checkpoint: Weights, exported graph, metrics by epoch.
-        metrics: Loss and accuracy on the validation split, speed.
+        metrics: The task's losses and measures on the validation split, speed in rows a second.
         numbers: The same as JSON.
-        name: Of the TrainJob, where there is one.
-        pod: What each of its pods asks for: the project's resources.train.
+        name: What the TrainJob is called, where there is one.
+        pod: What each of its pods asks for: the section resources.train.
     """
     from boatyard import stages
 

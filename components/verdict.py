@@ -11,7 +11,7 @@ def verdict(verdict: Input[Artifact]) -> None:
     """Fail a refused run with the gate's sentence, so that it is told apart from a crash.
 
     Args:
-        verdict: What gate decided, verdict.json.
+        verdict: What gate left.
     """
     from boatyard import stages
 

@@ -122,8 +122,11 @@ def test_the_bytes_are_the_same_whoever_many_work(
 
 
 def test_a_manifest_holds_no_time_and_no_place_of_this_machine(tmp_path: Path) -> None:
-    text = sources.csv(tmp_path, sources.table()).path.joinpath("manifest.json").read_text()
+    table = sources.table() + "1,a\n,b,c1\n" + sources.lines(1)[0]
+    text = sources.csv(tmp_path, table, {"unreadable": "drop"}).path.joinpath("manifest.json").read_text()
     assert str(tmp_path) not in text
+    about = [(e["reason"], e["examples"]) for e in json.loads(text)["cleaning"]]
+    assert ("unreadable", ["rows.csv, line 62 has 2 values, the header has 3"]) in about and len(about) == 3
     assert json.loads(text)["source"] == {"rows.csv": artifacts.digest_file(tmp_path / "rows.csv")}
 
 

@@ -33,12 +33,20 @@ from boatyard.preprocessing.cleaning import MAX_EXAMPLES, Cleaner, Cleaning
 from boatyard.preprocessing.profile import DataPlan, Profile
 from boatyard.preprocessing.sources.base import OpenSource
 from boatyard.preprocessing.splitting import CODES, Decision, RowIndex
-from boatyard.preprocessing.work import TARGET, Work, names, open_source, source_digests, target_of
+from boatyard.preprocessing.work import (
+    TARGET,
+    Work,
+    base_of,
+    movable,
+    names,
+    open_source,
+    source_digests,
+    target_of,
+)
 from boatyard.project import DataConfig, PreprocessConfig
 from boatyard.provenance import plug_ins
 from boatyard.running.progress import Progress
 from boatyard.settings import Settings
-from boatyard.storage import local
 from boatyard.tasks.targets import Target
 
 PART = "part of a dataset"
@@ -163,6 +171,7 @@ def merge(job: PreprocessJob, planned: Path, divided: Path, written: Sequence[Pa
         shards.merge(folders, folder)
         source = {name: digests[name] for name in _order(job)}
         values = work.manifest(decision, counts, fitted, dropped_at)
+        values["cleaning"] = movable(values["cleaning"], base_of(job.data, job.root))
         made = lineage.made(plug_ins(job.root), task=job.task, data=job.data, preprocess=job.preprocess)
         about = {**values, "source": source, "preprocess": job.preprocess.values(), "made": made}
         artifacts.seal(folder, DATASET_KIND, about)
@@ -171,7 +180,7 @@ def merge(job: PreprocessJob, planned: Path, divided: Path, written: Sequence[Pa
 
 def _order(job: PreprocessJob) -> Iterator[str]:
     """Give the source's files by name, in the order that one machine lists their digests."""
-    yield from names(job.source(), local(job.data.path, job.root))
+    yield from names(job.source(), base_of(job.data, job.root))
 
 
 def _seal(folder: Path, phase: str, about: dict[str, Any]) -> None:

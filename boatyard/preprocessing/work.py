@@ -49,15 +49,20 @@ TARGET = "__target__"  # where a dataset's statistics have the target's
 logger = logging.getLogger(__name__)
 
 
-def preprocess(data: DataConfig, preprocess: PreprocessConfig, out: Path, *, root: Path, task: Task) -> Dataset:
+def preprocess(
+    data: DataConfig, preprocess: PreprocessConfig, out: Path, *, root: Path, task: Task, rows: Path | None = None
+) -> Dataset:
     """Read the source that `data` names, clean and split it, write a dataset at `out` and return it.
 
-    Relative paths start at `root`. Raises DataError naming file and row, StorageError on a full disk; a run that ends
-    early leaves nothing at `out`, and what it leaves beside it the next run removes.
+    Relative paths start at `root`. `rows` is read in place of `data.path` where an earlier step made them: the dataset
+    says what they were by their digests, and nothing of where they lay. Raises DataError naming file and row,
+    StorageError on a full disk; a run that ends early leaves nothing at `out`, and what it leaves beside it the next
+    run removes.
     """
     threads, target = Settings().threads, target_of(task)
-    source = open_source(data, preprocess, root)
-    digests = source_digests(data, root)
+    read = data.model_copy(update={"path": str(rows.absolute())}) if rows else data
+    source = open_source(read, preprocess, root)
+    digests = source_digests(read, root)
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with _alone(out), artifacts.new_folder(out) as folder, _scratch(out) as scratch:
         planned = plan(profile(source, data, target, threads), source, data, task, target)
@@ -66,6 +71,7 @@ def preprocess(data: DataConfig, preprocess: PreprocessConfig, out: Path, *, roo
         index = work.clean(scratch)
         work.cleaning.settle()
         manifest = work.write(folder, index)
+        manifest["cleaning"] = movable(manifest["cleaning"], base_of(read, root))
         made = lineage.made(plug_ins(root), task=task, data=data, preprocess=preprocess)
         about = {**manifest, "source": digests, "preprocess": preprocess.values(), "made": made}
         artifacts.seal(folder, DATASET_KIND, about)
@@ -81,7 +87,7 @@ def target_of(task: Task) -> Target:
 def open_source(data: DataConfig, preprocess: PreprocessConfig, root: Path) -> OpenSource:
     """Open what `data` names, looking at headers only; raises DataError, StorageError for a URI that names nothing."""
     source: Source = plugins.load("sources", data.source, at="data.source")
-    return source.open(storage.local(data.path, root), data, preprocess, Settings().threads)
+    return source.open(base_of(data, root), data, preprocess, Settings().threads)
 
 
 def check(data: DataConfig, root: Path) -> None:
@@ -93,7 +99,7 @@ def source_digests(data: DataConfig, root: Path, only: Collection[Path] | None =
     """Return the sha256 of every source file by name, or only of some; raises DataError for a wrong one."""
     source = open_source(data, PreprocessConfig(unreadable="drop"), root)
     expected, digests = _expected(data, source, root), {}
-    for name, path in names(source, storage.local(data.path, root)).items():
+    for name, path in names(source, base_of(data, root)).items():
         if only is not None and path not in only:
             continue
         digests[name] = artifacts.digest_file(path)
@@ -107,15 +113,30 @@ def source_digests(data: DataConfig, root: Path, only: Collection[Path] | None =
     return digests
 
 
+def base_of(data: DataConfig, root: Path) -> Path:
+    """Return the file or folder that `data.path` names, as it is on this machine."""
+    return storage.local(data.path, root)
+
+
 def names(source: OpenSource, base: Path) -> dict[str, Path]:
     """Return the source's files by their names below the folder that the project gives."""
-    folder = base if base.is_dir() else base.parent
+    folder = _folder(base)
     return {os.path.relpath(path, folder).replace(os.sep, "/"): path for path in source.files()}
+
+
+def movable(cleaning: list[dict[str, Any]], base: Path) -> list[dict[str, Any]]:
+    """Return what was cleaned, its examples placed below the source's folder: equal rows are one dataset anywhere."""
+    above = f"{_folder(base)}{os.sep}"
+    return [{**entry, "examples": [place.removeprefix(above) for place in entry["examples"]]} for entry in cleaning]
+
+
+def _folder(base: Path) -> Path:
+    return base if base.is_dir() else base.parent
 
 
 def _expected(data: DataConfig, source: OpenSource, root: Path) -> dict[str, str]:
     """Return the expected digests: those of a data set that is known, and the project's over them."""
-    base = storage.local(data.path, root)
+    base = base_of(data, root)
     there = names(source, base)
     for name in data.sha256:
         if name not in there:

@@ -62,7 +62,7 @@ def section(kind: type[S], values: Mapping[str, Any]) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(e) for e in error.errors())) from error
+        raise ConfigError("\n".join(_sentence(e, kind) for e in error.errors())) from error
 
 
 def schema() -> dict[str, Any]:
@@ -160,12 +160,14 @@ def _place(values: dict[str, Any], path: str, override: str) -> tuple[dict[str, 
     return values, last
 
 
-def _sentence(error: Any) -> str:
-    """Say one of pydantic's errors with the key's path, what was found and what is allowed."""
-    path = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
+def _sentence(error: Any, kind: type[Section] = Project) -> str:
+    """Say one of pydantic's errors in a section with the key's path, what was found and what is allowed."""
+    name = next((key for key, field in Project.model_fields.items() if field.annotation is kind), None)
+    location = [name, *error["loc"]] if name else error["loc"]
+    path = ".".join(str(part) for part in location if not str(part).startswith("function-"))
     at = f"{path}: " if path else ""
     if error["type"] == "extra_forbidden":
-        return f"{at}no such key; {_near(error['loc'])}"
+        return f"{at}no such key; {_near(error['loc'], kind)}"
     if error["type"] == "missing":
         return f"{at}is needed and not given"
     message = error["msg"].removeprefix("Value error, ")
@@ -173,9 +175,9 @@ def _sentence(error: Any) -> str:
     return f"{at}{message[0].lower()}{message[1:]}{found}"
 
 
-def _near(location: tuple[Any, ...]) -> str:
-    """Say which keys the section at a location has, the nearest first."""
-    kind: Any = Project
+def _near(location: tuple[Any, ...], within: type[Section]) -> str:
+    """Say which keys the section at a location within another has, the nearest first."""
+    kind: Any = within
     for part in location[:-1]:
         annotation = kind.model_fields[part].annotation if part in getattr(kind, "model_fields", {}) else None
         options = [annotation, *getattr(annotation, "__args__", ())]
