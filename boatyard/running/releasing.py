@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from boatyard import waiting
+from boatyard import storage, waiting
 from boatyard.data import artifacts, checkpoints
 from boatyard.data.lineage import lineage
-from boatyard.errors import StorageError
+from boatyard.errors import ConfigError, StorageError
 from boatyard.project import GateConfig, PushConfig
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from boatyard.registry import Version
 
 logger = logging.getLogger(__name__)
+KUBEFLOW = (("/", "s3"), ("/", "gcs"), ("/", "minio"))  # what the paths of a step's artifacts begin with there
+FLEETING = (Path("/"), Path("/tmp"))  # mounts that end with a pod
 BACKOFF = 1.0  # seconds before the first further attempt; twice as long before each after it
 T = TypeVar("T")
 
@@ -46,6 +48,7 @@ def judge(
 
     production = None
     if rules.not_worse:
+        _check_lasting(push.registry, root, out)
         shelf = registry.open(push.registry, root)
         alias = rules.not_worse.alias
         production = patiently(lambda: shelf.find(name, alias), retries)
@@ -76,6 +79,7 @@ def release(
     from boatyard import packages, registry
     from boatyard.data import datasets
 
+    _check_lasting(config.registry, root, out)
     data = datasets.read(dataset)
     package = packages.pack(
         name=str(project["name"]),
@@ -91,6 +95,19 @@ def release(
     version = patiently(lambda: shelf.push(package.path, alias=config.alias), retries)
     logger.info("%s version %s at %s", version.name, version.version, version.uri)
     return version
+
+
+def _check_lasting(registry: str, root: Path, out: Path) -> None:
+    """Raise ConfigError for a registry in a folder that ends with the pod, where `out` says that Kubeflow runs this."""
+    if storage.in_bucket(registry) or out.parts[:2] not in KUBEFLOW:
+        return
+    path = storage.parse(registry, root.absolute())
+    if any(place.is_mount() for place in (path, *path.parents) if place not in FLEETING):
+        return
+    raise ConfigError(
+        f"push.registry is {registry}, which in this pod is {path}, a folder that ends with it",
+        fix="give an s3:// URI, or a folder of a claim that is mounted",
+    )
 
 
 def _lineage(
