@@ -151,6 +151,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
+    except IsADirectoryError as error:
+        raise ArtifactError(f"{path}", expected="a file", found="a folder") from error
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not JSON ({error})", fix="it was cut or changed") from error
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from boatyard import provenance
 from boatyard.data import artifacts
-from boatyard.errors import BoatyardError, ConfigError, kind_of
+from boatyard.errors import ArtifactError, BoatyardError, ConfigError, kind_of
 from boatyard.project import ResourcesConfig
 from boatyard.running import progress, reasons
 from boatyard.settings import Settings
 
 logger = logging.getLogger(__name__)
+DELETED = "if it was deleted while Kubeflow's cache still knew it, make all anew: boatyard submit --no-cache"
 PARENT = "BOATYARD_PARENT"  # a descriptor that closes when the runner dies
 
 
@@ -38,9 +39,16 @@ def step(name: str, path: str = "", *, watched: bool = True) -> Iterator[None]:
             with translated(name), _observing(watched):
                 yield
         except BoatyardError as error:
+            _advise(error)
             progress.emit({"error": kind_of(error), "message": str(error), **error.fields()})
             raise
     logger.info("%s done in %.1f s", name, time.monotonic() - started)
+
+
+def _advise(error: BoatyardError) -> None:
+    """Say of a damaged input how Kubeflow makes it again; the runner of this machine checks what it keeps itself."""
+    if isinstance(error, ArtifactError) and not Settings().progress and DELETED not in error.fix:
+        error.fix = "; ".join(filter(None, (error.fix, DELETED)))
 
 
 def _observing(watched: bool) -> contextlib.AbstractContextManager[None]:
