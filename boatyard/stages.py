@@ -27,7 +27,7 @@ from boatyard.project import (
     TrainConfig,
     section,
 )
-from boatyard.running import releasing
+from boatyard.running import releasing, results
 from boatyard.running.step import PARENT, follow_parent, step
 from boatyard.settings import Settings
 
@@ -231,7 +231,7 @@ def gate(config: Values, push: Values, name: str, dataset: str, checkpoint: str,
     """Report in, verdict out; the version in production, where there is one, is asked the same test rows."""
     with step("gate", out):
         settings = Settings()
-        return releasing.judge(
+        verdict = releasing.judge(
             section(GateConfig, config),
             section(PushConfig, push),
             name,
@@ -242,6 +242,18 @@ def gate(config: Values, push: Values, name: str, dataset: str, checkpoint: str,
             root=settings.project,
             retries=settings.retries,
         )
+        results.record("gate", _measured(Path(report), verdict), out)
+        return verdict
+
+
+def _measured(report: Path, verdict: Verdict) -> results.RunResult:
+    """Return what a report opens with, and what the gate said of it."""
+    from boatyard.evaluation.report import Report
+
+    found = Report.read(report)
+    metric = found.metrics[found.main]
+    numbers = {"value": metric.value, "low": metric.low, "high": metric.high, "confidence": found.confidence}
+    return results.RunResult(found.main, **numbers, passed=verdict.passed, verdict=verdict.sentence)
 
 
 def push(
@@ -256,7 +268,7 @@ def push(
     """Everything in, package out, and into the registry; return the version."""
     with step("push", out):
         settings = Settings()
-        return releasing.release(
+        version = releasing.release(
             section(PushConfig, config),
             project,
             dataset=Path(dataset),
@@ -267,6 +279,9 @@ def push(
             root=settings.project,
             retries=settings.retries,
         )
+        pushed = results.RunResult(version=version.version, uri=version.uri, digest=version.digest)
+        results.record("push", pushed, out)
+        return version
 
 
 def deploy(config: Values, version: str, uri: str, package: str, out: str, number: int | None = None) -> str:

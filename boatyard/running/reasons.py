@@ -79,18 +79,26 @@ def recording(step: str, path: str) -> Iterator[None]:
 
 def record(reason: Reason, path: str) -> None:
     """Print a reason, and write it below the run's folder in its bucket where there is one and its keys are known."""
+    print(reason.line(), file=sys.stderr, flush=True)
+    leave(f"{FOLDER}/{reason.step}.json", asdict(reason), path)
+
+
+def leave(key: str, value: Mapping[str, Any], path: str) -> None:
+    """Write a small JSON object below the run's folder in its bucket; no error of the store is the step's.
+
+    Nothing is written where there is no such folder, as outside Kubeflow, or the store's keys are not known.
+    """
     from boatyard.settings import Settings
 
-    print(reason.line(), file=sys.stderr, flush=True)
     run = run_of(path)
     if run is None or not Settings().credentials:
         return
     try:
         with tempfile.TemporaryDirectory() as folder:
-            artifacts.write_json(Path(folder) / "reason.json", asdict(reason))
-            storage.open(run).put(f"{FOLDER}/{reason.step}.json", Path(folder) / "reason.json")
+            artifacts.write_json(Path(folder) / "value.json", value)
+            storage.open(run).put(key, Path(folder) / "value.json")
     except BoatyardError as error:
-        logger.warning("the reason is in this log alone: %s", error)
+        logger.warning("%s is in this log alone: %s", key, error)
 
 
 def run_of(path: str) -> str | None:
