@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from boatyard.api.diagnoses import why
     from boatyard.api.endpoints import delete, deploy, logs, plan, rollback, status
-    from boatyard.api.kubeflow import KubeflowRun, compile, submit
+    from boatyard.api.kubeflow import KubeflowRun, compile, kubeflow_runs, submit
     from boatyard.api.models import Model, PredictedRows, load
     from boatyard.api.packages import render, show, verify
     from boatyard.api.placing import Placement, placements
@@ -43,6 +43,7 @@ __all__ = [
     "gate",
     "init",
     "journal",
+    "kubeflow_runs",
     "list_models",
     "list_plugins",
     "list_recipes",
@@ -73,7 +74,7 @@ __all__ = [
 _MODULES = {
     "boatyard.api.diagnoses": ("why",),
     "boatyard.api.endpoints": ("delete", "deploy", "logs", "plan", "rollback", "status"),
-    "boatyard.api.kubeflow": ("KubeflowRun", "compile", "submit"),
+    "boatyard.api.kubeflow": ("KubeflowRun", "compile", "kubeflow_runs", "submit"),
     "boatyard.api.models": ("Model", "PredictedRows", "load"),
     "boatyard.api.packages": ("render", "show", "verify"),
     "boatyard.api.placing": ("Placement", "placements"),

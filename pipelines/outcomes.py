@@ -57,7 +57,7 @@ def outcome(state: RunState, why: str = "") -> BoatyardError | None:
     """
     if state.state == "SUCCEEDED":
         return None
-    folder = _folder(state)
+    folder = folder_of(state)
     left = _reasons(folder)
     for reason in left:
         if reason.refused:
@@ -73,7 +73,7 @@ def outcome(state: RunState, why: str = "") -> BoatyardError | None:
     return RunFailed(_unsaid(state, folder, why or f"boatyard why run/{state.run}"))
 
 
-def _folder(state: RunState) -> str:
+def folder_of(state: RunState) -> str:
     """Return the folder that a run's steps leave things in; empty where it is not known, or not to be read here."""
     if state.root and state.name:
         return f"{state.root.rstrip('/')}/{state.name}/{state.run}"

@@ -6,6 +6,7 @@ Everything is kfp.Client's, whose errors are said here in one line.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 ANSWER_TIMEOUT_S = 30.0  # that a request may take
 UNREACHABLE_TIMEOUT_S = 300.0  # that the backend may be away while a run is followed
 LOOK_INTERVAL_S = 2.0  # between looks at a run
+PAGE_RUNS = 20  # that are asked for at once; each comes with its nodes, some 100 KB
 SLOW_POD_S = 180.0  # after which a step that has no pod yet is worth a word
 
 
@@ -124,8 +126,11 @@ class Backend:
 
     def page(self, run: str) -> str:
         """Return a run's page in the UI; empty where nothing says where the UI is."""
-        ui = Settings().kubeflow_ui or (self.host if self._shows_pages() else "")
-        return f"{ui.rstrip('/')}/#/runs/details/{run}" if ui else ""
+        return f"{self._ui.rstrip('/')}/#/runs/details/{run}" if self._ui else ""
+
+    @functools.cached_property
+    def _ui(self) -> str:
+        return Settings().kubeflow_ui or (self.host if self._shows_pages() else "")
 
     def _shows_pages(self) -> bool:
         """Whether the host is the UI's, which passes on what the API is asked; the API server has no page."""
@@ -177,43 +182,75 @@ class Backend:
 
     def state(self, run: str) -> RunState:
         """Return the state of a run."""
+        return self.state_of(self.run(run))
+
+    def run(self, run: str) -> Any:
+        """Return what the backend says of a run, a V2beta1Run."""
         with self._said(f"look at run {run}"):
             answer = self.client.get_run(run)
             self._given(answer.run_id)
+        return answer
+
+    def runs(self) -> Iterator[Any]:
+        """Yield the backend's runs, each a V2beta1Run, the latest first; a page is asked for when it is needed."""
+        token, asked = "", set[str]()
+        while token not in asked:  # a server that repeats itself has no more
+            asked.add(token)
+            with self._said("list the runs"):
+                page = self.client.list_runs(token, PAGE_RUNS, "created_at desc", namespace=self.namespace)
+                runs, token = page.runs or [], page.next_page_token or ""
+            yield from (run for run in runs if run and run.run_id)
+            if not token:
+                return
+
+    def pipeline_ids(self, name: str) -> frozenset[str]:
+        """Return the ids of the pipelines of a name: one, or none."""
+        with self._said(f"look for the pipeline {name}"):
+            pipelines = self.client.list_pipelines(filter=_named(name), namespace=self.namespace).pipelines or []
+        return frozenset(pipeline.pipeline_id for pipeline in pipelines)
+
+    def state_of(self, answer: Any) -> RunState:
+        """Return the state of a run, as the backend says it."""
         details = (answer.run_details.task_details if answer.run_details else None) or []
         root = answer.runtime_config.pipeline_root if answer.runtime_config else None
         state = str(answer.state or "PENDING")  # left out until Argo has picked the run up, and a moment later again
         terminated = any(each.state == "CANCELING" for each in answer.state_history or [])
-        name = self._pipeline_of(answer)
-        return RunState(run, name, state, steps(details, state in ENDED), root or "", terminated)
+        name = self.pipeline_of(answer)
+        return RunState(answer.run_id, name, state, steps(details, state in ENDED), root or "", terminated)
 
-    def _pipeline_of(self, run: Any) -> str:
+    def pipeline_of(self, run: Any) -> str:
         """Return the pipeline's name, which a run's folder is called by, from the spec that it was made of.
 
         A run of a version names the version; empty where that is gone.
         """
         spec, reference = run.pipeline_spec, run.pipeline_version_reference
         if spec or not reference:
-            return _name_in(spec)
+            return name_in(spec)
         version = reference.pipeline_version_id
         if version not in self._names:
             with contextlib.suppress(BackendError), self._said(f"look at version {version}"):
                 made = self.client.get_pipeline_version(reference.pipeline_id, version)
-                self._names[version] = _name_in(made.pipeline_spec)
+                self._names[version] = name_in(made.pipeline_spec)
         return self._names.get(version, "")
 
     def follow(self, run: str, tell: Callable[[RunState], None], poll: float = LOOK_INTERVAL_S) -> RunState:
-        """Look at a run until it ends, telling each look; a backend that is away for a while is waited for."""
+        """Look at a run until it ends, telling each look; a backend that is away for a while is waited for.
+
+        Raises BackendError when it is away for longer than UNREACHABLE_TIMEOUT_S.
+        """
         away: float | None = None
         while True:
             try:
                 state = self.state(run)
             except BackendError as error:
-                away = away or time.monotonic()
+                if away is None:  # once, not at every look
+                    away = time.monotonic()
+                    logger.warning("%s; it is asked again for %g minutes", error, UNREACHABLE_TIMEOUT_S / 60)
                 if time.monotonic() - away > UNREACHABLE_TIMEOUT_S:
-                    raise
-                logger.warning("%s; trying again", error)
+                    raise BackendError(f"{error}; it was asked for {UNREACHABLE_TIMEOUT_S / 60:g} minutes") from error
             else:
+                if away is not None:
+                    logger.warning("%s answers again", self.host)
                 away = None
                 tell(state)
                 if state.ended:
@@ -275,13 +312,16 @@ def digest_spec(spec: Path) -> str:
     return artifacts.digest_json(list(yaml.load_all(spec.read_text(encoding="utf-8"), Loader=loader)))
 
 
-def _name_in(spec: Any) -> str:
-    """Return the name in a pipeline spec, as one document or with the Kubernetes settings beside it."""
-    if not isinstance(spec, dict):
-        spec = next(iter(yaml.safe_load_all(str(spec or "{}"))), None) or {}
-    spec = spec.get("pipeline_spec", spec)
-    about = spec.get("pipelineInfo") or spec.get("pipeline_info") or {}
-    return str(about.get("name", ""))
+def name_in(spec: Any) -> str:
+    """Return the name in a pipeline spec, as one document or with the Kubernetes settings beside it; empty for none."""
+    try:
+        if not isinstance(spec, dict):
+            spec = next(iter(yaml.safe_load_all(str(spec or "{}"))), None) or {}
+        spec = spec.get("pipeline_spec") or spec
+        about = spec.get("pipelineInfo") or spec.get("pipeline_info") or {}
+        return str(about.get("name") or "")
+    except (AttributeError, yaml.YAMLError):  # of another backend's making
+        return ""
 
 
 def _named(name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,6 +45,8 @@ class Kubeflow:
     ui: str = ""
     token: str = ""
     asked: list[str] = field(default_factory=list)
+    history: list[Any] = field(default_factory=list)  # runs as JSON, the latest first, listed before those made here
+    history_nodes: bool = True  # whether the list has each run's nodes, as that of 2.17 does
 
     def healthz(self) -> Any:
         return api.V2beta1GetHealthzResponse(multi_user=False)
@@ -95,6 +98,9 @@ class Kubeflow:
         return given
 
     def get_run(self, run: str) -> Any:
+        for recorded in self.history:
+            if isinstance(recorded, dict) and recorded.get("run_id") == run:
+                return recorded
         found = next(one for one in self.runs if one.run_id == run)
         scene = self.scenes.pop(0) if len(self.scenes) > 1 else self.scenes[0]
         recorded = recording(scene) if isinstance(scene, str) else None
@@ -106,8 +112,27 @@ class Kubeflow:
             found.run_details = api.V2beta1RunDetails(task_details=details("digits-abcde", found.state, shown))
         return found
 
-    def list_runs(self) -> Any:
-        return api.V2beta1ListRunsResponse(runs=self.runs[::-1] or None, total_size=len(self.runs))
+    def list_runs(self, token: str = "", size: int = 10) -> Any:
+        """Answer a page; as the real one, the last has no token, and a list of nothing has no `runs`."""
+        runs = [*self.history, *self.runs[::-1]]
+        start = int(token or 0)
+        page = runs[start : start + size]
+        if not self.history_nodes:
+            page = [{key: run[key] for key in run if key != "run_details"} for run in page]
+        more = {"next_page_token": str(start + size)} if start + size < len(runs) else {}
+        return {**({"runs": page} if page else {}), "total_size": len(runs), **more}
+
+
+def backend_of_recordings() -> Kubeflow:
+    """Return a backend that has the recorded pipelines, versions and runs."""
+    pipelines = read(json.loads((RECORDINGS / "pipelines.json").read_text()), "V2beta1ListPipelinesResponse").pipelines
+    versions = json.loads((RECORDINGS / "pipeline-versions.json").read_text())["pipeline_versions"]
+    runs = [json.loads(file.read_text()) for file in RECORDINGS.glob("run-*.json")]
+    return Kubeflow(
+        pipelines={pipeline.pipeline_id: pipeline for pipeline in pipelines},
+        versions={version["pipeline_version_id"]: version for version in versions},
+        history=sorted(runs, key=lambda run: run["created_at"], reverse=True),
+    )
 
 
 def recording(name: str) -> Any:
@@ -166,10 +191,11 @@ def read(value: Any, kind: str) -> Any:
 
 
 @contextlib.contextmanager
-def serving(kubeflow: Kubeflow) -> Iterator[str]:
-    """Run the server and give its address."""
-    handler = type("Bound", (Handler,), {"kubeflow": kubeflow})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+def serving(kubeflow: Kubeflow, port: int = 0) -> Iterator[str]:
+    """Run the server and give its address; at its end its connections end, too, as a process's do."""
+    connections: list[socket.socket] = []
+    handler = type("Bound", (Handler,), {"kubeflow": kubeflow, "connections": connections})
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
     thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -179,6 +205,9 @@ def serving(kubeflow: Kubeflow) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+        for connection in connections:
+            with contextlib.suppress(OSError):  # it has ended already
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -186,6 +215,11 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     kubeflow: Kubeflow
+    connections: list[socket.socket]
+
+    def setup(self) -> None:
+        super().setup()
+        self.connections.append(self.connection)
 
     def do_GET(self) -> None:
         self.handle_request(b"")
@@ -206,7 +240,10 @@ class Handler(BaseHTTPRequestHandler):
         if path in self.kubeflow.fail:
             status, said = self.kubeflow.fail[path]
             return self.answer(status, json.dumps({"message": said, "code": 3}).encode())
-        value = api.ApiClient().sanitize_for_serialization(self.found(path, query, body))
+        found = self.found(path, query, body)
+        if found is None:
+            return self.answer(404, json.dumps({"message": f"{path} not found", "code": 5}).encode())
+        value = api.ApiClient().sanitize_for_serialization(found)
         return self.answer(200, json.dumps(value).encode())
 
     def found(self, path: str, query: dict[str, list[str]], body: bytes) -> Any:
@@ -222,8 +259,10 @@ class Handler(BaseHTTPRequestHandler):
                 return kubeflow.upload_version(given["name"], given["pipelineid"], self.file(body))
             case ("GET", "pipelines", pipeline, "versions"):
                 return kubeflow.list_versions(pipeline, wanted(given) if "filter" in given else None)
-            case ("GET", "pipelines", _, "versions", version):
+            case ("GET", "pipelines", _, "versions", version) if version in kubeflow.versions:
                 return kubeflow.versions[version]
+            case ("GET", "pipelines", _, "versions", _):
+                return None
             case ("GET", "experiments"):
                 return kubeflow.list_experiments(wanted(given))
             case ("POST", "experiments"):
@@ -231,7 +270,8 @@ class Handler(BaseHTTPRequestHandler):
             case ("POST", "runs"):
                 return kubeflow.create_run(json.loads(body))
             case ("GET", "runs"):
-                return kubeflow.list_runs()
+                assert given.get("sort_by") == "created_at desc", given
+                return kubeflow.list_runs(given.get("page_token", ""), int(given.get("page_size", 10)))
             case ("GET", "runs", run):
                 return kubeflow.get_run(run)
         raise AssertionError(f"{self.command} {path} is not played")

@@ -1,6 +1,8 @@
 """`boatyard submit` against a server that answers as a real Kubeflow Pipelines backend did, over real HTTP."""
 
+import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -261,6 +263,81 @@ def test_a_backend_that_is_away_for_a_moment_is_waited_for(
     error, _, _ = submit("--follow", "run-0", "--host", host)
     assert isinstance(error, submitting.BackendError)
     assert f"run run-0 may go on, follow it again: boatyard submit --follow run-0 --host {host}" in str(error)
+
+
+def test_a_restart_of_the_api_server_is_lived_through_and_told_twice(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeflow = Kubeflow([("RUNNING", nodes(train="RUNNING"))] * 6 + [done()])
+    with contextlib.ExitStack() as later, contextlib.ExitStack() as first:
+        host = first.enter_context(serving(kubeflow))
+        looks = iter(range(1000))
+
+        def between(seconds: float) -> None:
+            look = next(looks)
+            if look == 1:
+                first.close()  # connections are refused
+            if look == 4:
+                kubeflow.fail["/runs/run-0"] = (503, "starting")  # as from the gateway before it
+                later.enter_context(serving(kubeflow, int(host.rpartition(":")[2])))
+            if look == 6:
+                kubeflow.fail.clear()
+
+        monkeypatch.setattr(submitting.time, "sleep", between)
+        monkeypatch.setattr(submitting, "ANSWER_TIMEOUT_S", 5.0)
+        with caplog_of(submitting.logger) as told:
+            error, said, _ = submit(project, "--host", host)
+    assert error is None and "run run-0 succeeded" in said
+    assert len(told) == 2, told
+    assert "does not answer" in told[0] and told[0].endswith("it is asked again for 5 minutes")
+    assert told[1] == f"{host} answers again"
+
+
+def test_a_run_that_stands_still_is_followed_for_as_long_as_it_takes(
+    backend: tuple[Kubeflow, str], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeflow, host = backend
+    still: list[Any] = [("RUNNING", nodes(preprocess="SUCCEEDED", train="RUNNING"))] * 12
+    requeued: list[Any] = [(None, nodes(preprocess="SUCCEEDED", train="RUNNING")), (None, {})] * 6
+    kubeflow.scenes = [*still, *requeued, *still, done()]
+    monkeypatch.setattr(submitting, "UNREACHABLE_TIMEOUT_S", 0.0)  # a run that says little is no backend that is away
+    monkeypatch.setattr(submitting, "SLOW_POD_S", 0.05)
+    error, said, told = submit(project, "--host", host)
+    assert error is None and "run run-0 succeeded" in said
+    assert told.count("train        running for") == 1 and "boatyard why run/run-0" in told
+    assert len([line for line in told.splitlines() if "train" in line]) == 3, "it began, it is slow, it succeeded"
+    assert kubeflow.asked.count("GET /runs/run-0") == 37
+
+
+def test_a_refused_run_of_a_project_that_deploys_has_no_deploy_step(
+    backend: tuple[Kubeflow, str], project: Path
+) -> None:
+    kubeflow, host = backend
+    text = (project / "boatyard.yaml").read_text()
+    (project / "boatyard.yaml").write_text(text.replace("{root:", "{deploy: true, root:"))
+    kubeflow.scenes = ["run-refused"]
+    error, said, _ = submit(project, "--host", host, "--json")
+    assert isinstance(error, Refused)
+    assert not {"push", "deploy"} & json.loads(said)["steps"].keys()
+    spec = yaml.safe_load(kubeflow.specs[0].split("\n---")[0])
+    tasks = {name: set(part["dag"]["tasks"]) for name, part in spec["components"].items() if "dag" in part}
+    assert [name for name, inside in tasks.items() if "deploy" in inside] == ["comp-condition-1"]
+    assert "deploy" not in spec["root"]["dag"]["tasks"]
+    condition = spec["root"]["dag"]["tasks"]["condition-1"]["triggerPolicy"]["condition"]
+    assert condition == "inputs.parameter_values['pipelinechannel--gate-Output'] == true"
+
+
+@contextlib.contextmanager
+def caplog_of(logger: logging.Logger) -> Iterator[list[str]]:
+    """Collect what a logger says; the command sets the root's handlers anew."""
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    try:
+        yield told
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_ctrl_c_leaves_the_run_and_says_how_to_follow_it_again(backend: tuple[Kubeflow, str], project: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pipeline on Kubeflow: compiled, submitted, followed to the end of its run."""
+"""The pipeline on Kubeflow: compiled, submitted, followed to the end of its run; the runs that were."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from boatyard.api.projects import Overrides, resolve
 from boatyard.api.saying import say, say_at
-from boatyard.errors import BoatyardError, ClusterError, ConfigError, Interrupted
+from boatyard.errors import BoatyardError, ClusterError, ConfigError, Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from boatyard.pipelines.listing import RunSummary
     from boatyard.pipelines.outcomes import RunState
     from boatyard.pipelines.submitting import Backend, Submission, Submitted
     from boatyard.project import Project
@@ -68,18 +69,8 @@ def submit(
     run alone and raises Interrupted. `announce` is told where its page is, `say` how its steps change.
     """
     from boatyard.pipelines import outcomes, submitting
-    from boatyard.settings import Settings
 
-    address = host or Settings().kubeflow
-    if not address:
-        raise ConfigError(
-            expected="the URL of the Kubeflow Pipelines API",
-            found="none",
-            fix=(
-                "give --host, or set BOATYARD_KUBEFLOW (kubectl port-forward -n kubeflow "
-                "svc/ml-pipeline 8888 makes it http://localhost:8888)"
-            ),
-        )
+    address = _address(host)
     with tempfile.TemporaryDirectory() as scratch:
         what = None if run else _submission(project, set, Path(scratch) / "pipeline.yaml", cached, namespace, say)
         backend = submitting.Backend(address, namespace)
@@ -95,6 +86,48 @@ def submit(
     if error and check:
         raise error
     return KubeflowRun(name, submitted, state, error)
+
+
+def kubeflow_runs(
+    project: Project | str | Path = ".",
+    *,
+    host: str | None = None,
+    namespace: str | None = None,
+    limit: int = 20,
+    every: bool = False,
+    say: Say = say,
+) -> tuple[RunSummary, ...]:
+    """Return the backend's runs of the project's pipeline, or of `every` one, the latest first, `limit` at most.
+
+    State and steps are the backend's; metric, version and reason are what the steps left below the pipeline root,
+    which this machine needs the store's keys for. `say` is told once where they cannot be read.
+    """
+    from boatyard.pipelines import listing, submitting
+
+    if limit < 1:
+        raise UsageError("limit", expected="1 or more", found=str(limit))
+    name = None if every else resolve(project).name
+    backend = submitting.Backend(_address(host), namespace)
+    found = listing.summaries(backend, name, limit, lambda run: _why(run, project, namespace))
+    for note in found.notes:
+        say(note)
+    return found.runs
+
+
+def _address(host: str | None) -> str:
+    """Return the URL of the API, as given or as the environment has it; raises ConfigError where neither says it."""
+    from boatyard.settings import Settings
+
+    if address := host or Settings().kubeflow:
+        return address
+    raise ConfigError(
+        expected="the URL of the Kubeflow Pipelines API",
+        found="none",
+        fix=(
+            "give --host, or set BOATYARD_KUBEFLOW (kubectl port-forward -n kubeflow "
+            "svc/ml-pipeline 8888 makes it http://localhost:8888)"
+        ),
+    )
 
 
 def _submission(

@@ -12,9 +12,10 @@ import click
 
 import boatyard
 from boatyard.cli.options import FOLDER, JSON, QUIET, SET, Verb, print_json, shown
-from boatyard.errors import BoatyardError
+from boatyard.errors import BoatyardError, UsageError
 
 if TYPE_CHECKING:
+    from boatyard.pipelines.listing import RunSummary
     from boatyard.running.runs import Run
 
 
@@ -51,12 +52,36 @@ def run(folder: Path, overrides: tuple[str, ...], resume: bool, run_id: str | No
 @click.command("runs", cls=Verb, place=40)
 @FOLDER
 @click.option("--steps", is_flag=True, help="Show each run's steps too, and why one ran again.")
+@click.option("--kubeflow", is_flag=True, help="List the pipeline's runs on Kubeflow instead.")
+@click.option("--host", help="With --kubeflow: URL of the API; BOATYARD_KUBEFLOW by default.")
+@click.option("--namespace", help="With --kubeflow: of the runs, where Kubeflow has several users.")
+@click.option("--limit", type=click.IntRange(1), help="With --kubeflow: how many at most.  [default: 20]")
+@click.option("--all", "every", is_flag=True, help="With --kubeflow: the runs of every pipeline.")
 @JSON
-def runs(folder: Path, steps: bool, as_json: bool) -> None:
-    """List a project's runs, the latest first.
+def runs(
+    folder: Path,
+    steps: bool,
+    kubeflow: bool,
+    host: str | None,
+    namespace: str | None,
+    limit: int | None,
+    every: bool,
+    as_json: bool,
+) -> None:
+    """List a project's runs, the latest first: those of this machine, or with --kubeflow those of a backend.
+
+    Of a run on Kubeflow the metric, the version pushed and the reason are what its steps left below the pipeline root;
+    they are read where this machine has the store's keys (AWS_ACCESS_KEY_ID and so on). Times are UTC.
 
     Example:  boatyard runs --steps
     """
+    given = {"--host": host, "--namespace": namespace, "--limit": limit, "--all": every}
+    if kubeflow:
+        listed = boatyard.kubeflow_runs(folder, host=host, namespace=namespace, limit=limit or 20, every=every)
+        _list_kubeflow(listed, folder, steps, every, as_json)
+        return
+    if alone := [option for option, value in given.items() if value]:
+        raise UsageError(f"{alone[0]} is an option of --kubeflow", fix="give both, or neither")
     found = boatyard.runs(folder)
     if as_json:
         print_json([_values(record) for record in found])
@@ -88,6 +113,28 @@ def report(folder: Path, run_id: str | None, as_json: bool) -> None:
     for name, metric in found.metrics.items():
         click.echo(f"{name:<20} {metric}")
     click.echo(f"page: {found.path / 'report.html'}")
+
+
+def _list_kubeflow(listed: tuple[RunSummary, ...], folder: Path, steps: bool, every: bool, as_json: bool) -> None:
+    """Print runs of a backend: the words of those of this machine, and what only these have."""
+    if as_json:
+        print_json([run.to_dict() for run in listed])
+        return
+    if not listed:
+        click.echo(f"no runs on Kubeflow yet; `boatyard submit{shown(folder)}` makes one")
+    for run in listed:
+        click.echo("  ".join(_cells(run, every)).rstrip())
+        for step, state in (run.steps or {}).items() if steps else ():
+            click.echo(f"    {step:<12} {state.lower()}")
+
+
+def _cells(run: RunSummary, every: bool) -> list[str]:
+    took = "" if run.seconds is None else f"{run.seconds:.1f} s"
+    result = run.result
+    said = [result.headline(), f"version {result.version}" if result.version is not None else ""] if result else []
+    name = [run.name, *([run.pipeline] if every and run.pipeline else [])]
+    own = [run.run, f"{run.created[:19].replace('T', ' '):<19}", f"{run.state:<12} {took:>10}", *name]
+    return [*own, *filter(None, [*said, run.reason])]
 
 
 def _values(record: Run) -> dict[str, Any]:
