@@ -252,8 +252,8 @@ def _measured(report: Path, verdict: Verdict) -> results.RunResult:
 
     found = Report.read(report)
     metric = found.metrics[found.main]
-    numbers = {"value": metric.value, "low": metric.low, "high": metric.high, "confidence": found.confidence}
-    return results.RunResult(found.main, **numbers, passed=verdict.passed, verdict=verdict.sentence)
+    numbers = metric.value, metric.low, metric.high, found.confidence
+    return results.RunResult(found.main, *numbers, verdict.passed, verdict.sentence)
 
 
 def push(
