@@ -119,7 +119,12 @@ def test_a_step_may_leave_any_table(source: str, tmp_path: Path) -> None:
     else:
         (tmp_path / "rows").write_text("".join(json.dumps(value) + "\n" for value in values))
     stages.preprocess(
-        {"source": source}, {}, "classification", str(tmp_path / "out"), "numbers", str(tmp_path / "rows")
+        {"source": source},
+        {},
+        "classification",
+        str(tmp_path / "out"),
+        str(tmp_path / "numbers.json"),
+        str(tmp_path / "rows"),
     )
     assert sum(datasets.read(tmp_path / "out").manifest["rows"].values()) == 60
 
