@@ -14,14 +14,15 @@ from kfp.dsl import Artifact, Dataset, Input, Output
 from boatyard.components import evaluate, gate, preprocess, push, train, verdict
 from boatyard.components.image import IMAGE
 from boatyard.pipelines.placing import place
-from boatyard.project import KubeflowConfig
+from boatyard.project import KubeflowConfig, StepConfig
 
 DATA = {"source": "csv", "target": "diagnosis"}
 PREPROCESS = {"split": {"train": 0.5, "validation": 0.2, "test": 0.3}}
 TRAIN = {"recipe": "mlp", "model": {"hidden": [16]}, "epochs": 12, "batch_size": 32, "learning_rate": 0.01}
 GATE = {"minimum": {"accuracy": 0.85}}
 STORE = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
-pod = partial(place, kubeflow=KubeflowConfig(secrets={key: f"boatyard-s3/{key}" for key in STORE}))
+SECRETS = {key: f"boatyard-s3/{key}" for key in STORE}
+pod = partial(place, step=StepConfig(memory_limit="2Gi", timeout="1h"), kubeflow=KubeflowConfig(secrets=SECRETS))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

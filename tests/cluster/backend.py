@@ -35,7 +35,8 @@ def read(text: str, namespace: str, root: str) -> Backend:
     """Return the backend of a compiled spec's two documents, its pods with the tests' image."""
     spec, platform = yaml.safe_load_all(text)
     for executor in spec["deploymentSpec"]["executors"].values():
-        executor["container"]["image"] = IMAGE
+        if "container" in executor:  # an importer has none
+            executor["container"]["image"] = IMAGE
     return Backend(spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"], namespace, root)
 
 
@@ -104,23 +105,46 @@ class Backend:
         """Return the executor input that KFP's driver makes of a task."""
         wanted, made = component["inputDefinitions"], component.get("outputDefinitions", {})
         defaults = self.spec["root"]["inputDefinitions"]["parameters"]
+        given = self.task(task)["inputs"]
+        constants = {
+            name: value["runtimeValue"]["constant"]
+            for name, value in given.get("parameters", {}).items()
+            if "runtimeValue" in value
+        }
+        named = {
+            name: defaults.get(value["componentInputParameter"].removeprefix("pipelinechannel--"), {})
+            for name, value in given.get("parameters", {}).items()
+            if "componentInputParameter" in value
+        }
         loop = {"part": part, "of": PARTS} if part is not None else {}
         parameters = {
             name: value
             for name in wanted.get("parameters", {})
-            if (value := {**{k: d.get("defaultValue") for k, d in defaults.items()}, **loop, **others}.get(name))
+            if (
+                value := {
+                    **{k: d.get("defaultValue") for k, d in {**defaults, **named}.items()},
+                    **constants,
+                    **loop,
+                    **others,
+                }.get(name)
+            )
             is not None
         }
-        taken = {name: self.taken(task, name, others) for name in wanted.get("artifacts", {})}
-        given = {
+        taken = {name: self.taken(task, name, others) for name in given.get("artifacts", {})}
+        made_at = {
             name: {
                 "artifacts": [{"name": name, "uri": f"{folder}/{name}", "type": about["artifactType"], "metadata": {}}]
             }
             for name, about in made.get("artifacts", {}).items()
         }
         files = {name: {"outputFile": f"/tmp/kfp/outputs/{name}"} for name in made.get("parameters", {})}
-        outputs = {"artifacts": given, "parameters": files, "outputFile": "/tmp/kfp_outputs/output_metadata.json"}
+        outputs = {"artifacts": made_at, "parameters": files, "outputFile": "/tmp/kfp_outputs/output_metadata.json"}
         return {"inputs": {"parameterValues": parameters, "artifacts": taken}, "outputs": outputs}
+
+    def task(self, name: str) -> dict[str, Any]:
+        """Return what the spec says of a task, whichever condition or loop it is in."""
+        dags = [each["dag"] for each in (self.spec["root"], *self.spec["components"].values()) if "dag" in each]
+        return next(dict(dag["tasks"][name]) for dag in dags if name in dag["tasks"])
 
     def taken(self, task: str, name: str, others: dict[str, Any]) -> dict[str, Any]:
         """Return an input artifact, or those of a loop, as they come downstream: numbered, with keys that KFP adds."""
@@ -202,6 +226,8 @@ class Backend:
 
 
 PRODUCERS: dict[Any, tuple[str, str]] = {
+    "rows": ("clean", "rows"),
+    "numbers": ("evaluate", "numbers"),
     "profiles": ("preprocess-profile", "profile"),
     "plan": ("preprocess-plan", "plan"),
     "notes": ("preprocess-clean", "notes"),
