@@ -12,14 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sources
 import yaml
 from kfp import compiler
+from PIL import Image
 
-from boatyard import packages, registry, stages
+from boatyard import packages, project, registry, stages
 from boatyard.data import artifacts, datasets
 from boatyard.errors import ArtifactError, ConfigError, DataError, Refused
+from boatyard.project import templates
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "mixed"
@@ -88,6 +92,9 @@ def test_the_same_rows_are_the_same_dataset_wherever_they_lie(
     monkeypatch.setenv("BOATYARD_PROJECT", str(tmp_path / "elsewhere"))
     again = preprocess(example, tmp_path / "again", "rows")  # a relative artifact starts where the step does
     assert again.digest == datasets.read(Path(made["preprocess/dataset"])).digest
+    named = {**example, "DATA": {**example["DATA"], "path": "s3://raw/rows.csv"}}  # as of a project file: not read
+    named_too = preprocess(named, tmp_path / "named", "rows")
+    assert artifacts.digest_folder(named_too.path) == artifacts.digest_folder(again.path)
     for folder in ("one", "two/deeper"):
         (tmp_path / folder).mkdir(parents=True)
         text = Path(rows).read_text() + "1,2\n"  # a row to tell of, with its place
@@ -108,16 +115,22 @@ def test_rows_that_a_step_did_not_write_are_said(example: dict[str, Any], tmp_pa
         preprocess(example, tmp_path / "out", tmp_path / "gone")
 
 
-@pytest.mark.parametrize("source", ["parquet", "jsonl"])
-def test_a_step_may_leave_any_table(source: str, tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def write_rows(source: str, path: Path) -> None:
+    """Write 60 rows of two classes as a step would."""
     values = [{"size": n / 7, "label": f"c{n % 2}"} for n in range(60)]
     if source == "parquet":
-        pq.write_table(pa.Table.from_pylist(values), tmp_path / "rows")
-    else:
-        (tmp_path / "rows").write_text("".join(json.dumps(value) + "\n" for value in values))
+        pq.write_table(pa.Table.from_pylist(values), path)
+    elif source == "jsonl":
+        path.write_text("".join(json.dumps(value) + "\n" for value in values))
+    for n, value in enumerate(values if source == "images" else ()):
+        picture = path / str(value["label"]) / f"{n}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), 4 * n).save(picture)
+
+
+@pytest.mark.parametrize("source", ["parquet", "jsonl", "images"])
+def test_a_step_may_leave_rows_of_any_source(source: str, tmp_path: Path) -> None:
+    write_rows(source, tmp_path / "rows")
     stages.preprocess(
         {"source": source},
         {},
@@ -267,6 +280,19 @@ def blocks() -> list[str]:
 def test_the_page_shows_the_example_as_it_is() -> None:
     text = (EXAMPLE / "pipeline.py").read_text()
     assert sum(block in text for block in blocks()) == 1, "docs/pipelines.md quotes examples/mixed/pipeline.py whole"
+
+
+def test_the_sections_of_a_project_file_go_into_a_component_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = (block for block in blocks() if "Project.load" in block)
+    templates.write(tmp_path / "flowers")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"preprocess": lambda **inputs: inputs}
+    exec(block, names)
+    loaded = project.load(tmp_path / "flowers")
+    assert project.section(project.DataConfig, names["task"]["data"]) == loaded.data
+    assert project.section(project.PreprocessConfig, names["task"]["preprocess"]) == loaded.preprocess
 
 
 IMPORTS = """

@@ -104,42 +104,29 @@ class Backend:
     ) -> dict[str, Any]:
         """Return the executor input that KFP's driver makes of a task."""
         wanted, made = component["inputDefinitions"], component.get("outputDefinitions", {})
-        defaults = self.spec["root"]["inputDefinitions"]["parameters"]
-        given = self.task(task)["inputs"]
-        constants = {
-            name: value["runtimeValue"]["constant"]
-            for name, value in given.get("parameters", {}).items()
-            if "runtimeValue" in value
-        }
-        named = {
-            name: defaults.get(value["componentInputParameter"].removeprefix("pipelinechannel--"), {})
-            for name, value in given.get("parameters", {}).items()
-            if "componentInputParameter" in value
-        }
-        loop = {"part": part, "of": PARTS} if part is not None else {}
-        parameters = {
-            name: value
-            for name in wanted.get("parameters", {})
-            if (
-                value := {
-                    **{k: d.get("defaultValue") for k, d in {**defaults, **named}.items()},
-                    **constants,
-                    **loop,
-                    **others,
-                }.get(name)
-            )
-            is not None
-        }
-        taken = {name: self.taken(task, name, others) for name in given.get("artifacts", {})}
-        made_at = {
+        parameters = self.parameters(task, part, others)
+        parameters = {name: parameters[name] for name in wanted.get("parameters", {}) if name in parameters}
+        artifacts = self.task(task)["inputs"].get("artifacts", {})  # of optional ones those that the pipeline gives
+        taken = {name: self.taken(task, name, others) for name in artifacts}
+        given = {
             name: {
                 "artifacts": [{"name": name, "uri": f"{folder}/{name}", "type": about["artifactType"], "metadata": {}}]
             }
             for name, about in made.get("artifacts", {}).items()
         }
         files = {name: {"outputFile": f"/tmp/kfp/outputs/{name}"} for name in made.get("parameters", {})}
-        outputs = {"artifacts": made_at, "parameters": files, "outputFile": "/tmp/kfp_outputs/output_metadata.json"}
+        outputs = {"artifacts": given, "parameters": files, "outputFile": "/tmp/kfp_outputs/output_metadata.json"}
         return {"inputs": {"parameterValues": parameters, "artifacts": taken}, "outputs": outputs}
+
+    def parameters(self, task: str, part: int | None, others: dict[str, Any]) -> dict[str, Any]:
+        """Return parameters by name: the pipeline's defaults, a task's constants, a loop's part; `others` win."""
+        root = self.spec["root"]["inputDefinitions"]["parameters"]
+        values = {name: about.get("defaultValue") for name, about in root.items()}
+        for name, source in self.task(task)["inputs"].get("parameters", {}).items():
+            channel = source.get("componentInputParameter", "").removeprefix("pipelinechannel--")
+            values[name] = source.get("runtimeValue", {}).get("constant", values.get(channel, values.get(name)))
+        values |= {"part": part, "of": PARTS} if part is not None else {}
+        return {name: value for name, value in {**values, **others}.items() if value is not None}
 
     def task(self, name: str) -> dict[str, Any]:
         """Return what the spec says of a task, whichever condition or loop it is in."""
