@@ -44,7 +44,7 @@ def steps(details: Iterable[Any], ended: bool = False) -> dict[str, str]:
     executor was skipped. In a run that has `ended`, a step without a state never ran: SKIPPED.
     """
     unset = "SKIPPED" if ended else "PENDING"
-    nodes = sorted((_node(detail, unset) for detail in details if detail.display_name), key=_order)
+    nodes = sorted((_node(detail, unset) for detail in details if detail and detail.display_name), key=_order)
     workflow = _workflow(nodes)
     cached = _cached(nodes, workflow)
     whole, attempts = dict[str, list[str]](), dict[str, list[str]]()
@@ -58,7 +58,7 @@ def steps(details: Iterable[Any], ended: bool = False) -> dict[str, str]:
 
 
 def _node(detail: Any, unset: str) -> Node:
-    children = tuple(child.pod_name for child in detail.child_tasks or [] if child.pod_name)
+    children = tuple(child.pod_name for child in detail.child_tasks or [] if child and child.pod_name)
     return Node(detail.display_name, str(detail.state or unset), children, detail.start_time, detail.end_time)
 
 

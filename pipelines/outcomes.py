@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from boatyard.errors import BoatyardError, Refused, StorageError
-from boatyard.running import reasons
+from boatyard.running import reasons, results
 from boatyard.running.reasons import Reason
+from boatyard.running.results import RunResult
 from boatyard.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -68,9 +69,21 @@ def outcome(state: RunState, why: str = "") -> BoatyardError | None:
     if left:
         where = f"\n  its log: {left[0].log}" if left[0].log else ""
         return RunFailed(f"{left[0].step} failed: {left[0].sentence}{where}")
-    if state.failed == ("verdict",):  # that step does nothing but this
-        return Refused("the gate refused", fix=f"its verdict is at {folder or 'the run’s root'}/gate/")
+    if state.failed == ("verdict",) and (refusal := _refusal(folder)):  # that step does nothing but this
+        return refusal
     return RunFailed(_unsaid(state, folder, why or f"boatyard why run/{state.run}"))
+
+
+def _refusal(folder: str) -> Refused | None:
+    """Return the gate's no, in its words where they can be read; None where it said yes, and another thing failed."""
+    result = RunResult()
+    if folder.startswith("s3://") and Settings().credentials:
+        with contextlib.suppress(StorageError):
+            result = results.read(folder)
+    if result.passed:
+        return None
+    where = f"its verdict is at {folder or 'the run’s root'}/gate/"
+    return Refused(result.verdict) if result.verdict else Refused("the gate refused", fix=where)
 
 
 def folder_of(state: RunState) -> str:

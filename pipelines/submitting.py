@@ -214,7 +214,7 @@ class Backend:
         details = (answer.run_details.task_details if answer.run_details else None) or []
         root = answer.runtime_config.pipeline_root if answer.runtime_config else None
         state = str(answer.state or "PENDING")  # left out until Argo has picked the run up, and a moment later again
-        terminated = any(each.state == "CANCELING" for each in answer.state_history or [])
+        terminated = any(each and each.state == "CANCELING" for each in answer.state_history or [])
         name = self.pipeline_of(answer)
         return RunState(answer.run_id, name, state, steps(details, state in ENDED), root or "", terminated)
 
@@ -294,6 +294,8 @@ class Backend:
             return f"{self.host} knows nothing there (404){detail}; is it a Kubeflow Pipelines API, and the name right?"
         if status >= 500:
             return f"{self.host} failed ({status}){detail}; look at the API server's log, or try again later"
+        if not status:  # the client could not make a value of it
+            return f"{self.host} answers what is no Pipelines API ({' '.join(str(body).split())[:200]})"
         return f"{self.host} refused it ({status}){detail}"
 
     def _not_json(self, body: bytes) -> str:

@@ -234,6 +234,9 @@ STRANGE = [
     {"run_id": "text", "state": "SUCCEEDED", "pipeline_spec": "}: no yaml"},
     {"run_id": "list", "state": "SUCCEEDED", "pipeline_spec": {"pipelineInfo": None}},
     {"run_id": "empty", "state": "FAILED", "run_details": {"task_details": None}, "pipeline_version_reference": {}},
+    {"run_id": "nodes", "state": "FAILED", "run_details": {"task_details": [None, {"child_tasks": [None]}]}},
+    {"run_id": "history", "state": "FAILED", "state_history": [None, {}], "runtime_config": {"pipeline_root": 5}},
+    {"run_id": "new", "state": "OF_A_LATER_VERSION", "display_name": "two\nlines\tof it"},
 ]
 
 
@@ -242,7 +245,9 @@ def test_runs_that_lack_what_ours_have_hide_no_other(backend: tuple[Kubeflow, st
     kubeflow.history[2:2] = STRANGE
     assert [run["run"] for run in listed(project, "--host", host)] == list(RUNS.values())
     everyone = {run["run"]: run for run in listed(project, "--host", host, "--all", "--limit", 100)}
-    assert {"bare", "nulls", "old", "text", "list", "empty"} <= everyone.keys() and len(everyone) == 15
+    assert {"bare", "nulls", "old", "text", "list", "empty", "nodes", "history"} <= everyone.keys()
+    assert len(everyone) == len(kubeflow.history) - 3, "those without an id are none"
+    assert (everyone["new"]["state"], everyone["new"]["name"]) == ("of_a_later_version", "two lines of it")
     assert everyone["bare"]["state"] == everyone["nulls"]["state"] == "pending"
     assert everyone["old"]["state"] == everyone["empty"]["state"] == "failed"
     assert "boatyard why run/old" in everyone["old"]["reason"] and everyone["old"]["created"] == ""
@@ -259,6 +264,19 @@ def test_a_run_of_a_spec_without_a_version_is_of_the_pipeline_that_the_spec_name
         kubeflow.history.insert(0, {"run_id": f"spec-{number}", "state": "SUCCEEDED", "pipeline_spec": spec})
     found = [run["run"] for run in listed(project, "--host", host)]
     assert found == ["spec-0", *RUNS.values()]
+
+
+def test_a_verdict_step_that_fails_though_the_gate_passed_is_no_refusal(
+    backend: tuple[Kubeflow, str], project: Path, left: None, tmp_path: Path
+) -> None:
+    for passed, state in ((True, "failed"), (False, "refused")):
+        (tmp_path / "gate").write_text(json.dumps({"passed": passed, "verdict": "refused: too few rows"}))
+        place = storage.open(f"{ROOT}/tabular/{RUNS['run-refused']}")
+        place.put("results/gate.json", tmp_path / "gate")
+        place.delete(["reasons/verdict.json"])
+        first = listed(project, "--host", backend[1], "--limit", 1)[0]
+        assert first["state"] == state, first
+        assert first["reason"].startswith("verdict failed" if passed else "refused: too few rows")
 
 
 @pytest.mark.parametrize(
@@ -302,6 +320,12 @@ def test_a_wrong_question_is_one_line(
         return
     with pytest.raises(kind, match=said):
         raise error or AssertionError
+
+
+def test_a_time_that_is_none_is_said_in_one_line(backend: tuple[Kubeflow, str], project: Path) -> None:
+    backend[0].history[0]["created_at"] = "yesterday"
+    error, _, _ = runs(project, "--kubeflow", "--host", backend[1])
+    assert "answers what is no Pipelines API (Failed to parse `yesterday` as datetime" in str(error)
 
 
 def test_a_login_page_is_seen_for_what_it_is(backend: tuple[Kubeflow, str], project: Path) -> None:

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import graphs
 import pytest
 from apiserver import ApiServer, api_server
 from click.testing import CliRunner
 
 import boatyard
 from boatyard.__main__ import cli
+from boatyard.api.placing import endpoint_room
 from boatyard.diagnosis.room import Ask, rooms, unplaced
+from boatyard.errors import Forbidden
 from boatyard.kubernetes import cluster as clusters
 
 TEXT = "name: flowers\ndata: {source: csv, path: rows.csv, target: y}\ntrain: {recipe: mlp}\n"
@@ -91,3 +94,31 @@ def test_a_node_that_has_as_many_pods_as_it_takes_has_no_room() -> None:
         node(server, "full", pods="1")
         pod(server, "only", "full")
         assert "no node has 1 of pods free" in unplaced(rooms(cluster), ask(cpu="1"))
+
+
+def test_plan_says_whether_there_is_room_for_a_new_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = str(graphs.package(tmp_path / "package", graphs.numbers_schema()).path)
+    arguments = ["plan", package, "--storage", "s3://models/package", "-n", "a"]
+    with api_server(lambda digest, body: []) as (server, cluster):
+        monkeypatch.setattr(clusters, "connect", lambda context=None: cluster)
+        done = CliRunner().invoke(cli, arguments)
+        assert done.exit_code == 0 and "new pod" not in done.output, "the nodes cannot be seen"
+        node(server, "one", cpu="8", memory="16Gi")
+        last = CliRunner().invoke(cli, arguments).output.splitlines()[-1]
+        assert last.startswith("a new pod asks for ") and last.endswith("of memory: there is room")
+        pod(server, "busy", "one", cpu="7900m")
+        assert "of cpu free; the most is 100m of cpu" in CliRunner().invoke(cli, arguments).output
+        done = CliRunner().invoke(cli, [*arguments, "--json"])
+        assert done.stderr == "" and isinstance(json.loads(done.stdout), list)
+
+
+def test_plan_asks_for_no_room_where_no_pod_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with api_server(lambda digest, body: []) as (server, cluster):
+        node(server, "one")
+        assert endpoint_room([{"kind": "ScaledObject"}], cluster) == ""
+        monkeypatch.setattr(type(cluster), "list", refuse)
+        assert endpoint_room([{"kind": "InferenceService", "spec": {"predictor": {"model": {}}}}], cluster) == ""
+
+
+def refuse(self: object, kind: str, namespace: str = "") -> Any:
+    raise Forbidden("nodes", fix="ask for the right")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from boatyard.api.packages import is_project
 from boatyard.api.projects import Overrides, resolve
-from boatyard.api.saying import say_at
+from boatyard.api.saying import say, say_at
 from boatyard.errors import BoatyardError, ConfigError
 
 if TYPE_CHECKING:
@@ -45,13 +45,23 @@ def plan(
     set: Overrides = (),
     namespace: str | None = None,
     context: str | None = None,
+    say: Say = say,
 ) -> tuple[Change, ...]:
-    """Return what deploy would change, field by field and why; nothing is changed."""
+    """Return what deploy would change, field by field and why; nothing is changed.
+
+    Where it would make pods, `say` is told whether a node has room for one now, if the nodes can be seen.
+    """
     from boatyard import deployment
+    from boatyard.api.placing import endpoint_room
     from boatyard.kubernetes import cluster
 
     objects, _ = objects_of(what, project, version, storage, set, namespace)
-    return tuple(deployment.plan(cluster.connect(context), objects))
+    there = cluster.connect(context)
+    changes = tuple(deployment.plan(there, objects))
+    makes_pods = any(change.object.startswith("InferenceService/") for change in changes)
+    if makes_pods and (sentence := endpoint_room(objects, there)):
+        say(sentence)
+    return changes
 
 
 def deploy(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boatyard.api.projects import Overrides, resolve
+from boatyard.errors import ClusterError
 
 if TYPE_CHECKING:
     from boatyard.diagnosis.room import Ask
+    from boatyard.kubernetes.cluster import Cluster
     from boatyard.project import KubeflowConfig, Project, StepConfig
 
 
@@ -39,6 +42,34 @@ def placements(
     asks = _asks(resolve(project, set))
     nodes = room.rooms(cluster.connect(context))
     return tuple(Placement(step, dict(ask.amounts), room.unplaced(nodes, ask)) for step, ask in asks.items())
+
+
+def endpoint_room(objects: Iterable[Mapping[str, Any]], cluster: Cluster) -> str:
+    """Say whether a node has room now for one more pod of an endpoint; nothing where the nodes cannot be seen."""
+    from boatyard.diagnosis import room
+
+    predictors = [each["spec"]["predictor"] for each in objects if each["kind"] == "InferenceService"]
+    try:
+        nodes = room.rooms(cluster) if predictors else ()
+    except ClusterError:  # whoever deploys may have a namespace's rights alone
+        return ""
+    if not nodes:
+        return ""
+    ask = _of_predictor(predictors[0])
+    asked = ", ".join(f"{amount} of {name}" for name, amount in ask.amounts.items())
+    return f"a new pod asks for {asked}: {room.unplaced(nodes, ask) or 'there is room'}"
+
+
+def _of_predictor(predictor: Mapping[str, Any]) -> Ask:
+    from boatyard.diagnosis.room import Ask
+
+    resources = predictor["model"].get("resources", {})
+    amounts = {**resources.get("limits", {}), **resources.get("requests", {})}  # a limit alone is a request, too
+    return Ask(
+        {name: str(amount) for name, amount in amounts.items()},
+        predictor.get("nodeSelector", {}),
+        tuple(predictor.get("tolerations", ())),
+    )
 
 
 def _asks(project: Project) -> dict[str, Ask]:

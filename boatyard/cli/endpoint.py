@@ -50,10 +50,11 @@ def plan(
     context: str | None,
     as_json: bool,
 ) -> None:
-    """Say what deploy would change, field by field and why; nothing is changed.
+    """Say what deploy would change, field by field and why, and whether a node has room; nothing is changed.
 
     Example:  boatyard plan . --version production
     """
+    room: list[str] = []
     changes = boatyard.plan(
         what,
         version=reference,
@@ -62,6 +63,7 @@ def plan(
         set=overrides,
         namespace=namespace,
         context=context,
+        say=room.append,
     )
     if as_json:
         print_json(changes)
@@ -69,6 +71,7 @@ def plan(
     click.echo("\n".join(map(str, changes)) if changes else "nothing changes")
     if any(_replaces(change) for change in changes):
         click.echo("pods are replaced one by one; the old ones answer until the new ones do")
+    print_lines(room)
 
 
 @click.command(cls=Verb, place=210)

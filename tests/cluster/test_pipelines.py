@@ -23,7 +23,7 @@ from boatyard import packages, preprocessing, project, registry, storage
 from boatyard.data import artifacts
 from boatyard.gating import Verdict
 from boatyard.pipelines import training
-from boatyard.running import reasons
+from boatyard.running import reasons, results
 
 pytestmark = pytest.mark.cluster
 
@@ -103,6 +103,8 @@ def test_every_step_runs_restricted_and_read_only_and_the_package_is_in_the_regi
     assert (package.name, package.digest, version.version) == ("digits", version.digest, 1)
     assert uri.startswith(f"{backend.root}/push/"), "an s3:// URI that KServe can read"
     assert reasons.read(backend.root) == ()
+    left = results.read(backend.root)
+    assert (left.metric, left.passed, left.version, left.digest) == ("accuracy", True, 1, version.digest)
 
 
 def test_the_deploy_step_leaves_an_endpoint_that_answers_with_the_pushed_package(
