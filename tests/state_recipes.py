@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import itertools
+import math
 import random
 from typing import Any
 
@@ -57,6 +58,17 @@ class LateAttribute(Scaled):
 class UnsavedBuffer(Scaled):
     def build(self) -> None:
         self.register_buffer("mean", torch.zeros(4), persistent=False)
+
+    def scale(self, x: Tensor) -> Any:
+        self.mean.mul_(0.9).add_(0.1 * x.mean(0))
+        return self.mean.sum()
+
+
+class SavedBuffer(Scaled):
+    """Its mean is in the state_dict; of several processes each has that of its own rows."""
+
+    def build(self) -> None:
+        self.register_buffer("mean", torch.zeros(4))
 
     def scale(self, x: Tensor) -> Any:
         self.mean.mul_(0.9).add_(0.1 * x.mean(0))
@@ -167,7 +179,7 @@ class Everything(Attribute, UnsavedBuffer):
     def build(self) -> None:
         Attribute.build(self)
         UnsavedBuffer.build(self)
-        sorts = (Containers, Generators, GlobalGenerators, Globals, ExtraState, LateAttribute)
+        sorts = (SavedBuffer, Containers, Generators, GlobalGenerators, Globals, ExtraState, LateAttribute)
         self.others = nn.ModuleList([sort(4, 3) for sort in sorts]).requires_grad_(False)
 
     def scale(self, x: Tensor) -> Any:
@@ -219,6 +231,23 @@ class OfEverything(OfLoss):
         return {"measured": float(self.measured)}
 
 
+class Apart(nn.Linear):
+    """It answers by a mean of the rows that it saw: of several processes each saw its own."""
+
+    mean: Any = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        if self.training:
+            self.mean = 0.5 * self.mean + 0.5 * x.mean(0)
+        return super().forward(x - self.mean)
+
+
+class OfApart(Recipe):
+    def model(self) -> nn.Module:
+        return Apart(math.prod(self.shape), self.outputs)
+
+
 class Killed(Cnn):
     """A network of images, with every sort of state beside its weights."""
 
@@ -244,8 +273,8 @@ def recipe(sort: type[Scaled]) -> type[Recipe]:
     return type(f"Of{sort.__name__}", (Recipe,), {"model": lambda self: sort(self.shape[0], self.outputs)})
 
 
-SORTS = (Attribute, LateAttribute, UnsavedBuffer, LateBuffer, Containers, Generators, GlobalGenerators, Globals,
-         ExtraState, OwnOptimizer, Frozen, Everything)  # fmt: skip
+SORTS = (Attribute, LateAttribute, UnsavedBuffer, SavedBuffer, LateBuffer, Containers, Generators, GlobalGenerators,
+         Globals, ExtraState, OwnOptimizer, Frozen, Everything)  # fmt: skip
 for each in SORTS[:-1]:
     globals()[f"Of{each.__name__}"] = recipe(each)
 NAMES = ("OfLoss", "OfEverything", *(f"Of{each.__name__}" for each in SORTS[:-1]))

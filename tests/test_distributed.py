@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import rows
+import state_recipes
 from ports import free_port
 from trainings import answers, result, train, wait_for
 
 from boatyard import training
 from boatyard.project import AugmentConfig, PreprocessConfig
-from boatyard.training import loader, states
+from boatyard.training import loader, loop, states
 from boatyard.training.loader import Part
 
 AUGMENT = PreprocessConfig(augment=AugmentConfig(flip=True, shift=2, noise=0.1, erase=3))
@@ -65,19 +67,35 @@ def dataset(name: str) -> rows.Made:
 
 
 def case(name: str, folder: Path) -> training.Training:
-    kind, how, dials = CASES.get(name, LONG)
+    kind, how, dials = {**CASES, "apart": APART}.get(name, LONG)
     with pytest.MonkeyPatch.context() as patch:
         if kind == "streamed":  # on one of the processes only: all must do as it does
             patch.setattr(loader, "CHUNK", 50)
             if os.environ.get("RANK", "1") == "1":
                 patch.setattr(loader, "available_memory", lambda: 1000)
+        if name == "long" and os.environ.get("RANK", "0") == "0":  # all save by the clock of the first
+            patch.setattr(loop, "SAVE_EVERY", 0.3)
         return train(dataset(kind), folder / "out", folder / "work", how, **dials)
 
 
-LONG = (
+LONG: tuple[str, PreprocessConfig, dict[str, Any]] = (
     "images",
     AUGMENT,
-    {"recipe": "cnn", "model": {"blocks": [4, 8], "dropout": 0.2}, "epochs": 10, "optimizer": "adam"},
+    {
+        "recipe": "sorts:Killed",  # every sort of state beside its weights, much of it of each process's own rows
+        "model": {"blocks": [4, 8], "dropout": 0.2},
+        "epochs": 10,
+        "optimizer": "adam",
+        "accumulate": 2,
+        "batch_size": 16,
+    },
+)
+
+
+APART: tuple[str, PreprocessConfig, dict[str, Any]] = (
+    "images",
+    PreprocessConfig(),
+    {"recipe": "sorts:OfApart", "epochs": 50},
 )
 
 
@@ -86,6 +104,9 @@ def start(folder: Path, size: int, *names: str, only: int | None = None, **env: 
     cases = json.dumps({name: free_port() for name in names})
     shared = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1", "BOATYARD_THREADS": "1"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(size), "GLOO_SOCKET_IFNAME": "lo", **env}
+    for name in names:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(state_recipes.__file__, folder / name / "sorts.py")
     return [
         subprocess.Popen(
             [sys.executable, "-c", CHILD, str(folder), cases],
@@ -212,6 +233,16 @@ def test_a_state_of_two_processes_is_gone_on_from_by_one_which_says_so(tmp_path:
     ended(processes)
     case("long", tmp_path / "long")
     assert "and 2 processes, this is cpu" in caplog.text
+    held = next(each.getMessage() for each in caplog.records if "each process held its own" in each.getMessage())
+    assert "all have the first's" in held and "model.beside.mean" in held
+
+
+def test_a_model_that_answers_by_what_only_one_process_saw_is_refused_by_name(tmp_path: Path) -> None:
+    processes = start(tmp_path, 2, "apart")
+    for said in ended(processes):
+        assert "ConfigError train: with the first process's state the validation loss is" in said
+        assert "found differs between the processes: model.mean; train with one process" in said
+        assert "epoch 2 of" not in said
 
 
 def test_parts_share_every_batch_evenly() -> None:

@@ -39,6 +39,7 @@ class World:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     part: Part = WHOLE
     stop: Stop = field(default_factory=Stop)
+    due: bool = field(default=False, init=False)  # whether all are to save, as agreed in the last step
 
     @property
     def first(self) -> bool:
@@ -65,12 +66,17 @@ class World:
         """Return the first process's bytes."""
         return data
 
+    def gathered(self, data: bytes) -> list[bytes]:
+        """Return the bytes of every process, to the first; to the others nothing."""
+        return [data]
+
     def whole(self, made: Tensor, rows: int) -> Tensor:
         """Return all rows of a batch, of which this process made some; gradients flow through its own."""
         return made
 
-    def sum_gradients(self, model: nn.Module) -> None:
-        """Add up every process's gradients, and agree on whether to stop."""
+    def sum_gradients(self, model: nn.Module, due: bool = False) -> None:
+        """Add up every process's gradients, and agree on whether to stop and, by the first's clock, to save."""
+        self.due = due
 
     def batch(self, rows: int) -> contextlib.AbstractContextManager[Any]:
         """Within the block a model computes its part of a batch as one process would compute the whole."""
@@ -106,9 +112,21 @@ class Peers(World):
     def same(self, data: bytes) -> bytes:
         size = torch.tensor([len(data)], device=self.device)
         self._do(lambda: dist.broadcast(size, 0))
-        sent = torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.first else torch.empty(int(size)).byte()
+        return self._sent(data, 0, int(size))
+
+    def gathered(self, data: bytes) -> list[bytes]:
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.part.size)]
+        own = torch.tensor([len(data)], device=self.device)
+        self._do(lambda: dist.all_gather(sizes, own, group=self.steps))
+        found = [self._sent(data, rank, int(size)) if size else b"" for rank, size in enumerate(sizes)]
+        return found if self.first else []
+
+    def _sent(self, data: bytes, rank: int, size: int) -> bytes:
+        """Return the bytes of one process."""
+        own = self.part.rank == rank
+        sent = torch.frombuffer(bytearray(data), dtype=torch.uint8) if own else torch.empty(size, dtype=torch.uint8)
         sent = sent.to(self.device)
-        self._do(lambda: dist.broadcast(sent, 0))
+        self._do(lambda: dist.broadcast(sent, rank))
         return sent.cpu().numpy().tobytes()
 
     def whole(self, made: Tensor, rows: int) -> Tensor:
@@ -122,18 +140,20 @@ class Peers(World):
         found[self.part.rank] = own
         return torch.cat(found)
 
-    def sum_gradients(self, model: nn.Module) -> None:
-        """Sum in one piece, with a flag for each weight that has a gradient somewhere and one to stop at its end."""
+    def sum_gradients(self, model: nn.Module, due: bool = False) -> None:
+        """Sum in one piece; at its end a flag for each weight that has a gradient somewhere, to stop, and to save."""
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-        flags = [float(w.grad is not None) for w in weights] + [float(self.stop.asked is not None)]
+        flags = [float(w.grad is not None) for w in weights]
+        flags += [float(self.stop.asked is not None), float(due and self.first)]
         sent = torch.cat([*(grad.reshape(-1) for grad in grads), torch.tensor(flags, device=self.device)])
         self._do(lambda: dist.all_reduce(sent, group=self.steps))
-        *present, asked = sent[-len(flags) :].tolist()
+        *present, asked, save = sent[-len(flags) :].tolist()
         summed = sent[: -len(flags)].split([weight.numel() for weight in weights])
         for weight, grad, total, there in zip(weights, grads, summed, present, strict=True):
             weight.grad = grad.copy_(total.view_as(grad)) if there else None
         self.heard = (self.stop.asked or "a signal to another process") if asked else None
+        self.due = bool(save)
 
     def batch(self, rows: int) -> contextlib.AbstractContextManager[Any]:
         return WholeBatch(self, rows)

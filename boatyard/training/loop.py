@@ -33,7 +33,17 @@ from boatyard.provenance.modules import Modules
 from boatyard.recipes.authoring import located
 from boatyard.running.progress import Progress
 from boatyard.settings import Settings
-from boatyard.training import checks, external_data, logged_metrics, losses, optimisers, state_key, states, tensorboard
+from boatyard.training import (
+    checks,
+    external_data,
+    logged_metrics,
+    losses,
+    optimisers,
+    process_states,
+    state_key,
+    states,
+    tensorboard,
+)
 from boatyard.training.augmentation import Augmentation
 from boatyard.training.distributed import World, joined
 from boatyard.training.export import compare_all
@@ -94,6 +104,7 @@ class Trainer:
         self.world = world or World(device_of(config))
         self.device = self.world.device
         self.work = work if self.world.first else None
+        self.keeps = work is not None  # every process takes part in what the first writes
         seed_all(config.seed)
         self.recipe = recipes.make(config, how, dataset.schema, copy.deepcopy(dataset.statistics), root=root)
         self.code = provenance.code_of(type(self.recipe), root, recipes.texts(config))  # now: it may be edited later
@@ -203,7 +214,7 @@ class Trainer:
                 progress.update(done, loss=round(loss, 4), epoch=run.epoch + 1, rate=float(f"{rate:.3g}"))
             if asked:
                 self.stop(asked)
-            if time.monotonic() - self.saved_at > SAVE_EVERY:
+            if self.world.due:
                 self.save()
 
     def steps(self) -> Iterator[list[Rows]]:
@@ -234,7 +245,7 @@ class Trainer:
             loss.backward()
             taken = loss.detach() if taken is None else taken + loss.detach()
         assert taken is not None, "a step has a batch"
-        self.world.sum_gradients(self.model)
+        self.world.sum_gradients(self.model, due=time.monotonic() - self.saved_at > SAVE_EVERY)
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
@@ -285,7 +296,7 @@ class Trainer:
             run.best_epoch, run.best_loss, run.best_on, run.waited = run.epoch, loss, self.machine(), 0
             self.best, self.best_live = snapshot(self.model), live
         if not self.compared:
-            self.compare_processes(live)
+            self.compare_processes(live, loss)
         run.stopped_early = config.patience is not None and run.waited >= config.patience
         line = {
             "epoch": run.epoch,
@@ -349,13 +360,13 @@ class Trainer:
         The same process, or one like it, takes the same sums in the same order: the loss is the same to the last bit.
         Elsewhere (another device, other threads) it may differ by what float32 sums do.
         """
-        run = self.run
+        run, apart = self.run, self.take_first_best()
         lost = self.put_back(self.best, self.best_live)
         outputs, target = self.predict(self.validation)
         with torch.no_grad():
             loss = float(self.loss(outputs.clone(), target.clone()))
         if not self.is_recorded(loss):
-            names = sorted({*lost, *unsaved(self.live.start, self.best_live)})
+            names = sorted({*lost, *apart, *unsaved(self.live.start, self.best_live)})
             raise ConfigError(
                 f"train: the model of epoch {run.best_epoch}, put back, has the validation loss {loss:.6g}, "
                 f"{run.best_loss:.6g} was recorded",
@@ -367,6 +378,16 @@ class Trainer:
             self.refuse_other_answers(outputs, names)
         self.put_back(self.best, self.best_live)
         self.model.eval()
+
+    def take_first_best(self) -> list[str]:
+        """Have every process hold the best model as the first does, whose ships; return what was otherwise."""
+        ours = states.State(
+            _prefixed("model", self.best) | _named("live", self.best_live), {"live": dict(self.best_live.nodes)}
+        )
+        first = states.unpack(self.world.same(states.pack(ours)))
+        parts = _parts(first.tensors)
+        self.best, self.best_live = parts["model"], Captured(first.values["live"], parts["live"])
+        return process_states.named_by_all(self.world, process_states.differing(first, ours))
 
     def is_recorded(self, loss: float) -> bool:
         """Return whether a loss is the one that was recorded for the best epoch."""
@@ -404,8 +425,10 @@ class Trainer:
     def save(self) -> None:
         """Keep a state to go on from."""
         self.saved_at = time.monotonic()
-        if self.work:
-            states.save(self.work, self.state(), key=self.key, step=self.run.step)
+        if self.keeps:
+            state = process_states.gathered(self.world, self.state())
+            if self.work:
+                states.save(self.work, state, key=self.key, step=self.run.step)
 
     def state(self) -> states.State:
         """Return all that the rest of the run depends on."""
@@ -422,18 +445,35 @@ class Trainer:
             logger.warning("cannot be saved, so a resumed run may differ from an unbroken one: %s", ", ".join(names))
         self.unsaved |= set(names)
 
-    def compare_processes(self, live: Captured) -> None:
-        """Name the state that differs between the processes: a state that is saved has the first one's."""
+    def compare_processes(self, live: Captured, loss: float) -> None:
+        """Name the state that differs between the processes; raises ConfigError where the first's measures otherwise.
+
+        The first's model is what ships: where its state is not that of the others, the loss that was measured by all
+        of them, each with its own, may be no model's.
+        """
         self.compared = True
         if self.world.part.size == 1:
             return
-        first = states.unpack(self.world.same(states.pack(states.State(live.tensors, {"nodes": dict(live.nodes)}))))
-        names = changed(Captured(first.values["nodes"], first.tensors), live)
-        if names and not self.world.first:
-            logger.warning(
-                "differs between process %d and the first, whose it is when the run is resumed: %s",
-                self.world.part.rank,
-                ", ".join(names[:MAX_NAMED]),
+        weights, now = snapshot(self.model), self.live.capture()
+        ours = states.State(_prefixed("model", weights) | _named("live", live), {"live": dict(live.nodes)})
+        first = states.unpack(self.world.same(states.pack(ours)))
+        names = process_states.named_by_all(self.world, process_states.differing(first, ours))
+        if not names:
+            return
+        if self.world.first:
+            logger.warning("differs between the processes, each of which keeps its own: %s", _listed(names))
+        parts = _parts(first.tensors)
+        self.put_back(parts["model"], Captured(first.values["live"], parts["live"]))
+        with torch.no_grad():
+            again = self.loss_of(*self.predict(self.validation))
+        self.put_back(weights, now)
+        self.model.train()
+        if again != loss:
+            raise ConfigError(
+                f"train: with the first process's state the validation loss is {again:.6g}, with each one's own it is "
+                f"{loss:.6g}; one model ships",
+                found=f"differs between the processes: {_listed(names)}",
+                fix="train with one process, or keep of the rows only what all processes share (batch norm does)",
             )
 
     def machine(self) -> dict[str, Any]:
@@ -488,12 +528,13 @@ class Trainer:
             )
 
     def restore(self, state: states.State) -> None:
-        """Set weights, optimizer and place to those of a state."""
-        parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("model", "best", "optimizer", "live", "best_live")}
-        for name, value in state.tensors.items():
-            part, _, rest = name.partition(".")
-            if rest:
-                parts[part][rest] = value
+        """Set weights, optimizer and place to those of a state, and what is each process's own to its own."""
+        if self.world.part.size != state.values.get("processes", 1) and (apart := process_states.held_apart(state)):
+            logger.warning(
+                "each process held its own, now all have the first's, so the result may differ: %s", _listed(apart)
+            )
+        state = process_states.own(state, self.world.part)
+        parts = _parts(state.tensors)
         self.best, self.best_live = parts["best"], Captured(state.values["best_live"], parts["best_live"])
         lost = self.put_back(parts["model"], Captured(state.values["live"], parts["live"]))
         if names := sorted({*lost, *state.values["unsaved"]}):
@@ -713,7 +754,26 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _named(part: str, captured: Captured) -> dict[str, Tensor]:
-    return {f"{part}.{name}": value for name, value in captured.tensors.items()}
+    return _prefixed(part, captured.tensors)
+
+
+def _prefixed(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{part}.{name}": value for name, value in tensors.items()}
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return a state's tensors by the part that their names begin with."""
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("model", "best", "optimizer", "live", "best_live")}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        if rest:
+            parts[part][rest] = value
+    return parts
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from boatyard.provenance import Code
 
 WHERE = {"device", "nodes", "gpus", "claim", "storage"}  # settings that say where a run is computed, not what
 MAX_NAMED = 6
-FORMAT = 2  # of what a state holds; raised when an older one lacks something that a run goes on from
+FORMAT = 3  # of what a state holds; raised when an older one lacks something that a run goes on from
 
 
 def depends_on(config: TrainConfig, how: PreprocessConfig, dataset: Dataset, seal: str, code: Code) -> dict[str, Any]:
