@@ -89,12 +89,23 @@ def test_a_job_comes_through_its_argument() -> None:
 
 
 def test_a_name_follows_from_what_the_result_depends_on_and_is_one_that_kubernetes_takes() -> None:
-    def name(project: str = "flowers", **dials: Any) -> str:
+    def name(project: str = "flowers", code: str = "", **dials: Any) -> str:
         config = TrainConfig(nodes=2, **dials)
-        return trainjobs.name_of(project, config, PreprocessConfig(), GateConfig(), "0" * 64, "image")
+        return trainjobs.name_of(project, config, PreprocessConfig(), GateConfig(), "0" * 64, "image", code)
 
     assert name() == name() != name(epochs=9)
+    assert name(code="a") == name(code="a") not in (name(), name(code="b"))
     assert len(name("a" * 53) + "-node-0-10-abcde") <= 63 and name("a" * 53).startswith("aaa")
+
+
+def test_the_code_of_an_own_recipe_is_in_the_name_and_is_not_imported(tmp_path: Path) -> None:
+    config = TrainConfig(nodes=2, recipe="own:R")
+    found = []
+    for text in ("raise SystemExit", "raise SystemExit  # changed", "raise SystemExit"):
+        (tmp_path / "own.py").write_text(text)
+        found.append(launching._code(config, tmp_path))
+    assert found[0] == found[2] != found[1]
+    assert launching._code(TrainConfig(nodes=2), tmp_path) == ""
 
 
 @pytest.mark.parametrize(
@@ -188,6 +199,7 @@ class FakeCluster:
 
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     away: bool = False
+    applied: list[bool] = field(default_factory=list)  # for each, whether there was none
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         if self.away:
@@ -196,6 +208,15 @@ class FakeCluster:
 
     def list(self, kind: str, namespace: str | None = None, labels: Any = None) -> list[dict[str, Any]]:
         return list(self.objects.get(kind, {}).values())
+
+    def apply(self, manifest: dict[str, Any]) -> None:
+        complete = {"conditions": [{"type": "Complete", "status": "True"}]}
+        named = self.objects.setdefault(manifest["kind"], {})
+        self.applied.append(manifest["metadata"]["name"] not in named)
+        named[manifest["metadata"]["name"]] = {**manifest, "status": complete}
+
+    def delete(self, kind: str, name: str, namespace: str | None = None) -> None:
+        self.objects[kind].pop(name, None)
 
     def follow(self, pod: str, namespace: str, container: str) -> Iterator[str]:
         yield f"{pod} trains"
@@ -230,6 +251,20 @@ def test_what_each_node_says_and_why_one_waits_is_said_once() -> None:
     assert follower.ended()
     follower.finish()
     assert sorted(said[1:]) == ["node 0 | p0 trains", "node 1 | p1 trains"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "own", "anew"),
+    [("Complete", False, False), ("Complete", True, True), ("Failed", False, True), ("Running", True, False)],
+)
+def test_a_trainjob_that_ended_is_run_again_where_it_failed_or_only_its_pods_see_the_recipe(
+    ended: str, own: bool, anew: bool
+) -> None:
+    cluster, said = FakeCluster({"TrainJob": job(ended)}), list[str]()
+    manifest = {"kind": "TrainJob", "metadata": {"name": "j", "namespace": "here"}}
+    trainjobs.follow(cluster, {**manifest, "spec": {"trainer": {"numNodes": 2}}}, say=said.append, own=own)  # type: ignore[arg-type]
+    assert cluster.applied == [anew]
+    assert any("goes on from its last state" in line for line in said) == anew
 
 
 def test_a_failure_is_the_error_that_the_pod_named() -> None:

@@ -190,6 +190,8 @@ def _train_on_cluster(
         name=project.name,
         pod=trainjobs.pod_of(project),
         namespace=namespace,
+        root=project.root,
+        folder=project.kubeflow.folder,
         say=say,
     )
 

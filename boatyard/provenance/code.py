@@ -35,16 +35,21 @@ class Code:
 
 
 def code_of(kind: type, root: Path, texts: Iterable[str] = ()) -> Code:
-    """Return what a recipe's class is made of: its package's files, data too, and all own code that it imports.
+    """Return what a recipe's class is made of: what its module is."""
+    return code_of_module(kind.__module__, root, texts)
+
+
+def code_of_module(module: str, root: Path, texts: Iterable[str] = ()) -> Code:
+    """Return what a recipe's module is made of: its package's files, data too, and all own code that it imports.
 
     Places are relative to `root`, the project's folder; `:` begins those elsewhere, from the folder on the search path.
     Of a recipe in the project's folder itself the files beside it count that its code names, or `texts` of its
     settings: the folder holds the data, runs and notes as well.
     """
     modules = Modules(root)
-    reached = reach(modules, [kind.__module__])
+    reached = reach(modules, [module])
     files = dict(reached.files)
-    top = kind.__module__.partition(".")[0]
+    top = module.partition(".")[0]
     for folder in package_folders(modules, top) if reached.files else ():
         files |= {modules.place(file, top): file for file in files_below(folder)}
     for file in named_files(modules.root, {*reached.texts, *texts} if reached.files else set()):

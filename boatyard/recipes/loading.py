@@ -70,13 +70,18 @@ def names() -> tuple[str, ...]:
 
 def load(name: str, root: Path) -> type[Recipe]:
     """Find a recipe's class by name or by `module:Class` below `root`; raises ConfigError."""
-    if ":" in name:
+    if is_own(name):
         return _own(name, root)
     if name not in names():
         raise ConfigError(
             f"train.recipe: no recipe {name!r}; {hint(name, names(), said='installed are')}; your own is module:Class"
         )
     return _checked(plugins.load("recipes", name, at="train.recipe"), name)
+
+
+def is_own(name: str) -> bool:
+    """Return whether a recipe is `module:Class` of the project, not one that is installed."""
+    return ":" in name
 
 
 def make(

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boatyard import provenance, recipes
 from boatyard.data import checkpoints, datasets
 from boatyard.errors import ClusterError
 from boatyard.kubernetes.cluster import NAMESPACE_FILE
@@ -60,9 +61,13 @@ def train(
     name: str = "train",
     pod: StepConfig | None = None,
     namespace: str | None = None,
+    root: Path | None = None,
+    folder: str | None = None,
     say: Callable[[str], None] = logger.info,
 ) -> checkpoints.Training:
     """Train a dataset's recipe on the cluster and bring the checkpoint to `out`.
+
+    `root` is the project's folder here, `folder` the one in the pods that own recipes are imported from.
 
     The TrainJob's name follows from all that its result depends on: called again, it is followed where it is still
     running, and goes on from its last state where it is not. Raises the error that ended the training,
@@ -71,7 +76,10 @@ def train(
     pod, namespace = pod or StepConfig(), namespace or cluster.namespace
     trainjobs.check(cluster, namespace, config)
     settings, data = _settings(cluster), datasets.read(dataset)
-    place = trainjobs.name_of(name, config, preprocess, gate, data.digest, settings.image)
+    code = _code(config, root or settings.project)
+    if folder:
+        settings = settings.model_copy(update={"project": Path(folder)})
+    place = trainjobs.name_of(name, config, preprocess, gate, data.digest, settings.image, code)
     shared, claim = f"{config.storage or f'pvc://{config.claim}'}/{place}", f"pvc://{config.claim}/{place}"
     job = trainjobs.TrainingJob(
         config.values(),
@@ -84,9 +92,16 @@ def train(
     trainjobs.put(dataset, job.dataset, datasets.DATASET_KIND)
     run = (reasons.run_of(str(out)) or "").rpartition("/")[2]
     trainjob = trainjobs.manifest(place, job, config, pod, namespace=namespace, settings=settings, run=run)
-    trainjobs.follow(cluster, trainjob, say=say)
+    trainjobs.follow(cluster, trainjob, say=say, own=recipes.is_own(config.recipe))
     trainjobs.bring(job.out, out, checkpoints.CHECKPOINT_KIND)
     return checkpoints.Training.read(out)
+
+
+def _code(config: TrainConfig, root: Path) -> str:
+    """Return the digest of an own recipe's code as it is here, empty for another's; nothing is imported for it."""
+    if not recipes.is_own(config.recipe):
+        return ""
+    return provenance.code_of_module(config.recipe.partition(":")[0], root.absolute(), recipes.texts(config)).digest
 
 
 def _settings(cluster: Cluster) -> Settings:

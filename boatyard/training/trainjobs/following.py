@@ -32,12 +32,19 @@ UNREACHABLE_TIMEOUT_S = 300.0  # seconds that the API server may not answer
 Object = dict[str, Any]
 
 
-def follow(cluster: Cluster, trainjob: Object, *, say: Callable[[str], None]) -> None:
-    """Apply a TrainJob and follow it to its end; raises the error that ended it, Interrupted after a signal."""
+def follow(cluster: Cluster, trainjob: Object, *, say: Callable[[str], None], own: bool = False) -> None:
+    """Apply a TrainJob and follow it to its end; raises the error that ended it, Interrupted after a signal.
+
+    One that is complete is not run again, unless its recipe is the project's `own`: only its pods see whether the
+    recipe's files are what they were.
+    """
     name, namespace = trainjob["metadata"]["name"], trainjob["metadata"]["namespace"]
-    if (there := cluster.get("TrainJob", name, namespace)) and _condition(there, "Failed"):
-        say(f"trainjob/{name} failed before; it goes on from its last state")
-        remove(cluster, name, namespace)
+    if there := cluster.get("TrainJob", name, namespace):
+        failed = _condition(there, "Failed")
+        if failed or (own and _condition(there, "Complete")):
+            before = "failed before" if failed else "is complete, its recipe may be another"
+            say(f"trainjob/{name} {before}; it goes on from its last state")
+            remove(cluster, name, namespace)
     cluster.apply(trainjob)
     say(f"trainjob/{name} in namespace {namespace}: {trainjob['spec']['trainer']['numNodes']} nodes")
     with _told_to_stop() as stop:

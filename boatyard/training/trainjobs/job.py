@@ -53,8 +53,11 @@ def pod_of(project: Project) -> StepConfig:
 
 
 def name_of(
-    name: str, config: TrainConfig, preprocess: PreprocessConfig, gate: GateConfig, dataset: str, image: str
+    name: str, config: TrainConfig, preprocess: PreprocessConfig, gate: GateConfig, dataset: str, image: str, code: str
 ) -> str:
-    """Return a TrainJob's name: a project's, cut to what Kubernetes leaves of 63 letters, and a digest."""
-    parts = [config.values(), preprocess.values(), gate.seal, dataset, image]
+    """Return a TrainJob's name: a project's, cut to what Kubernetes leaves of 63 letters, and a digest.
+
+    `code` is the digest of an own recipe's; without it one with changed code would be given the former's result.
+    """
+    parts = [config.values(), preprocess.values(), gate.seal, dataset, image, *([code] if code else [])]
     return f"{name[:MAX_NAME_CHARS].rstrip('-')}-{artifacts.digest_json(parts)[:8]}"
