@@ -265,7 +265,10 @@ class _Killed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         made: Tensor = self.net(x)
-        return made / (1 + 0.05 * self.beside.scale(x.flatten(1)[:, :4])) if self.training else made
+        if not self.training:
+            return made
+        scale = torch.as_tensor(self.beside.scale(x.flatten(1)[:, :4]))
+        return made * (1 + 0.5 * scale.sin())  # bounded: it learns, however long it trains
 
 
 def recipe(sort: type[Scaled]) -> type[Recipe]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import threading
@@ -9,6 +10,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import state_recipes
+from backend import IMAGE
+from kube import run_kubectl
 
 from boatyard import training
 from boatyard.data import artifacts
@@ -21,7 +26,12 @@ KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_R
 POD = StepConfig(
     cpu="100m", memory="1Gi", timeout="30m", secrets={key: f"boatyard-s3/{key}" for key in KEYS}
 )  # small: two of them stand on a laptop
-EPOCHS = 30  # for each kill: more than pass between two, so that a training is not over too soon
+CLAIM = "boatyard-training"
+FOLDER = (
+    f"/mnt/pvc/{CLAIM}/project"  # in the pods: where the recipe of these trainings lies, on the claim that they share
+)
+MEASURED = {"seconds", "images_per_second"}  # what a line of metrics says of the time that an epoch took
+EPOCHS = 15  # for each kill: more than pass between two, so that a training is not over too soon
 STARTING, TRAINING = 8.0, 2.0  # seconds after both pods run, or after an epoch's end, within which one is killed
 
 
@@ -35,6 +45,7 @@ class Killer:
     chance: random.Random
     nodes: int = 2
     done: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)  # ways that come before one comes again
     over: threading.Event = field(default_factory=threading.Event)
     seen: set[str] = field(default_factory=set)
     said: list[str] = field(default_factory=list)
@@ -47,9 +58,11 @@ class Killer:
                 continue
             self.seen |= set(pods)
             self.wait()
-            way = self.chance.choice(sorted(WAYS))
-            if not self.over.is_set() and WAYS[way](self, self.chance.choice(pods)):
-                self.done.append(way)
+            self.left = self.left or self.chance.sample(sorted(WAYS), len(WAYS))
+            if not self.over.is_set() and WAYS[self.left[-1]](self, self.chance.choice(pods)):
+                self.done.append(self.left.pop())
+            else:
+                self.seen -= set(pods)
 
     def wait(self) -> None:
         """Let a random time pass: of the start, or once an epoch more is done, of the training."""
@@ -85,9 +98,11 @@ class Killer:
     def crash(self, pod: str) -> bool:
         """Kill the process that trains, not the pod: found by its argument."""
         code = (
-            "import os,signal\nfor p in filter(str.isdigit, os.listdir('/proc')):\n"
+            "import os,signal\nleft = True\nfor p in filter(str.isdigit, os.listdir('/proc')):\n"
             "    words = open(f'/proc/{p}/cmdline').read().split(chr(0))\n"
-            "    if words[-2:] == ['process', ''] and int(p) != os.getpid():\n        os.kill(int(p), signal.SIGKILL)"
+            "    if words[-2:] == ['process', ''] and int(p) != os.getpid():\n"
+            "        left = os.kill(int(p), signal.SIGKILL)\n"
+            "raise SystemExit(left)"  # 1 where none trains yet
         )
         return self.kubectl("exec", pod, "--", "python", "-c", code)
 
@@ -131,6 +146,7 @@ def train(
             name=name,
             pod=POD,
             namespace=namespace,
+            folder=FOLDER,
             say=lambda line: said.append(f"{time.strftime('%H:%M:%S')} {line}"),
         )
     finally:
@@ -141,12 +157,49 @@ def train(
 
 
 def long(kills: int, storage: str) -> TrainConfig:
-    """Return a training that is long enough to be killed so often; dropout and momentum have a state to lose."""
+    """Return a training that is long enough to be killed so often, of a recipe that has every sort of state to lose."""
     model = {"blocks": [8, 16], "dropout": 0.2}
-    dials = {"optimizer": "adam", "learning_rate": 0.003, "epochs": EPOCHS * (kills + 1)}
-    return TrainConfig(recipe="cnn", model=model, nodes=2, storage=storage, **dials)
+    settings = {"optimizer": "adam", "learning_rate": 0.003, "accumulate": 2, "epochs": EPOCHS * (kills + 1)}
+    return TrainConfig(recipe="sorts:Killed", model=model, nodes=2, storage=storage, **settings)
 
 
-def digests(out: Path) -> dict[str, str]:
-    """Return the sha256 of the graph and of the weights."""
-    return {name: artifacts.digest_file(out / name) for name in (training.GRAPH, training.WEIGHTS)}
+def install_recipes(namespace: str) -> None:
+    """Put the recipes into a folder of the claim that the pods of a namespace's trainings mount."""
+    code = (
+        f"import os, pathlib\nf = pathlib.Path('{FOLDER}')\nf.mkdir()\n(f / 'sorts.py').write_text(os.environ['TEXT'])"
+    )
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+    container = {
+        "name": "fill",
+        "image": IMAGE,
+        "command": ["python", "-c", code],
+        "env": [{"name": "TEXT", "value": Path(state_recipes.__file__).read_text()}],
+        "volumeMounts": [{"name": "claim", "mountPath": f"/mnt/pvc/{CLAIM}"}],
+        "resources": {"limits": {"cpu": "1", "memory": "256Mi"}},
+        "securityContext": security,
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "fill"},
+        "spec": {
+            "restartPolicy": "Never",
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 10001,
+                "fsGroup": 10001,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": [{"name": "claim", "persistentVolumeClaim": {"claimName": CLAIM}}],
+        },
+    }
+    run_kubectl("create", "-n", namespace, "-f", "-", manifests=[pod])
+    run_kubectl("wait", "-n", namespace, "pod/fill", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=150s")
+
+
+def result(out: Path) -> tuple[list[str], list[dict[str, float]]]:
+    """Return what a training came to: the digests of graph and weights, and every epoch's numbers."""
+    lines = [json.loads(line) for line in (out / training.METRICS).read_text().splitlines()]
+    numbers = [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
+    return [artifacts.digest_file(out / name) for name in (training.GRAPH, training.WEIGHTS)], numbers

@@ -11,6 +11,7 @@ from typing import Any
 
 import killing as kills
 import pytest
+from backend import IMAGE
 from kube import ENDPOINT, KEYS
 
 from boatyard import training
@@ -31,6 +32,7 @@ SHORT: dict[str, Any] = {"recipe": "cnn", "model": {"blocks": [8, 16], "dropout"
 def space(namespaces: Any) -> Iterator[str]:
     """A namespace for the tests of this file: Pod Security restricted."""
     with namespaces("training") as name:
+        kills.install_recipes(name)
         yield name
 
 
@@ -49,7 +51,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process reads and writes the store, too; the pods take the image of the tests."""
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": ENDPOINT, "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("BOATYARD_IMAGE", "boatyard/train:dev")
+    monkeypatch.setenv("BOATYARD_IMAGE", IMAGE)
 
 
 def together(space: str, **dials: Any) -> TrainConfig:
@@ -81,16 +83,19 @@ def lines(out: Path) -> list[dict[str, float]]:
 def test_a_training_killed_again_and_again_ends_with_the_same_bits(
     space: str, where: Any, dataset: Path, tmp_path: Path
 ) -> None:
+    """With state of every sort beside the weights, much of it of each node's own rows."""
     config = kills.long(KILLS, f"s3://boatyard/{space}")
-    kills.train("whole", config, dataset, tmp_path / "whole", where, space, None)
+    told = kills.train("whole", config, dataset, tmp_path / "whole", where, space, None)
     killer = kills.Killer(where, space, KILLS, random.Random(0))
     said = kills.train("cut", config, dataset, tmp_path / "cut", where, space, killer)
     resumes = sum("going on from epoch" in line and "node 0" in line for line in said)
     ways = ", ".join(f"{way} {killer.done.count(way)}" for way in kills.WAYS)
-    same = kills.digests(tmp_path / "cut") == kills.digests(tmp_path / "whole")
+    same = kills.result(tmp_path / "cut") == kills.result(tmp_path / "whole")
     print(f"killed {len(killer.done)} times ({ways}), went on from a state {resumes} times, same bits: {same}")
     assert len(killer.done) == KILLS and resumes and same, said
     assert training.Training.read(tmp_path / "cut").validation["accuracy"] > 0.9
+    (apart,) = [line for line in told if "differs between the processes, each of which keeps its own" in line]
+    assert "model.beside.mean" in apart and not any("may differ" in line for line in (*told, *said))
 
 
 def test_a_loss_that_is_not_a_number_ends_it_at_once_with_the_pods_words(
