@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -104,6 +105,7 @@ class ContentCache(kfp_cache.LocalCache):  # type: ignore[misc]
     ) -> str:
         """Return the digest of all that a step's result depends on and that is known before it runs."""
         name = bare_name(component_name)
+        component = re.sub(r"-\d+$", "", name)  # KFP numbers further tasks of one component
         self.runner.display.start(name)
         about = {
             "step": component_name,
@@ -111,10 +113,10 @@ class ContentCache(kfp_cache.LocalCache):  # type: ignore[misc]
             "arguments": {key: _content(value) for key, value in arguments.items()},
             "variables": env_vars or {},
             "library": self.library,
-            "sources": {} if name in WITHOUT_RECIPE else lineage.source_digests(self.runner.folder),
-            "environment": self.environment | ({"threads": str(Settings().threads)} if name in BY_THREADS else {}),
+            "sources": {} if component in WITHOUT_RECIPE else lineage.source_digests(self.runner.folder),
+            "environment": self.environment | ({"threads": str(Settings().threads)} if component in BY_THREADS else {}),
         }
-        if name == "preprocess":
+        if component == "preprocess" and arguments.get("rows") is None:
             about["data"] = self._data(arguments["data"])
         key = artifacts.digest_json(about)
         given = tuple(Path(value.path) for value in arguments.values() if isinstance(value, dsl.Artifact))

@@ -6,6 +6,7 @@ from typing import Any
 
 from kfp import kubernetes as kfp_kubernetes
 
+from boatyard.errors import ConfigError
 from boatyard.project import KubeflowConfig, StepConfig, seconds
 from boatyard.project.sections.pods import CPU_REQUEST, MEMORY_REQUEST
 
@@ -25,8 +26,11 @@ def place(
 
     It passes Pod Security `restricted`, and has an emptyDir at /tmp. `step` is what one step asks for, `kubeflow` what
     all pods of a project have, such as `project.resources.train` and `project.kubeflow`; `title` is shown by the UI.
-    An earlier result may be taken where `cached`, and never of gate, push, deploy and verdict.
+    An earlier result may be taken where `cached`, and never of gate, push, deploy and verdict. Raises ConfigError for
+    what has no pod, such as an importer.
     """
+    if task.container_spec is None:
+        raise ConfigError(f"{task.name} is no step with a pod of its own", fix="place the steps themselves")
     if title:
         task.set_display_name(title)
     image = task.container_spec.image  # what artifacts say they were made in, and a TrainJob's pods run

@@ -16,14 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sources
+import steps
 import yaml
-from kfp import compiler
+from kfp import compiler, dsl
 from PIL import Image
 
-from boatyard import packages, project, registry, stages
+from boatyard import components, packages, project, registry, stages
 from boatyard.data import artifacts, datasets
 from boatyard.errors import ArtifactError, ConfigError, DataError, Refused
+from boatyard.pipelines import local, placing
 from boatyard.project import templates
+from boatyard.running import runs
+from boatyard.running.display import Silence
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "mixed"
@@ -312,24 +316,38 @@ def test_a_component_is_the_same_by_every_name_and_no_module_takes_its_place() -
     subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, check=True)
 
 
-TWICE = """
-from kfp import dsl, local
-from boatyard.components import preprocess
+def twice(path: Path, text: str) -> None:
+    """Compile a pipeline in which one component is two tasks: of rows that a step writes, and of a file."""
 
-@dsl.pipeline(name="twice")
-def twice(path: str):
-    for seed in (0, 1):
+    @dsl.pipeline(name="twice")
+    def pipeline():  # KFP reads annotations as they are
+        rows = steps.write(text=text).outputs["out"]
+        one = components.preprocess(data={"source": "csv"}, preprocess={}, task="classification", rows=rows)
         data = {"source": "csv", "path": "rows.csv"}
-        preprocess(data=data, preprocess={"seed": seed}, task="classification")
+        components.preprocess(data=data, preprocess={"seed": 1}, task="classification").after(one)
 
-local.init(local.SubprocessRunner(use_venv=False), pipeline_root="out")
-twice(path="")
-"""
+    compiler.Compiler().compile(pipeline, str(path))
 
 
-def test_two_tasks_of_one_component_leave_two_datasets(tmp_path: Path) -> None:
-    sources.write_csv(tmp_path, sources.table(200))
-    subprocess.run([sys.executable, "-c", TWICE], cwd=tmp_path, check=True, capture_output=True)
-    found = sorted(tmp_path.glob("out/*/*/dataset"))
-    assert [path.parent.name for path in found] == ["preprocess", "preprocess-2"]
-    assert [datasets.read(path).manifest["seed"] for path in found] == [0, 1]
+def test_two_tasks_of_one_component_are_kept_apart_and_each_by_the_bytes_that_it_reads(tmp_path: Path) -> None:
+    found: list[dict[str, str]] = []
+    for count in (200, 210):
+        sources.write_csv(tmp_path, sources.table(count))
+        run = runs.new("twice", tmp_path)
+        twice(run.spec, sources.table(100))
+        run = local.execute(run, tmp_path, Silence())
+        found.append({step.name: step.state for step in run.steps})
+        both = [
+            datasets.read(run.path.parent / str(run.output(name, "dataset"))) for name in ("preprocess", "preprocess-2")
+        ]
+        assert [sum(each.manifest["rows"].values()) for each in both] == [100, count]
+    assert found[0] == dict.fromkeys(("write", "preprocess", "preprocess-2"), "succeeded")
+    assert found[1] == {"write": "cached", "preprocess": "cached", "preprocess-2": "succeeded"}
+
+
+def test_what_has_no_pod_is_not_placed() -> None:
+    def imports():  # KFP reads annotations as they are
+        placing.place(dsl.importer(artifact_uri="s3://a/b", artifact_class=dsl.Dataset))
+
+    with pytest.raises(ConfigError, match="importer is no step with a pod of its own"):
+        dsl.pipeline(name="imports")(imports)
