@@ -14,8 +14,9 @@ from typing import Any
 
 from boatyard.errors import Refused, StorageError
 from boatyard.pipelines import outcomes
+from boatyard.pipelines.answers import name_in
 from boatyard.pipelines.outcomes import RunState
-from boatyard.pipelines.submitting import Backend, BackendError, name_in
+from boatyard.pipelines.submitting import Backend, BackendError
 from boatyard.running import results
 from boatyard.running.results import RunResult
 from boatyard.settings import Settings

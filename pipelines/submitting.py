@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import json
 import logging
 import re
 import time
@@ -28,12 +27,12 @@ import yaml
 
 from boatyard.data import artifacts
 from boatyard.errors import BoatyardError, ConfigError
+from boatyard.pipelines.answers import ANSWER_TIMEOUT_S, bound, name_filter, name_in, of_name, parsed, short
 from boatyard.pipelines.nodes import steps
 from boatyard.pipelines.outcomes import ENDED, RunState
 from boatyard.settings import Settings
 
 logger = logging.getLogger(__name__)
-ANSWER_TIMEOUT_S = 30.0  # that a request may take
 UNREACHABLE_TIMEOUT_S = 300.0  # that the backend may be away while a run is followed
 LOOK_INTERVAL_S = 2.0  # between looks at a run
 PAGE_RUNS = 20  # that are asked for at once; each comes with its nodes, some 100 KB
@@ -82,7 +81,7 @@ class Backend:
         self.check()
         with self._said("connect"):
             self.client = kfp.Client(host=self.host, existing_token=self.token or None)
-            _bound(self.client._run_api.api_client.rest_client)
+            bound(self.client._run_api.api_client.rest_client)
 
     def check(self) -> None:
         """Raise BackendError unless a Pipelines API answers, and to us."""
@@ -100,7 +99,7 @@ class Backend:
                 "and is "
                 "its port forwarded? (kubectl port-forward -n kubeflow svc/ml-pipeline 8888)"
             ) from error
-        if not isinstance(_json(body), dict):
+        if not isinstance(parsed(body), dict):
             raise BackendError(self._not_json(body))
 
     def submit(self, what: Submission) -> Submitted:
@@ -162,8 +161,9 @@ class Backend:
         """Return the id of the pipeline of that name, which is made where there is none."""
 
         def found() -> str | None:
-            pipelines = self.client.list_pipelines(filter=_named(name), namespace=self.namespace).pipelines
-            return self._given(pipelines[0].pipeline_id) if pipelines else None
+            pipelines = self.client.list_pipelines(filter=name_filter(name), namespace=self.namespace).pipelines
+            matching = of_name(pipelines or [], name)
+            return self._given(matching[0].pipeline_id) if matching else None
 
         if there := found():
             return there
@@ -177,8 +177,9 @@ class Backend:
 
     def _version(self, pipeline: str, name: str) -> str | None:
         """Return the id of a pipeline's version of that name, if there is one."""
-        versions = self.client.list_pipeline_versions(pipeline, filter=_named(name)).pipeline_versions
-        return self._given(versions[0].pipeline_version_id) if versions else None
+        versions = self.client.list_pipeline_versions(pipeline, filter=name_filter(name)).pipeline_versions
+        matching = of_name(versions or [], name)
+        return self._given(matching[0].pipeline_version_id) if matching else None
 
     def state(self, run: str) -> RunState:
         """Return the state of a run."""
@@ -193,21 +194,22 @@ class Backend:
 
     def runs(self) -> Iterator[Any]:
         """Yield the backend's runs, each a V2beta1Run, the latest first; a page is asked for when it is needed."""
-        token, asked = "", set[str]()
-        while token not in asked:  # a server that repeats itself has no more
-            asked.add(token)
+        token, known = "", set[str]()
+        while True:
             with self._said("list the runs"):
                 page = self.client.list_runs(token, PAGE_RUNS, "created_at desc", namespace=self.namespace)
                 runs, token = page.runs or [], page.next_page_token or ""
-            yield from (run for run in runs if run and run.run_id)
-            if not token:
+            new = {run.run_id: run for run in runs if run and run.run_id and run.run_id not in known}
+            known |= new.keys()
+            yield from new.values()
+            if not token or not new:  # a server that repeats itself has no more
                 return
 
     def pipeline_ids(self, name: str) -> frozenset[str]:
         """Return the ids of the pipelines of a name: one, or none."""
         with self._said(f"look for the pipeline {name}"):
-            pipelines = self.client.list_pipelines(filter=_named(name), namespace=self.namespace).pipelines or []
-        return frozenset(pipeline.pipeline_id for pipeline in pipelines)
+            pipelines = self.client.list_pipelines(filter=name_filter(name), namespace=self.namespace).pipelines or []
+        return frozenset(pipeline.pipeline_id for pipeline in of_name(pipelines, name))
 
     def state_of(self, answer: Any) -> RunState:
         """Return the state of a run, as the backend says it."""
@@ -275,15 +277,15 @@ class Backend:
                     f"cannot {doing}: {self._status(error.status, error.body or error.reason)}"
                 ) from error
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise BackendError(f"cannot {doing}: {self.host} does not answer ({_short(error)})") from error
+                raise BackendError(f"cannot {doing}: {self.host} does not answer ({short(error)})") from error
             except (ValueError, TypeError, AttributeError) as error:
                 raise BackendError(
-                    f"cannot {doing}: {self.host} answers what is no Pipelines API ({_short(error)})"
+                    f"cannot {doing}: {self.host} answers what is no Pipelines API ({short(error)})"
                 ) from error
 
     def _status(self, status: int, body: bytes | str | None) -> str:
         """Say what a status is of: the server's own sentence where it has one, and what to do."""
-        value = _json(body or b"")
+        value = parsed(body or b"")
         words = (
             value.get("message") or value.get("error_message") or value.get("error") if isinstance(value, dict) else ""
         )
@@ -312,43 +314,3 @@ def digest_spec(spec: Path) -> str:
     """Return the SHA-256 of what a compiled spec says, whatever its comments and the order of its keys."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML has it: several times as fast
     return artifacts.digest_json(list(yaml.load_all(spec.read_text(encoding="utf-8"), Loader=loader)))
-
-
-def name_in(spec: Any) -> str:
-    """Return the name in a pipeline spec, as one document or with the Kubernetes settings beside it; empty for none."""
-    try:
-        if not isinstance(spec, dict):
-            spec = next(iter(yaml.safe_load_all(str(spec or "{}"))), None) or {}
-        spec = spec.get("pipeline_spec") or spec
-        about = spec.get("pipelineInfo") or spec.get("pipeline_info") or {}
-        return str(about.get("name") or "")
-    except (AttributeError, yaml.YAMLError):  # of another backend's making
-        return ""
-
-
-def _named(name: str) -> str:
-    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
-
-
-def _bound(rest: Any) -> None:
-    """Give every request of a client an end; its own wait for ever."""
-    request = rest.request
-
-    def bounded(*arguments: Any, **named: Any) -> Any:
-        return request(
-            *arguments, **{**named, "_request_timeout": named.get("_request_timeout") or int(ANSWER_TIMEOUT_S)}
-        )
-
-    rest.request = bounded
-
-
-def _json(body: bytes | str) -> Any:
-    try:
-        return json.loads(body)
-    except ValueError:
-        return None
-
-
-def _short(error: BaseException) -> str:
-    reason = getattr(error, "reason", None) or error
-    return " ".join(str(reason).split())[:200] or type(error).__name__

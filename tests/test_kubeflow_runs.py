@@ -1,12 +1,14 @@
 """`boatyard runs --kubeflow` against the recorded answers of a real Kubeflow Pipelines backend, over real HTTP."""
 
 import copy
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import kfp_server_api as kubeflow_api
 import pytest
 from click.testing import CliRunner
 from kubeflow import Kubeflow, backend_of_recordings, serving
@@ -183,9 +185,15 @@ def test_a_list_that_never_ends_ends(
     kubeflow, host = backend
     page = kubeflow.history[:2]
     monkeypatch.setattr(kubeflow, "list_runs", lambda token, size: {"runs": page, "next_page_token": "again"})
-    assert len(listed(project, "--host", host)) <= 4
-    pages = iter(range(10**6))
+    assert len(listed(project, "--host", host, "--all")) == 2
+    pages = itertools.count()
     monkeypatch.setattr(kubeflow, "list_runs", lambda token, size: {"runs": page, "next_page_token": f"{next(pages)}"})
+    assert len(listed(project, "--host", host, "--all")) == 2
+
+    def endless(token: str, size: int) -> Any:
+        return {"runs": [{"run_id": f"run-{next(pages)}"}], "next_page_token": f"{next(pages)}"}
+
+    monkeypatch.setattr(kubeflow, "list_runs", endless)
     monkeypatch.setattr(listing, "MAX_LOOKED_RUNS", 7)
     (project / "boatyard.yaml").write_text(TEXT.replace("tabular", "no-such"))
     error, said, told = runs(project, "--kubeflow", "--host", host)
@@ -202,6 +210,15 @@ def test_other_pipelines_are_left_out_and_shown_with_all(backend: tuple[Kubeflow
     assert states["tabular-wrongimage"] == "terminated" and states["tabular-deploy"] == "succeeded"
     (workers,) = [run for run in found if run["state"] == "running"]
     assert (workers["finished"], workers["seconds"]) == ("", None)
+
+
+def test_a_backend_that_does_not_filter_hands_out_no_other_pipelines_runs(
+    backend: tuple[Kubeflow, str], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeflow, host = backend
+    everything = kubeflow_api.V2beta1ListPipelinesResponse(pipelines=[*kubeflow.pipelines.values()][::-1])
+    monkeypatch.setattr(kubeflow, "list_pipelines", lambda name: everything)
+    assert [run["run"] for run in listed(project, "--host", host)] == list(RUNS.values())
 
 
 def test_a_list_without_nodes_is_filled_from_the_runs(backend: tuple[Kubeflow, str], project: Path) -> None:

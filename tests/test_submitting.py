@@ -284,7 +284,6 @@ def test_a_restart_of_the_api_server_is_lived_through_and_told_twice(
                 kubeflow.fail.clear()
 
         monkeypatch.setattr(submitting.time, "sleep", between)
-        monkeypatch.setattr(submitting, "ANSWER_TIMEOUT_S", 5.0)
         with caplog_of(submitting.logger) as told:
             error, said, _ = submit(project, "--host", host)
     assert error is None and "run run-0 succeeded" in said
