@@ -19,7 +19,7 @@ from boatyard.training.live_state import LiveState, changed
 # terms lose 2. What mixes rows moves scores by a share of their size; so a ten thousandth of the greatest is the line.
 TOLERANCE = 1e-4
 ALONE = 8
-AGAIN = "other scores the second time, in eval mode"
+REPEATED = "other scores the second time, in eval mode"
 MAX_NAMES = 8
 NOISE = 0.3  # of a weight's spread
 
@@ -79,7 +79,7 @@ def _restore(model: nn.Module, before: list[Tensor]) -> None:
 def _companies(count: int) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Give ways to ask for rows: in words, the rows to put together, and which of them are compared with the whole."""
     every = torch.arange(count)
-    yield AGAIN, every, every
+    yield REPEATED, every, every
     for row in range(min(ALONE, count)):
         yield "for a row alone", every[row : row + 1], every[row : row + 1]
     for size in (2, 5):
@@ -88,11 +88,11 @@ def _companies(count: int) -> Iterator[tuple[str, Tensor, Tensor]]:
             yield f"in batches of {size}", part, part
     order = torch.randperm(count, generator=torch.Generator().manual_seed(3))
     yield "in another order", order, order
-    yield AGAIN, every, every
+    yield REPEATED, every, every
 
 
 def _mixes(trial: Trial, company: str, difference: float, greatest: float) -> RecipeError:
-    again = company == AGAIN
+    again = company == REPEATED
     what = "the same rows get" if again else "a row's scores depend on the rows around it:"
     found = f"a difference of {difference:.2g} where the greatest score is {greatest:.2g}"
     if again and (names := _changed(trial)):
