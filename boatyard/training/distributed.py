@@ -118,11 +118,13 @@ class Peers(World):
         sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.part.size)]
         own = torch.tensor([len(data)], device=self.device)
         self._do(lambda: dist.all_gather(sizes, own, group=self.steps))
-        found = [self._sent(data, rank, int(size)) if size else b"" for rank, size in enumerate(sizes)]
+        found = [self._sent(data, rank, int(size)) for rank, size in enumerate(sizes)]
         return found if self.first else []
 
     def _sent(self, data: bytes, rank: int, size: int) -> bytes:
-        """Return the bytes of one process."""
+        """Return the bytes of one process, whose number all know."""
+        if not size:
+            return b""  # a tensor of none cannot be made of a buffer
         own = self.part.rank == rank
         sent = torch.frombuffer(bytearray(data), dtype=torch.uint8) if own else torch.empty(size, dtype=torch.uint8)
         sent = sent.to(self.device)
