@@ -270,6 +270,15 @@ def test_an_alias_whose_line_and_then_whose_file_are_lost_is_never_nothing_to_co
     assert folder.check() == ()
 
 
+def test_a_repair_adds_no_line_to_half_a_line(folder: FolderRegistry, made: list[Path]) -> None:
+    folder.push(made[0], alias=ALIAS)
+    with (folder.root / "journal.jsonl").open("ab") as journal:
+        journal.write(b'{"event": "push", "na')  # a push that was killed
+    (folder.root / "insects/aliases" / f"{ALIAS}.json").unlink()
+    assert folder.check(repair=True)
+    assert folder.check() == () and folder.verify_log() >= 2
+
+
 @pytest.mark.parametrize("damage", ["empty", "edited", "missing", "case", "journal"])
 def test_an_alias_that_the_journal_does_not_know_is_an_error_with_a_mend(
     folder: FolderRegistry, made: list[Path], damage: str

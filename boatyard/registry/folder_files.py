@@ -74,8 +74,16 @@ class RegistryFiles:
         except OSError as error:
             raise StorageError(f"{self.root / JOURNAL} cannot be read: {error.strerror}") from error
 
+    def cut(self) -> None:
+        """Cut half a last line off, which a writer that was killed left; called with the lock held."""
+        path = self.root / JOURNAL
+        data = path.read_bytes() if path.exists() else b""
+        if data and not data.endswith(b"\n"):
+            os.truncate(path, data.rfind(b"\n") + 1)
+
     def append(self, events: list[Event]) -> None:
         """Add events to the journal; called with the lock held."""
+        self.cut()
         lines = self.lines()
         more = extended(lines, events)[len(lines) :]
         with (self.root / JOURNAL).open("ab") as file:

@@ -254,12 +254,10 @@ class FolderRegistry(RegistryFiles, Registry):
 
     def _finish(self) -> None:
         """Cut half a last line off, write down versions that were claimed, do what the last line says."""
-        journal = self.root / JOURNAL
-        data = journal.read_bytes() if journal.exists() else b""
-        if data and not data.endswith(b"\n"):
-            os.truncate(journal, data.rfind(b"\n") + 1)
+        self.cut()
         if self.is_lost(self.lines()):
-            logger.warning("%s is gone: it is written anew from the versions and aliases that are there", journal)
+            where = self.root / JOURNAL
+            logger.warning("%s is gone: it is written anew from the versions and aliases that are there", where)
             repairing_folders.apply(self, repairing_folders.plan(self))
         if events := self.log():
             self._finish_last(events)
