@@ -31,12 +31,12 @@ SMALL = {step: {"cpu": "50m", "memory": "1Gi"} for step in ("preprocess", "train
 SECRETS = {key: f"boatyard-s3/{key}" for key in (*KEYS, "AWS_ENDPOINT_URL", "AWS_REGION")}
 
 
-def read(text: str, namespace: str, root: str) -> Backend:
+def read(text: str, namespace: str, root: str, image: str = IMAGE) -> Backend:
     """Return the backend of a compiled spec's two documents, its pods with the tests' image."""
     spec, platform = yaml.safe_load_all(text)
     for executor in spec["deploymentSpec"]["executors"].values():
         if "container" in executor:  # an importer has none
-            executor["container"]["image"] = IMAGE
+            executor["container"]["image"] = image
     return Backend(spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"], namespace, root)
 
 
@@ -166,6 +166,9 @@ class Backend:
         mounted = {mount["volumeName"]: mount["mountPath"] for mount in settings["emptyDirMounts"]}
         mounted |= {one.strip("."): f"/{one}" for one in OURS}
         mounts = [{"name": volume, "mountPath": path} for volume, path in mounted.items()]
+        claims = {mount["constant"]: mount["mountPath"] for mount in settings.get("pvcMount", [])}
+        mounts += [{"name": claim, "mountPath": path} for claim, path in claims.items()]
+        held = [{"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in claims]
         launcher = {"name": "launcher", "configMap": {"name": "launcher"}}
         accelerator = asked.get("accelerator", {})
         gpus = {accelerator["resourceType"]: accelerator["resourceCount"]} if accelerator else {}
@@ -182,7 +185,7 @@ class Backend:
                 "serviceAccountName": "boatyard-pipeline",
                 "tolerations": settings.get("tolerations", []),
                 "activeDeadlineSeconds": int(settings["activeDeadlineSeconds"]),
-                "volumes": [*({"name": volume, "emptyDir": {}} for volume in mounted), launcher],
+                "volumes": [*({"name": volume, "emptyDir": {}} for volume in mounted), *held, launcher],
                 "containers": [
                     {
                         "name": "main",

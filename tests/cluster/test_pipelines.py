@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
-from backend import PARTS, SECRETS, SMALL, Backend, install_launcher, read
-from kube import ENDPOINT, KEYS, Kubectl, Manifest, Namespaces, run_kubectl
+from backend import IMAGE, PARTS, SECRETS, SMALL, Backend, install_launcher, read
+from kube import ENDPOINT, KEYS, RESTRICTED, Kubectl, Manifest, Namespaces, run_kubectl, s3_secret
 
 from boatyard import packages, preprocessing, project, registry, storage
 from boatyard.data import artifacts
+from boatyard.errors import ClusterError
 from boatyard.gating import Verdict
+from boatyard.kubernetes import cluster
 from boatyard.pipelines import training
+from boatyard.project import StepConfig
 from boatyard.running import reasons, results
+from boatyard.training import trainjobs
 
 pytestmark = pytest.mark.cluster
 
@@ -166,47 +172,126 @@ def copied_file(uri: str, to: Path) -> Path:
     return to
 
 
-def test_the_overlay_for_kubeflow_gives_a_runs_account_what_it_needs_and_no_more(
-    namespaces: Namespaces, kubectl: Kubectl
-) -> None:
-    overlay = Path(__file__).parents[2] / "manifests" / "overlays" / "kubeflow"
+@dataclass(frozen=True)
+class Overlay:
+    """What the overlay for Kubeflow brings, where it was applied: a namespace of endpoints, and one of runs."""
+
+    objects: list[Manifest]
+    serving: str
+    runs: str
+
+
+@pytest.fixture(scope="module")
+def overlay(namespaces: Namespaces) -> Iterator[Overlay]:
+    """The overlay for Kubeflow in a namespace that has nothing else but the store's keys, as the docs say."""
+    folder = Path(__file__).parents[2] / "manifests" / "overlays" / "kubeflow"
     with namespaces("pipelines") as serving, bare(f"{serving}-runs") as runs:
-        text = kubectl("kustomize", str(overlay)).replace("namespace: kubeflow", f"namespace: {runs}")
+        text = run_kubectl("kustomize", str(folder)).replace("namespace: kubeflow", f"namespace: {runs}")
         objects = list(yaml.safe_load_all(text.replace("namespace: boatyard", f"namespace: {serving}")))
-        kubectl("apply", "-f", "-", manifests=objects)
-        serves, trains = ("serving.kserve.io", "inferenceservices"), ("trainer.kubeflow.org", "trainjobs")
-        changes = ("get", "list", "watch", "create", "update", "patch", "delete")
-        allowed = [(verb, *what, "", serving) for verb in changes for what in (serves, trains)]
-        allowed += [
-            ("create", "argoproj.io", "workflowtaskresults", "", runs),
-            ("get", "", "configmaps", "kfp-launcher", runs),
-        ]
-        allowed += [("get", "", "secrets", "boatyard-s3", runs)]
-        refused = [
-            ("list", "", "secrets", "", runs),
-            ("get", "", "secrets", "other", runs),
-            ("create", *serves, "", runs),
-        ]
-        refused += [("create", "", "pods", "", runs), ("delete", "apps", "deployments", "", serving)]
-        reviews = [review(*asked) for asked in (*allowed, *refused)]
-        account = f"--as=system:serviceaccount:{runs}:boatyard-pipeline"
-        shown = "jsonpath={.status.allowed}{'\\n'}"
-        answers = kubectl("create", "-f", "-", account, "-o", shown, manifests=reviews).split()
-        assert dict(zip((*allowed, *refused), answers, strict=True)) == {
-            **dict.fromkeys(allowed, "true"),
-            **dict.fromkeys(refused, "false"),
-        }
-        providers = yaml.safe_load(next(o for o in objects if o["kind"] == "ConfigMap")["data"]["providers"])
-        secret = providers["s3"]["default"]["credentials"]["secretRef"]
-        assert f"http://{providers['s3']['default']['endpoint']}" == "http://s3.s3.svc.cluster.local:9000"
-        assert {secret["accessKeyKey"], secret["secretKeyKey"]} == set(KEYS)
-        assert secret["secretName"] == "boatyard-s3"
+        run_kubectl("apply", "-f", "-", manifests=[*objects, s3_secret(runs)])
+        yield Overlay(objects, serving, runs)
+
+
+def test_the_overlay_for_kubeflow_gives_a_runs_account_what_it_needs_and_no_more(
+    overlay: Overlay, kubectl: Kubectl
+) -> None:
+    objects, serving, runs = overlay.objects, overlay.serving, overlay.runs
+    serves, trains = ("serving.kserve.io", "inferenceservices"), ("trainer.kubeflow.org", "trainjobs")
+    changes = ("get", "list", "watch", "create", "update", "patch", "delete")
+    allowed = [(verb, *what, "", serving) for verb in changes for what in (serves, trains)]
+    allowed += [
+        ("create", "argoproj.io", "workflowtaskresults", "", runs),
+        ("get", "", "configmaps", "kfp-launcher", runs),
+    ]
+    allowed += [("get", "", "secrets", "boatyard-s3", runs)]
+    refused = [
+        ("list", "", "secrets", "", runs),
+        ("get", "", "secrets", "other", runs),
+        ("create", *serves, "", runs),
+    ]
+    refused += [("create", "", "pods", "", runs), ("delete", "apps", "deployments", "", serving)]
+    reviews = [review(*asked) for asked in (*allowed, *refused)]
+    account = f"--as=system:serviceaccount:{runs}:boatyard-pipeline"
+    shown = "jsonpath={.status.allowed}{'\\n'}"
+    answers = kubectl("create", "-f", "-", account, "-o", shown, manifests=reviews).split()
+    assert dict(zip((*allowed, *refused), answers, strict=True)) == {
+        **dict.fromkeys(allowed, "true"),
+        **dict.fromkeys(refused, "false"),
+    }
+    providers = yaml.safe_load(next(o for o in objects if o["kind"] == "ConfigMap")["data"]["providers"])
+    secret = providers["s3"]["default"]["credentials"]["secretRef"]
+    assert f"http://{providers['s3']['default']['endpoint']}" == "http://s3.s3.svc.cluster.local:9000"
+    assert {secret["accessKeyKey"], secret["secretKeyKey"]} == set(KEYS)
+    assert secret["secretName"] == "boatyard-s3"
+
+
+def test_a_train_step_of_several_nodes_makes_its_trainjob_in_the_runs_namespace_with_the_overlay_alone(
+    backend: Backend, made: project.Project, overlay: Overlay, store: str, tmp_path: Path
+) -> None:
+    """Dataset and checkpoint pass through the overlay's claim; the nodes run the very image of the step."""
+    image = f"docker.io/{IMAGE}"  # as the step's pod says it; BOATYARD_IMAGE in the spec says another
+    run = several(backend, made, overlay, f"{store}/root/digits/{uuid.uuid4()}", tmp_path, image)
+    run.run("train")
+    (trainjob,) = json.loads(run_kubectl("get", "trainjob", "-n", overlay.runs, "-o", "json"))["items"]
+    assert trainjob["spec"]["trainer"]["image"] == image != made_image(run)
+    assert trainjob["metadata"]["labels"]["boatyard/run"] == run.root.rpartition("/")[2]
+    pods = cluster.connect().list("Pod", overlay.runs, labels=trainjobs.PODS_LABEL)
+    assert [pod["spec"]["containers"][0]["image"] for pod in pods] == [image] * 2
+    assert {pod["spec"]["serviceAccountName"] for pod in pods} == {"boatyard-training"}
+    run.run("evaluate")
+    report = copied(run.uris("evaluate", "report")[0], tmp_path / "report")
+    checkpoint = copied(run.uris("train", "checkpoint")[0], tmp_path / "checkpoint")
+    lineage = json.loads((report / "report.json").read_text())["lineage"]
+    assert lineage["graph"] == artifacts.verify(checkpoint, "checkpoint")["graph"]
+
+
+def test_a_namespace_that_cannot_train_says_before_the_run_and_in_it_what_to_bind(
+    backend: Backend, made: project.Project, overlay: Overlay, store: str, tmp_path: Path
+) -> None:
+    there, config = cluster.connect(), made.train.model_copy(update={"nodes": 2})
+    trainjobs.check(there, overlay.runs, config, "boatyard-pipeline")
+    bring = r"kubectl apply -k manifests/overlays/kubeflow"
+    with pytest.raises(ClusterError, match=rf"there is no PersistentVolumeClaim other: train\.claim names it; {bring}"):
+        trainjobs.check(there, overlay.runs, config.model_copy(update={"claim": "other"}), "boatyard-pipeline")
+    run_kubectl("delete", "rolebinding", "boatyard-trainer", "-n", overlay.runs)
+    try:
+        lacking = rf"may not create trainjobs: bind the Role boatyard-trainer to it \({bring}"
+        with pytest.raises(ClusterError, match=f"service account boatyard-pipeline {lacking}"):
+            trainjobs.check(there, overlay.runs, config, "boatyard-pipeline")
+        run = several(backend, made, overlay, f"{store}/root/digits/{uuid.uuid4()}", tmp_path)
+        run.fail("train")
+        (reason,) = reasons.read(run.root)
+        assert reason.step == "train" and re.search(f"this step's service account {lacking}", reason.sentence)
+    finally:
+        bindings = [one for one in overlay.objects if one["kind"] == "RoleBinding"]
+        run_kubectl("apply", "-f", "-", manifests=bindings)
+
+
+def several(
+    backend: Backend, made: project.Project, overlay: Overlay, root: str, folder: Path, image: str = IMAGE
+) -> Backend:
+    """Return a run in the overlay's namespace whose training has two nodes; its dataset is the one that is there."""
+    train = made.train.model_copy(update={"nodes": 2, "epochs": 2})
+    resources = made.resources.model_copy(update={"train": StepConfig(cpu="100m", memory="1Gi", timeout="10m")})
+    path = folder / "several.yaml"
+    training.compile(made.model_copy(update={"train": train, "resources": resources}), path)
+    if not run_kubectl("get", "configmap", "launcher", "-n", overlay.runs, "--ignore-not-found"):
+        install_launcher(overlay.runs)
+    run = read(path.read_text(), overlay.runs, root, image)
+    return replace(run, found={"preprocess-merge": backend.found["preprocess-merge"]})
+
+
+def made_image(run: Backend) -> str:
+    """Return what the spec's train step has as BOATYARD_IMAGE."""
+    variables = run.spec["deploymentSpec"]["executors"]["exec-train"]["container"]["env"]
+    return str(next(each["value"] for each in variables if each["name"] == "BOATYARD_IMAGE"))
 
 
 @contextmanager
 def bare(name: str) -> Iterator[str]:
-    """A namespace with nothing of ours in it."""
-    run_kubectl("create", "namespace", name)
+    """A namespace with nothing of ours in it: Pod Security restricted."""
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
+    run_kubectl("create", "-f", "-", manifests=[space])
     try:
         yield name
     finally:
