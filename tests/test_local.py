@@ -180,7 +180,10 @@ def test_a_step_can_save_and_ends_when_its_runner_is_stopped(tmp_path: Path, num
     run, mark = runs.new("test", tmp_path), tmp_path / "mark"
     steps.one(run.spec, "wait", seconds=60.0, mark=str(mark))
     runner = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background has it ignored
     )
     wait_for(Path(f"{mark}.started"))
     os.kill(runner.pid, number)

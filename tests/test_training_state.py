@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +18,14 @@ import pytest
 import rows
 import state_recipes
 import torch
+from google.protobuf.struct_pb2 import Struct
+from torch import nn
 from trainings import result, train
 
-from boatyard import training
+from boatyard import recipes, training
 from boatyard.errors import ConfigError
 from boatyard.training import Training, logged_metrics, loop
+from boatyard.training.live_state import LiveState, changed
 
 HEAD = "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\nfrom boatyard.recipes import Recipe\n"
 LINEAR = "class R(Recipe):\n    def model(self): return nn.Linear(self.shape[0], self.outputs)\n"
@@ -362,3 +368,56 @@ class L(nn.Module):
 """  # fmt: skip
     found = train(rows.numbers(), tmp_path / "out", recipe=own(tmp_path, code), epochs=3)
     assert (found.best_epoch, found.epochs) == (1, 3) and Training.read(tmp_path / "out").best_epoch == 1
+
+
+class Stubborn:
+    """An object with an attribute that its class refuses to set."""
+
+    __slots__ = ("kept",)
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "kept", 1)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(name)
+
+
+def test_what_keeps_its_state_in_c_is_seen_to_change_and_named_and_breaks_nothing() -> None:
+    module = types.ModuleType("own")
+    module.message, module.count = Struct(), 0  # type: ignore[attr-defined]
+    module.message["a"] = 1  # of a protobuf vars() shows the class's attributes
+    live = LiveState(nn.Linear(1, 1), {"recipe": SimpleNamespace()}, {"own": module})
+    before = live.capture()
+    module.message["a"], module.count = 2, 5  # type: ignore[attr-defined]
+    assert {"own.py:count", "own.py:message"} <= set(changed(before, live.capture()))
+    live.restore(before)
+    assert module.count == 0 and module.message["a"] == 2
+
+
+def test_an_attribute_that_its_class_refuses_to_set_comes_back_all_the_same() -> None:
+    model = nn.Linear(1, 1)
+    model.held = Stubborn()  # type: ignore[assignment]
+    live = LiveState(model, {"recipe": SimpleNamespace()}, {})
+    before = live.capture()
+    object.__setattr__(model.held, "kept", 2)
+    assert live.restore(before) == [] and model.held.kept == 1
+
+
+def test_a_word_of_a_recipe_that_is_some_modules_name_makes_it_none_of_its_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("elsewhere", "project"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "elsewhere/counted.py").write_text("SEEN = 0\n")
+    source = "from boatyard.recipes.mlp import Mlp\nimport beside\nclass Own(Mlp):\n    name = 'counted'\n"
+    (tmp_path / "project/own_words.py").write_text(source)
+    (tmp_path / "project/beside.py").write_text("SEEN = 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+    __import__("counted")
+    try:
+        kind = recipes.load("own_words:Own", tmp_path / "project")
+        found = loop.own_modules(kind.__new__(kind) if isinstance(kind, type) else kind, tmp_path / "project")
+        assert set(found) == {"own_words", "beside"}
+    finally:
+        for name in ("counted", "own_words", "beside"):
+            sys.modules.pop(name, None)

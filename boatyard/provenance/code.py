@@ -75,8 +75,12 @@ class Reached:
     texts: set[str] = field(default_factory=set)
 
 
-def reach(modules: Modules, names: Iterable[str]) -> Reached:
-    """Follow imports from some modules through all own code; nothing is imported for it."""
+def reach(modules: Modules, names: Iterable[str], *, by_text: bool = True) -> Reached:
+    """Follow imports from some modules through all own code; nothing is imported for it.
+
+    `by_text`: a text that could be a module's name counts as an import of it, as it is where a framework imports by
+    name; without, only where it names a part of the package that it stands in.
+    """
     reached, seen = Reached(), set[str]()
     waiting = [name for start in names for name in parents(start)]
     if any((file := _file(modules, name)) and modules.is_below(file) for name in waiting):
@@ -95,7 +99,7 @@ def reach(modules: Modules, names: Iterable[str]) -> Reached:
             reached.distributions.add(owner.name)
         if modules.is_own(file):
             reached.files[modules.place(file, name.partition(".")[0])] = file
-            found, texts = imports(modules, name, file)
+            found, texts = imports(modules, name, file, by_text)
             reached.texts |= texts
             waiting += found
     return reached
@@ -168,7 +172,7 @@ def _file(modules: Modules, name: str) -> str | None:
     return modules.find(name)
 
 
-def imports(modules: Modules, name: str, file: str) -> tuple[list[str], set[str]]:
+def imports(modules: Modules, name: str, file: str, by_text: bool = True) -> tuple[list[str], set[str]]:
     """Return the modules that a source may import, and the texts in it that may be names of files."""
     spec = modules.top(name.partition(".")[0])
     try:
@@ -186,7 +190,8 @@ def imports(modules: Modules, name: str, file: str) -> tuple[list[str], set[str]
             found += [base, *(f"{base}.{alias.name}" for alias in node.names)] if base else []
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _may_name(node.value):
             texts.add(node.value)
-    found += [resolve(text.lstrip("."), len(text) - len(text.lstrip(".")), package) for text in texts if _dotted(text)]
+    named = [resolve(text.lstrip("."), len(text) - len(text.lstrip(".")), package) for text in texts if _dotted(text)]
+    found += [one for one in named if by_text or one.partition(".")[0] == name.partition(".")[0]]
     return [one for start in found if start for one in parents(start)], texts
 
 

@@ -743,7 +743,7 @@ def own_modules(recipe: recipes.Recipe, root: Path) -> dict[str, types.ModuleTyp
     kind = type(recipe)
     if kind.__module__.partition(".")[0] == "boatyard":
         return {}
-    files = {*reach(Modules(root), [kind.__module__]).files.values()}
+    files = {*reach(Modules(root), [kind.__module__], by_text=False).files.values()}
     found = {name: module for name, module in [*sys.modules.items()] if getattr(module, "__file__", None) in files}
     return {kind.__module__: sys.modules[kind.__module__], **found}
 

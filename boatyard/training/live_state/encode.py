@@ -203,8 +203,14 @@ def drawn(generator: Any) -> Any:
     return generator.get_state() if isinstance(generator, torch.Generator) else generator.get_state(legacy=False)
 
 
+def own_dict(value: Any) -> dict[str, Any] | None:
+    """Return where an object keeps its attributes; None where it keeps none, or shows its class's (a protobuf's)."""
+    found = getattr(value, "__dict__", None)
+    return found if isinstance(found, dict) else None
+
+
 def _attributes(value: Any) -> dict[str, Any]:
-    found = dict(getattr(value, "__dict__", {}))
+    found = dict(own_dict(value) or {})
     for kind in type(value).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
@@ -214,7 +220,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _is_walked(value: Any) -> bool:
-    return not isinstance(value, io.IOBase) and (hasattr(value, "__dict__") or bool(_attributes(value)))
+    return not isinstance(value, io.IOBase) and (own_dict(value) is not None or bool(_attributes(value)))
 
 
 def _container(value: Any) -> str:

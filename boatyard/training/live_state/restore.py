@@ -23,6 +23,7 @@ from boatyard.training.live_state.encode import (
     Node,
     captures,
     literal,
+    own_dict,
     text_of,
 )
 
@@ -249,7 +250,7 @@ def _graded(current: Tensor, node: Node) -> Tensor:
 
 def _plain(value: Any) -> list[str]:
     """Return the attributes that may go when they were not captured: not those that a module keeps for itself."""
-    own = vars(value) if hasattr(value, "__dict__") else {}
+    own = own_dict(value) or {}
     return [key for key in own if not (isinstance(value, nn.Module) and key.startswith("_"))]
 
 
@@ -258,7 +259,7 @@ def _member(value: Any, key: str) -> Any:
         for group in (value._parameters, value._buffers, value._modules):
             if key in group:
                 return group[key]
-    own = getattr(value, "__dict__", {})
+    own = own_dict(value) or {}
     return own[key] if key in own else getattr(value, key, ABSENT)
 
 
@@ -271,7 +272,8 @@ def _set_member(value: Any, key: str, item: Any, buffer: bool) -> None:
         if buffer:
             value._buffers[key] = item
             return
-    if hasattr(value, "__dict__") and not isinstance(value, types.ModuleType):
-        vars(value)[key] = item
+    own = own_dict(value)
+    if own is not None and not isinstance(value, types.ModuleType):
+        own[key] = item
     else:
         object.__setattr__(value, key, item)
