@@ -89,6 +89,27 @@ def test_check_says_which_steps_there_is_room_for(tmp_path: Path, monkeypatch: p
         assert [each.step for each in boatyard.placements(tmp_path) if each.problem] == ["train"]
 
 
+def test_check_says_what_the_namespace_of_the_runs_lacks_for_a_trainjob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "boatyard.yaml").write_text(TEXT.replace("{recipe: mlp}", "{recipe: mlp, nodes: 2, claim: shared}"))
+    (tmp_path / "rows.csv").write_text("a,y\n1,x\n2,z\n")
+    with api_server(lambda digest, body: []) as (server, cluster):
+        node(server, "one")
+        server.allowed = False
+        monkeypatch.setattr(clusters, "connect", lambda context=None: cluster)
+        (line,) = [
+            line
+            for line in CliRunner()
+            .invoke(cli, ["check", str(tmp_path), "--cluster", "--namespace", "team"])
+            .output.splitlines()
+            if line.startswith("step train ")
+        ]
+        assert "namespace team cannot train yet" in line and "there is room" not in line
+        assert "bind the Role boatyard-trainer" in line and "PersistentVolumeClaim shared" in line
+        assert server.objects.keys() == {"/api/v1/nodes/one"}, "nothing is changed"
+
+
 def test_a_node_that_has_as_many_pods_as_it_takes_has_no_room() -> None:
     with api_server(lambda digest, body: []) as (server, cluster):
         node(server, "full", pods="1")

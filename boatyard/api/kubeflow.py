@@ -15,6 +15,7 @@ from boatyard.api.saying import say, say_at
 from boatyard.errors import BoatyardError, ClusterError, ConfigError, Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from boatyard.kubernetes.cluster import Cluster
     from boatyard.pipelines.listing import RunSummary
     from boatyard.pipelines.outcomes import RunState
     from boatyard.pipelines.submitting import Backend, Submission, Submitted
@@ -140,7 +141,7 @@ def _submission(
 
     changed = resolve(project, set)
     _check_reach(changed)
-    _check_training(changed, namespace, say)
+    _look_for_training(changed, namespace, say)
     written = _written(project, changed)
     training.compile(written, spec, cached)
     old, new = written.values(), changed.values()
@@ -170,21 +171,29 @@ def _check_reach(project: Project) -> None:
             )
 
 
-def _check_training(project: Project, namespace: str | None, say: Say) -> None:
+def _look_for_training(project: Project, namespace: str | None, say: Say) -> None:
     """Raise ClusterError where the run's namespace lacks what a TrainJob needs, as far as can be seen from here."""
     from boatyard.kubernetes import cluster
     from boatyard.kubernetes.kinds import KUBEFLOW
-    from boatyard.training import launchers, trainjobs
+    from boatyard.training import launchers
 
     if not launchers.launcher(project.train).elsewhere:
         return
-    space = namespace or KUBEFLOW
     try:
         there = cluster.connect()
     except ClusterError as error:
-        say(f"not looked whether namespace {space} can train: {error}")
+        say(f"not looked whether namespace {namespace or KUBEFLOW} can train: {error}")
         return
-    trainjobs.check(there, space, project.train, project.kubeflow.service_account or RUNNER)
+    check_training(there, project, namespace)
+
+
+def check_training(there: Cluster, project: Project, namespace: str | None) -> None:
+    """Raise ClusterError where a run's namespace lacks what the TrainJob of its train step needs, if it makes one."""
+    from boatyard.kubernetes.kinds import KUBEFLOW
+    from boatyard.training import launchers, trainjobs
+
+    if launchers.launcher(project.train).elsewhere:
+        trainjobs.check(there, namespace or KUBEFLOW, project.train, project.kubeflow.service_account or RUNNER)
 
 
 def _written(project: Project | str | Path, changed: Project) -> Project:

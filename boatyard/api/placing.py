@@ -30,18 +30,38 @@ class Placement:
 
 
 def placements(
-    project: Project | str | Path = ".", *, set: Overrides = (), context: str | None = None
+    project: Project | str | Path = ".",
+    *,
+    set: Overrides = (),
+    context: str | None = None,
+    namespace: str | None = None,
 ) -> tuple[Placement, ...]:
     """Return for each step of the pipeline, and the endpoint, whether the cluster has room for it now.
 
+    Of a training on several nodes also whether `namespace`, where the pipeline's runs are, has what a TrainJob needs.
     Nothing is changed. An autoscaler of nodes may make room that is not there now. Raises ConfigError, ClusterError.
     """
     from boatyard.diagnosis import room
     from boatyard.kubernetes import cluster
 
-    asks = _asks(resolve(project, set))
-    nodes = room.rooms(cluster.connect(context))
-    return tuple(Placement(step, dict(ask.amounts), room.unplaced(nodes, ask)) for step, ask in asks.items())
+    resolved, there = resolve(project, set), cluster.connect(context)
+    nodes, problems = room.rooms(there), {"train": _unready(there, resolved, namespace)}
+    return tuple(
+        Placement(step, dict(ask.amounts), "; ".join(filter(None, (room.unplaced(nodes, ask), problems.get(step)))))
+        for step, ask in _asks(resolved).items()
+    )
+
+
+def _unready(there: Cluster, project: Project, namespace: str | None) -> str:
+    """Say what the namespace of the runs lacks for a TrainJob; nothing where none is made."""
+    from boatyard.api.kubeflow import check_training
+    from boatyard.errors import ClusterError
+
+    try:
+        check_training(there, project, namespace)
+    except ClusterError as error:
+        return str(error)
+    return ""
 
 
 def endpoint_room(objects: Iterable[Mapping[str, Any]], cluster: Cluster) -> str:

@@ -27,16 +27,24 @@ def init(folder: Path, data: Path | None) -> None:
 @click.command(cls=Verb, place=20)
 @FOLDER
 @SET
-@click.option("--cluster", is_flag=True, help="Also say which steps the cluster has room for now.")
+@click.option("--cluster", is_flag=True, help="Also say what the cluster has room for now, and lacks.")
+@click.option("--namespace", help="With --cluster: where the pipeline's runs are, kubeflow by default.")
 @CONTEXT
 @JSON
-def check(folder: Path, overrides: tuple[str, ...], cluster: bool, context: str | None, as_json: bool) -> None:
+def check(
+    folder: Path,
+    overrides: tuple[str, ...],
+    cluster: bool,
+    namespace: str | None,
+    context: str | None,
+    as_json: bool,
+) -> None:
     """Find all that can be known to be wrong before a run: types, settings, data, recipe; print what was derived.
 
     Example:  boatyard check --set train.epochs=3
     """
     checked = boatyard.check(folder, set=overrides)
-    placed = boatyard.placements(folder, set=overrides, context=context) if cluster else ()
+    placed = boatyard.placements(folder, set=overrides, context=context, namespace=namespace) if cluster else ()
     if as_json:
         from dataclasses import asdict
 
