@@ -33,6 +33,7 @@ from boatyard.provenance.modules import Modules
 from boatyard.recipes.authoring import located
 from boatyard.running.progress import Progress
 from boatyard.settings import Settings
+from boatyard.spelling import listed
 from boatyard.training import (
     checks,
     external_data,
@@ -360,7 +361,8 @@ class Trainer:
         The same process, or one like it, takes the same sums in the same order: the loss is the same to the last bit.
         Elsewhere (another device, other threads) it may differ by what float32 sums do.
         """
-        run, apart = self.run, self.take_first_best()
+        run = self.run
+        self.best, self.best_live, apart = process_states.first_of(self.world, self.best, self.best_live)
         lost = self.put_back(self.best, self.best_live)
         outputs, target = self.predict(self.validation)
         with torch.no_grad():
@@ -379,16 +381,6 @@ class Trainer:
         self.put_back(self.best, self.best_live)
         self.model.eval()
 
-    def take_first_best(self) -> list[str]:
-        """Have every process hold the best model as the first does, whose ships; return what was otherwise."""
-        ours = states.State(
-            _prefixed("model", self.best) | _named("live", self.best_live), {"live": dict(self.best_live.nodes)}
-        )
-        first = states.unpack(self.world.same(states.pack(ours)))
-        parts = _parts(first.tensors)
-        self.best, self.best_live = parts["model"], Captured(first.values["live"], parts["live"])
-        return process_states.named_by_all(self.world, process_states.differing(first, ours))
-
     def is_recorded(self, loss: float) -> bool:
         """Return whether a loss is the one that was recorded for the best epoch."""
         if self.run.best_on == self.machine():
@@ -401,7 +393,7 @@ class Trainer:
         if not torch.equal(again, outputs):
             raise ConfigError(
                 "train: the model gives the same rows other scores the second time, in eval mode",
-                found=f"changed while it answered: {', '.join(names[:MAX_NAMED])}",
+                found=f"changed while it answered: {listed(names, MAX_NAMED)}",
                 fix="change state only where self.training is set",
             )
 
@@ -436,7 +428,8 @@ class Trainer:
         self.say_unsaved(live)
         values = {"live": dict(live.nodes), "best_live": dict(self.best_live.nodes), "unsaved": sorted(self.unsaved)}
         values |= {"run": vars(self.run), "about": dict(self.about), **self.machine()}
-        return states.State(self.tensors() | _named("live", live) | _named("best_live", self.best_live), values)
+        held = states.prefixed("live", live.tensors) | states.prefixed("best_live", self.best_live.tensors)
+        return states.State(self.tensors() | held, values)
 
     def say_unsaved(self, live: Captured) -> None:
         """Name what of the run's state a resumed run will not have, once."""
@@ -455,15 +448,12 @@ class Trainer:
         if self.world.part.size == 1:
             return
         weights, now = snapshot(self.model), self.live.capture()
-        ours = states.State(_prefixed("model", weights) | _named("live", live), {"live": dict(live.nodes)})
-        first = states.unpack(self.world.same(states.pack(ours)))
-        names = process_states.named_by_all(self.world, process_states.differing(first, ours))
+        first_weights, first_live, names = process_states.first_of(self.world, weights, live)
         if not names:
             return
         if self.world.first:
-            logger.warning("differs between the processes, each of which keeps its own: %s", _listed(names))
-        parts = _parts(first.tensors)
-        self.put_back(parts["model"], Captured(first.values["live"], parts["live"]))
+            logger.warning("differs between the processes, each of which keeps its own: %s", listed(names, MAX_NAMED))
+        self.put_back(first_weights, first_live)
         with torch.no_grad():
             again = self.loss_of(*self.predict(self.validation))
         self.put_back(weights, now)
@@ -472,7 +462,7 @@ class Trainer:
             raise ConfigError(
                 f"train: with the first process's state the validation loss is {again:.6g}, with each one's own it is "
                 f"{loss:.6g}; one model ships",
-                found=f"differs between the processes: {_listed(names)}",
+                found=f"differs between the processes: {listed(names, MAX_NAMED)}",
                 fix="train with one process, or keep of the rows only what all processes share (batch norm does)",
             )
 
@@ -492,8 +482,7 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor that the run depends on."""
-        made = {f"model.{name}": value for name, value in snapshot(self.model).items()}
-        made |= {f"best.{name}": value for name, value in self.best.items()}
+        made = states.prefixed("model", snapshot(self.model)) | states.prefixed("best", self.best)
         for index, state in self.optimizer.state_dict()["state"].items():
             made |= {
                 f"optimizer.{index}.{name}": value.cpu().clone() for name, value in state.items() if value is not None
@@ -531,17 +520,18 @@ class Trainer:
         """Set weights, optimizer and place to those of a state, and what is each process's own to its own."""
         if self.world.part.size != state.values.get("processes", 1) and (apart := process_states.held_apart(state)):
             logger.warning(
-                "each process held its own, now all have the first's, so the result may differ: %s", _listed(apart)
+                "each process held its own, now all have the first's, so the result may differ: %s",
+                listed(apart, MAX_NAMED),
             )
         state = process_states.own(state, self.world.part)
-        parts = _parts(state.tensors)
-        self.best, self.best_live = parts["best"], Captured(state.values["best_live"], parts["best_live"])
-        lost = self.put_back(parts["model"], Captured(state.values["live"], parts["live"]))
+        self.best = state.part("best")
+        self.best_live = Captured(state.values["best_live"], state.part("best_live"))
+        lost = self.put_back(state.part("model"), Captured(state.values["live"], state.part("live")))
         if names := sorted({*lost, *state.values["unsaved"]}):
             logger.warning("not as it was when the run was cut, so the result may differ: %s", ", ".join(names))
         self.unsaved |= set(names)
         slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["optimizer"].items():
+        for name, value in state.part("optimizer").items():
             index, _, slot = name.partition(".")
             slots.setdefault(int(index), {})[slot] = value
         groups = self.optimizer.state_dict()["param_groups"]
@@ -751,29 +741,6 @@ def own_modules(recipe: recipes.Recipe, root: Path) -> dict[str, types.ModuleTyp
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of a model's weights and buffers, on the CPU."""
     return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
-
-
-def _named(part: str, captured: Captured) -> dict[str, Tensor]:
-    return _prefixed(part, captured.tensors)
-
-
-def _prefixed(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{part}.{name}": value for name, value in tensors.items()}
-
-
-def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Return a state's tensors by the part that their names begin with."""
-    parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("model", "best", "optimizer", "live", "best_live")}
-    for name, value in tensors.items():
-        part, _, rest = name.partition(".")
-        if rest:
-            parts[part][rest] = value
-    return parts
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
 
 
 @contextlib.contextmanager

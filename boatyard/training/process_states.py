@@ -17,7 +17,7 @@ from boatyard.training import states
 from boatyard.training.distributed import World
 from boatyard.training.live_state import Captured, changed
 from boatyard.training.loader import Part
-from boatyard.training.states import State
+from boatyard.training.states import State, prefixed
 
 OWN = ("live", "best_live", "unsaved")  # values of each process; all others are the run's
 OTHERS = "processes_own"  # under it, what the other processes hold otherwise, by rank
@@ -31,10 +31,10 @@ def gathered(world: World, state: State) -> State:
     other = _difference(state, first)
     data = world.gathered(states.pack(other) if other.tensors or other.values else b"")
     others = {str(rank): states.unpack(each) for rank, each in enumerate(data) if each}
-    tensors = {f"{OTHERS}.{rank}.{name}": value for rank, of in others.items() for name, value in of.tensors.items()}
-    return State(
-        {**state.tensors, **tensors}, {**state.values, OTHERS: {rank: of.values for rank, of in others.items()}}
-    )
+    tensors = dict(state.tensors)
+    for rank, of in others.items():
+        tensors |= prefixed(f"{OTHERS}.{rank}", of.tensors)
+    return State(tensors, {**state.values, OTHERS: {rank: of.values for rank, of in others.items()}})
 
 
 def own(state: State, part: Part) -> State:
@@ -55,7 +55,20 @@ def differing(one: State, other: State) -> list[str]:
     return changed(_captured(one), _captured(other))
 
 
-def named_by_all(world: World, names: list[str]) -> list[str]:
+def first_of(world: World, weights: dict[str, Tensor], live: Captured) -> tuple[dict[str, Tensor], Captured, list[str]]:
+    """Return the first process's weights and live state, and the names of what some process holds otherwise.
+
+    Every process calls it with its own.
+    """
+    if world.part.size == 1:
+        return weights, live, []
+    ours = State(prefixed("model", weights) | prefixed("live", live.tensors), {"live": dict(live.nodes)})
+    first = states.unpack(world.same(states.pack(ours)))
+    names = _named_by_all(world, differing(first, ours))
+    return first.part("model"), Captured(first.values["live"], first.part("live")), names
+
+
+def _named_by_all(world: World, names: list[str]) -> list[str]:
     """Return the names that any process gives; every process calls it."""
     given = b"\n".join(filter(None, world.gathered("\n".join(names).encode())))
     return sorted(set(world.same(given).decode().split("\n")) - {""})
@@ -63,14 +76,10 @@ def named_by_all(world: World, names: list[str]) -> list[str]:
 
 def _captured(state: State) -> Captured:
     """Return what a model and the objects beside it hold, its weights and buffers among them."""
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "live": {}}
-    for name, value in state.tensors.items():
-        part, _, rest = name.partition(".")
-        if part in parts:
-            parts[part][rest] = value
-    kept = {f"model.{name}": {"kind": "tensor", "key": f"state_dict {name}"} for name in parts["model"]}
-    weights = {f"state_dict {name}": value for name, value in parts["model"].items()}
-    return Captured({**kept, **state.values.get("live", {})}, {**weights, **parts["live"]})
+    model = state.part("model")
+    kept = {f"model.{name}": {"kind": "tensor", "key": f"state_dict {name}"} for name in model}
+    weights = {f"state_dict {name}": value for name, value in model.items()}
+    return Captured({**kept, **state.values.get("live", {})}, {**weights, **state.part("live")})
 
 
 def _of(state: State, rank: str) -> State:
@@ -79,11 +88,10 @@ def _of(state: State, rank: str) -> State:
     values: dict[str, Any] = {name: value for name, value in state.values.items() if name != OTHERS}
     if not rank:
         return State(tensors, values)
-    at, apart = f"{OTHERS}.{rank}.", dict(state.values[OTHERS][rank])
+    apart = dict(state.values[OTHERS][rank])
     for name in apart.pop("gone", ()):
         tensors.pop(name)
-    tensors |= {name.removeprefix(at): value for name, value in state.tensors.items() if name.startswith(at)}
-    return State(tensors, {**values, **apart})
+    return State(tensors | state.part(f"{OTHERS}.{rank}"), {**values, **apart})
 
 
 def _difference(state: State, first: Mapping[str, str]) -> State:

@@ -34,6 +34,16 @@ class State:
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
 
+    def part(self, name: str) -> dict[str, Tensor]:
+        """Return the tensors that `prefixed` put under a name, by their own names."""
+        at = f"{name}."
+        return {key.removeprefix(at): value for key, value in self.tensors.items() if key.startswith(at)}
+
+
+def prefixed(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under the name of a part of a state."""
+    return {f"{part}.{name}": value for name, value in tensors.items()}
+
 
 def save(work: Path, state: State, *, key: str, step: int) -> None:
     """Write a state whole or not at all, and keep it and the one before; raises StorageError on a full disk."""
