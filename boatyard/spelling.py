@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 MAX_VALUE_CHARS = 300  # of a value in a message
 
@@ -19,6 +19,12 @@ def hint(found: str, allowed: Collection[str], said: str = "allowed are", none: 
     """Say which names there are, the nearest first: `did you mean mlp? allowed are cnn, linear, mlp`."""
     near = nearest(found, allowed)
     return (f"did you mean {near}? " if near else "") + f"{said} {', '.join(allowed) or none}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return names for a message, so many at most, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def shorten(text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from boatyard.data.schema import Array
 from boatyard.errors import DataError
-from boatyard.spelling import nearest
+from boatyard.spelling import listed, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,6 +118,5 @@ def known(key: str, name: str, there: Iterable[str], where: object) -> None:
         return
     near = nearest(name.lower(), [other.lower() for other in names])
     likely = next((other for other in names if other.lower() == near), None)
-    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     hint = f"did you mean {likely!r}? " if likely else ""
-    raise DataError(f"{key} {name!r} is not in {where}", fix=f"{hint}there are {listed}")
+    raise DataError(f"{key} {name!r} is not in {where}", fix=f"{hint}there are {listed(names, 20)}")

@@ -13,6 +13,7 @@ from boatyard.data import artifacts
 from boatyard.data.datasets import Dataset
 from boatyard.project import PreprocessConfig, TrainConfig
 from boatyard.provenance import Code
+from boatyard.spelling import listed
 
 WHERE = {"device", "nodes", "gpus", "claim", "storage"}  # settings that say where a run is computed, not what
 MAX_NAMED = 6
@@ -42,8 +43,7 @@ def digest(values: Mapping[str, Any]) -> str:
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Say what differs between what two runs depend on."""
     lines = list(_differences(saved, now, ""))
-    more = f" and {len(lines) - MAX_NAMED} more" if len(lines) > MAX_NAMED else ""
-    return ", ".join(lines[:MAX_NAMED]) + more
+    return listed(lines, MAX_NAMED)
 
 
 def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], at: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from boatyard import tasks
 from boatyard.evaluation import measures
 from boatyard.evaluation.report import formatting
 from boatyard.evaluation.report.values import Example, Report, Slice
+from boatyard.spelling import listed
 
 Content = dict[str, Any] | None
 MAX_CLASSES, MAX_SLICES, MAX_CONFUSIONS, MAX_FIELDS = 100, 120, 10, 12  # rows and columns of these tables
@@ -48,10 +49,9 @@ def _warnings(report: Report) -> Iterator[Warned]:
 
 
 def _worse(report: Report, worse: list[Slice]) -> str:
-    named = ", ".join(f"{part.field} = {part.value}" for part in worse[:NAMED])
-    more = f" and {len(worse) - NAMED} more" if len(worse) > NAMED else ""
+    named = listed([f"{part.field} = {part.value}" for part in worse], NAMED)
     level = f"{report.confidence * 100:g} %, corrected for {len(report.slices)} slices"
-    return f"the model is significantly worse than overall ({level}): {named}{more}."
+    return f"the model is significantly worse than overall ({level}): {named}."
 
 
 def metrics(report: Report) -> Content:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from boatyard.errors import RecipeError
 from boatyard.recipes.authoring import authored
+from boatyard.spelling import listed
 from boatyard.training.checks.losing import at_loss, loss_of_rows
 from boatyard.training.checks.trial import Trial
 
@@ -34,7 +35,7 @@ def check_learning(trial: Trial) -> None:
     idle = [name for name, weight in learning.items() if id(weight) not in reached]
     if idle:
         raise RecipeError(
-            f"{trial.at_forward}: the loss does not depend on {_listed(idle)}",
+            f"{trial.at_forward}: the loss does not depend on {listed(idle, MAX_NAMES)}",
             fix="use them in forward() without detach() or no_grad(), remove them, or set requires_grad=False",
         )
 
@@ -49,7 +50,7 @@ def _check_some(trial: Trial, learning: dict[str, nn.Parameter]) -> None:
             fix="keep layers as attributes or in nn.ModuleList: those in a plain list are not found",
         )
     raise RecipeError(
-        f"{trial.at('model')}: all weights of the model are frozen ({_listed(names)})",
+        f"{trial.at('model')}: all weights of the model are frozen ({listed(names, MAX_NAMES)})",
         fix="leave requires_grad on for those that should learn",
     )
 
@@ -59,7 +60,7 @@ def _check_elsewhere(trial: Trial, method: str, module: nn.Module) -> None:
     trained = {id(weight) for weight in trial.model.parameters()}
     if names and any(id(weight) not in trained for weight in module.parameters() if weight.requires_grad):
         raise RecipeError(
-            f"{trial.at(method)}: {method}() has weights that are in no optimizer: {_listed(names)}",
+            f"{trial.at(method)}: {method}() has weights that are in no optimizer: {listed(names, MAX_NAMES)}",
             fix="put them into the model, or call requires_grad_(False) on them",
         )
 
@@ -102,7 +103,7 @@ def _check_registered(trial: Trial, leaves: dict[int, Tensor], registered: set[i
         roots = {"model": trial.model, "loss": trial.loss, "recipe": trial.recipe}
         names = [_name_of(weight, roots) or f"a tensor {list(weight.shape)}" for weight in strangers]
         raise RecipeError(
-            f"{trial.at_forward}: weights that are in no optimizer: {_listed(sorted(names))}",
+            f"{trial.at_forward}: weights that are in no optimizer: {listed(sorted(names), MAX_NAMES)}",
             fix="make them nn.Parameter attributes of the model, or keep layers in nn.ModuleList or nn.ModuleDict",
         )
 
@@ -131,8 +132,3 @@ def _within(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"{path}.{key}", item) for key, item in vars(value).items() if not key.startswith("_"))
     elif path == "recipe":
         yield from ((f"{path}.{key}", item) for key, item in vars(value).items())
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - MAX_NAMES
-    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
