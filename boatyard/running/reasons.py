@@ -25,6 +25,7 @@ FOLDER = "reasons"
 MARK = "boatyard-reason: "
 LOG = "executor-logs-0"
 MOUNT = PurePosixPath("/s3")  # where a step of Kubeflow finds its artifacts: /s3/BUCKET/KEY
+MOUNTS = (MOUNT, PurePosixPath("/gcs"), PurePosixPath("/minio"))  # of every kind of store
 MAX_SENTENCE_CHARS = 2000
 FORMER_KEYS = {"expected": "wanted", "fix": "do"}  # what images before fields of errors called them
 
@@ -107,6 +108,11 @@ def run_of(path: str) -> str | None:
     if not place.is_relative_to(MOUNT) or len(place.parts) < 7:
         return None
     return "s3://" + str(place.parents[2].relative_to(MOUNT))
+
+
+def in_kubeflow(path: Path) -> bool:
+    """Say whether an artifact lies where a step of Kubeflow finds one."""
+    return any(PurePosixPath(path).is_relative_to(mount) for mount in MOUNTS)
 
 
 def read(run: str) -> tuple[Reason, ...]:

@@ -13,6 +13,7 @@ from boatyard.data import artifacts, checkpoints
 from boatyard.data.lineage import lineage
 from boatyard.errors import ConfigError, StorageError
 from boatyard.project import GateConfig, PushConfig
+from boatyard.running import reasons
 
 if TYPE_CHECKING:
     from boatyard.data.checkpoints import Record
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from boatyard.registry import Version
 
 logger = logging.getLogger(__name__)
-KUBEFLOW = (("/", "s3"), ("/", "gcs"), ("/", "minio"))  # what the paths of a step's artifacts begin with there
 FLEETING = (Path("/"), Path("/tmp"))  # mounts that end with a pod
 BACKOFF = 1.0  # seconds before the first further attempt; twice as long before each after it
 T = TypeVar("T")
@@ -99,7 +99,7 @@ def release(
 
 def _check_lasting(registry: str, root: Path, out: Path) -> None:
     """Raise ConfigError for a registry in a folder that ends with the pod, where `out` says that Kubeflow runs this."""
-    if storage.in_bucket(registry) or out.parts[:2] not in KUBEFLOW:
+    if storage.in_bucket(registry) or not reasons.in_kubeflow(out):
         return
     path = storage.parse(registry, root.absolute())
     if any(place.is_mount() for place in (path, *path.parents) if place not in FLEETING):
