@@ -25,8 +25,13 @@ class Placement:
     problem: str
 
     def __str__(self) -> str:
+        return f"step {self.step} {self.sentence}"
+
+    @property
+    def sentence(self) -> str:
+        """What is asked for, and whether there is room."""
         asked = ", ".join(f"{amount} of {name}" for name, amount in self.asks.items())
-        return f"step {self.step} asks for {asked}: {self.problem or 'there is room'}"
+        return f"asks for {asked}: {self.problem or 'there is room'}"
 
 
 def placements(
@@ -55,7 +60,6 @@ def placements(
 def _unready(there: Cluster, project: Project, namespace: str | None) -> str:
     """Say what the namespace of the runs lacks for a TrainJob; nothing where none is made."""
     from boatyard.api.kubeflow import check_training
-    from boatyard.errors import ClusterError
 
     try:
         check_training(there, project, namespace)
@@ -76,8 +80,7 @@ def endpoint_room(objects: Iterable[Mapping[str, Any]], cluster: Cluster) -> str
     if not nodes:
         return ""
     ask = _of_predictor(predictors[0])
-    asked = ", ".join(f"{amount} of {name}" for name, amount in ask.amounts.items())
-    return f"a new pod asks for {asked}: {room.unplaced(nodes, ask) or 'there is room'}"
+    return f"a new pod {Placement('endpoint', dict(ask.amounts), room.unplaced(nodes, ask)).sentence}"
 
 
 def _of_predictor(predictor: Mapping[str, Any]) -> Ask:
