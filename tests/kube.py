@@ -3,16 +3,21 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 OVERLAY = ROOT / "manifests" / "overlays" / "kind"
 CLUSTER_SCOPED = ("Namespace", "ClusterRole", "ClusterRoleBinding", "ClusterStorageContainer", "ClusterTrainingRuntime")
 ENDPOINT = os.environ.get("BOATYARD_TEST_S3", "http://s3.s3.svc.cluster.local:9000")
 KEYS = {"AWS_ACCESS_KEY_ID": "boatyard", "AWS_SECRET_ACCESS_KEY": "boatyard-secret"}
+STORE = {**KEYS, "AWS_ENDPOINT_URL": ENDPOINT, "AWS_REGION": "us-east-1"}
 GPU = "nvidia.com/gpu"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
@@ -27,6 +32,16 @@ def run_kubectl(*arguments: str, manifests: list[Manifest] | None = None, check:
     done = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, timeout=180)
     assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr.strip()}"
     return done.stdout + ("" if done.returncode == 0 else done.stderr)
+
+
+@contextmanager
+def in_store(name: str) -> Iterator[str]:
+    """Give a place of its own in the cluster's store, the environment of this process set to reach it."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as cache:
+        for variable, value in STORE.items():
+            patch.setenv(variable, value)
+        patch.setenv("BOATYARD_CACHE", cache)
+        yield f"s3://boatyard/{name}/{uuid.uuid4().hex}"
 
 
 def moved(manifests: list[Manifest], namespace: str) -> list[Manifest]:
@@ -55,5 +70,5 @@ def s3_secret(namespace: str, name: str = "boatyard-s3") -> Manifest:
             "namespace": namespace,
             "annotations": {f"serving.kserve.io/{key}": value for key, value in notes.items()},
         },
-        "stringData": {**KEYS, "AWS_ENDPOINT_URL": ENDPOINT, "AWS_REGION": "us-east-1"},
+        "stringData": STORE,
     }

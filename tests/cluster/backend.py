@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kube import KEYS, Manifest, run_kubectl
+from kube import STORE, Manifest, run_kubectl
 
 from boatyard import storage
 
@@ -28,7 +28,7 @@ KFP = {
 }
 OURS = ("s3", ".cache", ".config", ".local")  # emptyDirs that KFP's backend mounts
 SMALL = {step: {"cpu": "50m", "memory": "1Gi"} for step in ("preprocess", "train", "evaluate", "gate", "push")}
-SECRETS = {key: f"boatyard-s3/{key}" for key in (*KEYS, "AWS_ENDPOINT_URL", "AWS_REGION")}
+SECRETS = {key: f"boatyard-s3/{key}" for key in STORE}
 
 
 def read(text: str, namespace: str, root: str, image: str = IMAGE) -> Backend:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kube import ENDPOINT, GPU, KEYS, OVERLAY, RESTRICTED, Kubectl, Manifest, Namespaces, moved, run_kubectl, s3_secret
+from kube import GPU, OVERLAY, RESTRICTED, STORE, Kubectl, Manifest, Namespaces, moved, run_kubectl, s3_secret
 
 from boatyard import registry
 
@@ -107,7 +107,7 @@ def folders(project: Path) -> list[Path]:
 def versions(folders: list[Path]) -> Iterator[list[registry.Version]]:
     """The two packages as versions of a registry in the store; this process may read and write the store."""
     before = dict(os.environ)
-    os.environ.update(KEYS, AWS_ENDPOINT_URL=ENDPOINT, AWS_REGION="us-east-1")
+    os.environ.update(STORE)
     shelf = registry.open(f"s3://boatyard/tests-{secrets.token_hex(3)}", Path.cwd())
     yield [shelf.push(package) for package in folders]
     os.environ.clear()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import state_recipes
 from backend import IMAGE
-from kube import run_kubectl
+from kube import STORE, run_kubectl
 
 from boatyard import training
 from boatyard.data import artifacts
@@ -22,9 +22,8 @@ from boatyard.project import GateConfig, PreprocessConfig, StepConfig, TrainConf
 from boatyard.training import trainjobs
 from boatyard.training.launchers import trainjob
 
-KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
 POD = StepConfig(
-    cpu="100m", memory="1Gi", timeout="30m", secrets={key: f"boatyard-s3/{key}" for key in KEYS}
+    cpu="100m", memory="1Gi", timeout="30m", secrets={key: f"boatyard-s3/{key}" for key in STORE}
 )  # small: two of them stand on a laptop
 CLAIM = "boatyard-training"
 FOLDER = (

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import graphs
 import pytest
-from kube import ENDPOINT, KEYS, Kubectl, Manifest, Namespaces
+from kube import STORE, Kubectl, Manifest, Namespaces
 
 from boatyard import deployment, packages, registry
 from boatyard.deployment.leases import hold
@@ -67,7 +67,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[packages.Package]:
 def places(made: list[packages.Package]) -> Iterator[list[str]]:
     """Where the two lie in the store, as versions of a registry; this process may read the store."""
     before = dict(os.environ)
-    os.environ.update(KEYS, AWS_ENDPOINT_URL=ENDPOINT, AWS_REGION="us-east-1")
+    os.environ.update(STORE)
     shelf = registry.open(f"s3://boatyard/tests-{secrets.token_hex(3)}", Path.cwd())
     yield [shelf.push(package.path).uri for package in made]
     os.environ.clear()

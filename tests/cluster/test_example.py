@@ -7,8 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from backend import Backend
-from kube import ENDPOINT, GPU, KEYS, ROOT, Namespaces, run_kubectl
+from kube import ENDPOINT, GPU, ROOT, Namespaces, in_store, run_kubectl
 
 from boatyard.project import templates
 
@@ -84,11 +82,7 @@ def idx(folder: Path) -> Path:
 def example(namespaces: Namespaces, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
     """The example with the digits as its rows, and what an administrator does once, done by the README's lines."""
     folder = tmp_path_factory.mktemp("example")
-    with namespaces("example") as name, pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as cache:
-        for key, value in {**KEYS, "AWS_ENDPOINT_URL": ENDPOINT, "AWS_REGION": "us-east-1"}.items():
-            patch.setenv(key, value)
-        patch.setenv("BOATYARD_CACHE", cache)
-        store = f"s3://boatyard/test-example/{uuid.uuid4().hex}"
+    with namespaces("example") as name, in_store("test-example") as store:
         made = Example(folder / "cluster", idx(folder / "rows"), store, name)
         shutil.copytree(FOLDER, made.folder)
         for file in made.folder.glob("*.yaml"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from backend import Backend, install_launcher, read
 from kfp import compiler
-from kube import ENDPOINT, KEYS, Namespaces
+from kube import Namespaces, in_store
 
 from boatyard import packages, registry, storage
 from boatyard.data import artifacts
@@ -26,11 +25,7 @@ ORDER = ["importer", "clean", "preprocess", "train", "evaluate"]
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
     """A place of its own in the cluster's store, with the table in it, the environment set to reach it."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as cache:
-        for name, value in {**KEYS, "AWS_ENDPOINT_URL": ENDPOINT, "AWS_REGION": "us-east-1"}.items():
-            patch.setenv(name, value)
-        patch.setenv("BOATYARD_CACHE", cache)
-        place = f"s3://boatyard/test-mixed/{uuid.uuid4().hex}"
+    with in_store("test-mixed") as place:
         storage.open(place).put("raw.csv", EXAMPLES / "tabular" / "breast_cancer.csv")
         yield place
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import httpx
 import pytest
 import yaml
 from backend import IMAGE, PARTS, SECRETS, SMALL, Backend, install_launcher, read
-from kube import ENDPOINT, KEYS, RESTRICTED, Kubectl, Manifest, Namespaces, run_kubectl, s3_secret
+from kube import KEYS, RESTRICTED, Kubectl, Manifest, Namespaces, in_store, run_kubectl, s3_secret
 
 from boatyard import packages, preprocessing, project, registry, storage
 from boatyard.data import artifacts
@@ -37,11 +36,8 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
     """A place of its own in the cluster's store, the environment set to reach it."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as cache:
-        for name, value in {**KEYS, "AWS_ENDPOINT_URL": ENDPOINT, "AWS_REGION": "us-east-1"}.items():
-            patch.setenv(name, value)
-        patch.setenv("BOATYARD_CACHE", cache)
-        yield f"s3://boatyard/test-pipelines/{uuid.uuid4().hex}"
+    with in_store("test-pipelines") as place:
+        yield place
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import killing as kills
 import pytest
 from backend import IMAGE
-from kube import ENDPOINT, KEYS
+from kube import STORE
 
 from boatyard import training
 from boatyard.data import datasets
@@ -49,7 +49,7 @@ def dataset(project: Path) -> Path:
 @pytest.fixture(autouse=True)
 def store(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process reads and writes the store, too; the pods take the image of the tests."""
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": ENDPOINT, "AWS_REGION": "us-east-1"}.items():
+    for name, value in STORE.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("BOATYARD_IMAGE", IMAGE)
 
