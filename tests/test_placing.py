@@ -89,6 +89,12 @@ def test_check_says_which_steps_there_is_room_for(tmp_path: Path, monkeypatch: p
         assert [each.step for each in boatyard.placements(tmp_path) if each.problem] == ["train"]
 
 
+@pytest.mark.parametrize("option", ["--namespace", "--context"])
+def test_what_is_said_of_a_cluster_that_is_not_asked_is_an_error(tmp_path: Path, option: str) -> None:
+    done = CliRunner().invoke(cli, ["check", str(tmp_path), option, "team"])
+    assert done.exit_code == 2 and f"{option} is an option of --cluster; give both, or neither" in done.output
+
+
 def test_check_says_what_the_namespace_of_the_runs_lacks_for_a_trainjob(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

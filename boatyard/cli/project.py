@@ -8,6 +8,7 @@ import click
 
 import boatyard
 from boatyard.cli.options import CONTEXT, FOLDER, JSON, OUT, PATH, SET, Verb, print_json, print_lines, shown
+from boatyard.errors import UsageError
 
 
 @click.command(cls=Verb, place=10)
@@ -27,7 +28,11 @@ def init(folder: Path, data: Path | None) -> None:
 @click.command(cls=Verb, place=20)
 @FOLDER
 @SET
-@click.option("--cluster", is_flag=True, help="Also say what the cluster has room for now, and lacks.")
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="Also say which steps the cluster has room for now, and what a training on it lacks.",
+)
 @click.option("--namespace", help="With --cluster: where the pipeline's runs are, kubeflow by default.")
 @CONTEXT
 @JSON
@@ -43,6 +48,8 @@ def check(
 
     Example:  boatyard check --set train.epochs=3
     """
+    if not cluster and (alone := "--namespace" if namespace else "--context" if context else ""):
+        raise UsageError(f"{alone} is an option of --cluster", fix="give both, or neither")
     checked = boatyard.check(folder, set=overrides)
     placed = boatyard.placements(folder, set=overrides, context=context, namespace=namespace) if cluster else ()
     if as_json:
